@@ -1,0 +1,106 @@
+"""``cptbench list`` and ``cptbench show``: what there is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    suites = "suites"
+    tasks = "tasks"
+    trainers = "trainers"
+    graders = "graders"
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List suites, tasks, trainers or graders, with where each comes from."""
+    if kind is Kind.tasks:
+        rows = _tasks()
+    elif kind is Kind.graders:
+        rows = _graders()
+    else:
+        from cpt_bench.plugins import listing
+
+        rows = [tuple(row) for row in listing(kind.value)]
+    if json_:
+        import json
+
+        print(json.dumps([dict(zip(("name", "summary", "origin"), r, strict=True)) for r in rows]))
+        return
+    width = max((len(row[0]) for row in rows), default=0)
+    for name, summary, origin in rows:
+        print(f"{name:<{width}}  {summary}  [{origin}]")
+
+
+def _tasks() -> list[tuple[str, str, str]]:
+    from cpt_bench.plugins import listing
+    from cpt_bench.suite import open_suite
+
+    rows = []
+    for found in listing("suites"):
+        suite = open_suite(found.name)
+        for name in (*suite.sequence, *suite.general):
+            card = suite.card(name)
+            what = "task" if name in suite.sequence else "general"
+            rows.append((f"{suite.name}/{name}", f"{card.title} ({card.role}'s role)", what))
+    return rows
+
+
+def _graders() -> list[tuple[str, str, str]]:
+    from cpt_bench.grading import MATCHERS
+
+    return [
+        (name, (matcher.__doc__ or "").strip().splitlines()[0], "built in")
+        for name, matcher in MATCHERS.items()
+    ]
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A suite, or suite/task.")],
+    samples: Annotated[int, typer.Option(help="Also print so many test questions.")] = 0,
+) -> None:
+    """Show a suite's sequence and protocol, or one task's card."""
+    from cpt_bench.suite import open_suite
+
+    suite_name, _, task = name.partition("/")
+    suite = open_suite(suite_name)
+    if not task:
+        print(f"{suite.name} {suite.version}: {suite.title}\n\n{suite.description}\n")
+        print(f"base model  {suite.base_model}")
+        for t, member in enumerate(suite.sequence, 1):
+            card = suite.card(member)
+            sizes = ", ".join(f"{s.n} {split}" for split, s in card.splits.items())
+            print(f"task {t}      {member:<10} {card.title} ({card.role}); {sizes}")
+        for member in suite.general:
+            card = suite.card(member)
+            print(f"general     {member:<10} {card.title} ({card.role}); {card.splits['test'].n} test")
+        protocol = suite.protocol
+        print(f"protocol    {protocol.name}: style {protocol.style}, greedy, ", end="")
+        print(f"at most {protocol.decoding.max_new_tokens} new tokens")
+        for style, template in protocol.prompts.items():
+            print(f"prompt      {style:<10} {template!r}")
+        print(f"answer      {protocol.target('…')}, a thought in {''.join(protocol.form.thought)} may come first")
+        weights = protocol.reward
+        print(f"reward      {weights.accuracy} x accuracy + {weights.format} x form")
+        print(f"fingerprint {suite.fingerprint()}")
+        return
+    card = suite.card(task)
+    print(f"{suite.name}/{card.name} v{card.version}: {card.title}, in the role of {card.role}\n")
+    print(f"{card.description}\n")
+    for split, published in card.splits.items():
+        print(f"{split:<8} {published.n} samples, sha256 {published.sha256}")
+    print(f"grader   {card.grader}; answers: {', '.join(card.answer_kinds)}")
+    print(f"licence  {card.licence}")
+    if samples:
+        from cpt_bench.sources import load_split
+
+        for sample in load_split(card, "test")[:samples]:
+            print(f"\n{sample.id}\n  {sample.question}\n  -> {sample.answers[0]}")

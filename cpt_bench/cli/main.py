@@ -1,0 +1,74 @@
+"""The ``cptbench`` command: every sub-command is a thin call into the package.
+
+Nothing heavy is imported here; ``cptbench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated
+
+import typer
+
+from cpt_bench.cli import look, nano, run, score
+from cpt_bench.errors import CptBenchError
+
+app = typer.Typer(
+    name="cptbench",
+    help="What does a post-training method learn, and what does it forget?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("list")(look.list_)
+app.command("show")(look.show)
+app.command("score")(score.score)
+app.command("metrics")(score.metrics)
+app.add_typer(nano.app, name="nano")
+
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("cptbench"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option(help="Show the whole traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What does a post-training method learn, and what does it forget?"""
+
+
+def entry() -> None:
+    """Run the command line; errors a person can mend become one line and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except CptBenchError as error:
+        if debug:
+            raise
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        advice = "What was committed is kept: make room and run the same command again"
+        sys.exit(_complain(f"{error.strerror}{place}. {advice}"))
+    except KeyboardInterrupt:
+        _complain("interrupted. What was committed is kept: run the same command to go on")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _complain(line: str) -> int:
+    print(f"cptbench: {line}", file=sys.stderr)
+    return EXIT_ERROR

@@ -1,0 +1,58 @@
+"""``cptbench score`` and ``cptbench metrics``: numbers from what is on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt_bench.errors import CptBenchError
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+) -> None:
+    """Recompute a run's matrix and metrics from its predictions (no torch)."""
+    from cpt_bench.cli.tables import print_scores
+    from cpt_bench.scoring import write_scores
+
+    scores = write_scores(run)
+    if json_:
+        print(json.dumps(scores.metrics, indent=2, ensure_ascii=False))
+    else:
+        print_scores(scores.matrix_json(), scores.metrics)
+
+
+def metrics(
+    matrix: Annotated[Path, typer.Argument(help='{"tasks": [...], "accuracy": [[...], ...]}')],
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Compute every metric of any accuracy matrix; missing cells are named, never averaged over."""
+    from cpt_bench.cli.tables import print_scores
+    from cpt_bench.files import read_json
+    from cpt_bench.metrics import evaluate, matrix_from_json, matrix_to_json, missing_cells
+
+    read = matrix_from_json(read_json(matrix), where=matrix)
+    values = evaluate(read)
+    missing = list(missing_cells(read))
+    if json_:
+        print(json.dumps({"missing": missing, "metrics": values}, indent=2, ensure_ascii=False))
+    else:
+        print_scores(matrix_to_json(read), values)
+        for cell in missing:
+            print(f"missing  {cell}")
+
+
+def need_training_extra() -> None:
+    """Say in one line that the [train] extra is missing, where it is."""
+    from importlib.util import find_spec
+
+    absent = [name for name in ("torch", "transformers", "trl", "datasets") if not find_spec(name)]
+    if absent:
+        raise CptBenchError(
+            f"training needs {', '.join(absent)}, not installed here",
+            todo="Install it with: pip install 'cptbench[train]'",
+        )

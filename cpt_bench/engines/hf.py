@@ -1,0 +1,96 @@
+"""Batched greedy generation with transformers, on CPU or one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.engines import Reply, Request
+from cpt_bench.images import decode
+from cpt_bench.policy import load_model, load_processor, weights_digest
+
+
+def messages(request: Request) -> list[dict[str, Any]]:
+    """The chat turn of a request: its images, then its words."""
+    pictures = [{"type": "image", "image": decode(i, request.id)} for i in request.images]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": request.prompt}]}]
+
+
+class TransformersEngine:
+    """One checkpoint, answering in batches of prompts of similar length.
+
+    Args:
+        folder: The checkpoint.
+        batch_size: Prompts a batch.
+        device: ``auto``, ``cpu``, ``cuda``.
+        dtype: Arithmetic; ``auto`` is the checkpoint's.
+        attention: The attention implementation of transformers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch_size: int = 64,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "eager",
+    ) -> None:
+        self.weights = weights_digest(folder)
+        self.processor = load_processor(folder)
+        self.processor.tokenizer.padding_side = "left"
+        self.model = load_model(folder, device=device, dtype=dtype, attention=attention).eval()
+        self.batch_size = batch_size
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        max_new_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Reply]:
+        """Greedy replies, in the order of ``requests``."""
+        replies: list[Reply | None] = [None] * len(requests)
+        # A batch holds only requests with, or only requests without images; equal length is cheap.
+        order = sorted(
+            range(len(requests)),
+            key=lambda i: (len(requests[i].images), len(requests[i].prompt), i),
+        )
+        done = 0
+        while done < len(order):
+            first = len(requests[order[done]].images)
+            batch = [
+                i for i in order[done : done + self.batch_size] if len(requests[i].images) == first
+            ]
+            answered = self._batch([requests[i] for i in batch], max_new_tokens)
+            for i, reply in zip(batch, answered, strict=True):
+                replies[i] = reply
+            done += len(batch)
+            progress(done)
+        return [reply for reply in replies if reply is not None]
+
+    def _batch(self, requests: list[Request], max_new_tokens: int) -> list[Reply]:
+        import torch
+
+        inputs = self.processor.apply_chat_template(
+            [messages(r) for r in requests],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True},
+        ).to(self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_k=None,
+                top_p=None,
+            )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        padding = self.processor.tokenizer.pad_token_id
+        texts = self.processor.batch_decode(new, skip_special_tokens=True)
+        counts = (new != padding).sum(dim=1).tolist()
+        return [Reply(t.strip(), n) for t, n in zip(texts, counts, strict=True)]

@@ -1,0 +1,38 @@
+"""The one exception a user meets: what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class CptBenchError(Exception):
+    """A mistake that a person can mend.
+
+    The command line shows it as one line and exits with status 2; ``--debug`` shows the rest.
+
+    Args:
+        what: What was wrong, with the offending value.
+        where: The file, cell or option it was found in.
+        todo: What to do next.
+    """
+
+    def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
+        self.what, self.where, self.todo = what, str(where), todo
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line}. {self.todo}" if self.todo else line
+
+    def __reduce__(self) -> tuple[object, ...]:  # keyword arguments survive the trip from a worker
+        return _rebuild, (type(self), self.what, self.where, self.todo)
+
+
+def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> CptBenchError:
+    return kind(what, where=where, todo=todo)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """``Did you mean 'rft'?``, or the list of what there is."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"There is: {', '.join(known)}"

@@ -1,0 +1,82 @@
+"""Engine x task -> predictions: what was asked, answered and earned, one line a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cpt_bench.engines import Engine, Request
+from cpt_bench.grading import MATCHERS, Matcher, grade
+from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.suite import Protocol, Sample, Style, TaskCard
+
+Row = dict[str, Any]
+
+
+def matcher_of(card: TaskCard) -> Matcher:
+    """The card's grader.
+
+    Raises:
+        CptBenchError: No grader has that name.
+    """
+    try:
+        return MATCHERS[card.grader]
+    except KeyError:
+        raise CptBenchError(
+            f"no grader is called {card.grader!r}",
+            where=f"task {card.name}",
+            todo=did_you_mean(card.grader, [*MATCHERS]),
+        ) from None
+
+
+def evaluate(
+    engine: Engine,
+    card: TaskCard,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    style: Style | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Row]:
+    """Ask every sample, grade every reply.
+
+    Returns:
+        One row a sample, in the split's order: ``id``, ``reply``, ``tokens``, then what
+        :func:`graded` adds.
+    """
+    requests = [Request(s.id, protocol.prompt(s.question, style), s.images) for s in samples]
+    replies = engine.generate(requests, protocol.decoding.max_new_tokens, progress)
+    rows = [
+        {"id": s.id, "reply": r.text, "tokens": r.tokens}
+        for s, r in zip(samples, replies, strict=True)
+    ]
+    return graded(rows, card, samples, protocol)
+
+
+def graded(
+    rows: Sequence[Row], card: TaskCard, samples: Sequence[Sample], protocol: Protocol
+) -> list[Row]:
+    """``rows`` with ``extracted``, ``score``, ``lenient`` and ``format_ok`` computed from the gold.
+
+    Raises:
+        CptBenchError: The rows are not one a sample, in the split's order.
+    """
+    matcher = matcher_of(card)
+    if [row["id"] for row in rows] != [s.id for s in samples]:
+        raise CptBenchError(
+            f"{len(rows)} predictions do not match the {len(samples)} test samples by id",
+            where=f"task {card.name}",
+        )
+    out = []
+    for row, sample in zip(rows, samples, strict=True):
+        got = grade(row["reply"], sample, protocol.form, matcher)
+        kept = {key: row[key] for key in ("id", "reply", "tokens") if key in row}
+        out.append(
+            {
+                **kept,
+                "extracted": got.extracted,
+                "score": got.score,
+                "lenient": got.lenient,
+                "format_ok": got.format_ok,
+            }
+        )
+    return out

@@ -1,0 +1,44 @@
+"""Where in a reply the answer stands."""
+
+from __future__ import annotations
+
+from cpt_bench.suite import AnswerForm
+
+
+def read_form(reply: str, form: AnswerForm) -> str | None:
+    """The answer of a reply that has the form exactly; None when it has not.
+
+    The form is: at most one thought, then one answer, each closed, and nothing else but white
+    space. A reply that answers twice has no form, so that hedging earns nothing.
+    """
+    text = reply.strip()
+    think_open, think_close = form.thought
+    if text.startswith(think_open):
+        thought, closed, text = text[len(think_open) :].partition(think_close)
+        if not closed or any(tag in thought for tag in (think_open, form.open, form.close)):
+            return None
+        text = text.strip()
+    if not (text.startswith(form.open) and text.endswith(form.close)):
+        return None
+    if len(text) < len(form.open) + len(form.close):
+        return None
+    answer = text[len(form.open) : len(text) - len(form.close)].strip()
+    tags = (form.open, form.close, think_open, think_close)
+    return None if any(tag in answer for tag in tags) else answer
+
+
+def read_freely(reply: str, form: AnswerForm) -> str | None:
+    """The best reading of a reply without the form: what follows the last opening tag, else what
+    follows the thought, else all of it, with tags removed.
+
+    The whole remainder is compared, never searched: a gold answer somewhere in a long reply is no
+    answer, and 'no' is not found in 'unknown'.
+    """
+    text = reply
+    for tag in (form.thought[1], form.open):
+        _, found, after = text.rpartition(tag)
+        text = after if found else text
+    text = text.partition(form.close)[0]
+    for tag in (*form.thought, form.open):
+        text = text.replace(tag, " ")
+    return text.strip() or None

@@ -1,0 +1,128 @@
+"""The ledger: each step of a run recorded once, under the hash of all that can change its result.
+
+A step is done when its record says so and what it wrote is still there, byte for byte. Records are
+written last and atomically: a run killed at any moment goes on with the same command, repeats
+nothing that was committed, and an output changed since is found.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest, digest_json, read_json, write_json
+
+
+def step_key(name: str, inputs: dict[str, Any]) -> str:
+    """SHA-256 of a step's name and of all that can change its result."""
+    return digest_json({"step": name, "inputs": inputs})
+
+
+class Ledger:
+    """Steps of one run folder, with an optional index shared by the runs beside it.
+
+    Args:
+        folder: The run folder; records live in ``folder/ledger``.
+        shared: A folder in which runs tell each other where a step was done, so that runs with the
+            same beginning share its stages.
+    """
+
+    def __init__(self, folder: Path, shared: Path | None = None) -> None:
+        self.folder, self.shared = folder, shared
+        self.records = folder / "ledger"
+
+    def find(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """The record of a step that is done here or in a run beside this one, or None.
+
+        Args:
+            name: The step's name, unique within the run, such as ``stage-2/train``.
+            inputs: All that can change the result, as JSON: versions, digests, seeds, settings.
+
+        Raises:
+            CptBenchError: A committed output was changed or removed since.
+        """
+        key = step_key(name, inputs)
+        return self._own(name, key) or self._borrow(name, key)
+
+    def commit(
+        self, name: str, inputs: dict[str, Any], outputs: list[str], facts: Any, seconds: float
+    ) -> dict[str, Any]:
+        """Record a step whose ``outputs`` (paths relative to the run folder) are written.
+
+        Returns:
+            The record: ``key``, ``outputs`` (path to digest), ``facts``, ``seconds``.
+        """
+        record = {
+            "step": name,
+            "key": step_key(name, inputs),
+            "inputs": inputs,
+            "outputs": {path: digest(self.folder / path) for path in outputs},
+            "facts": facts,
+            "seconds": round(seconds, 3),
+        }
+        self._write(name, record)
+        return record
+
+    def _file(self, name: str) -> Path:
+        return self.records / f"{name.replace('/', '.')}.json"
+
+    def _own(self, name: str, key: str) -> dict[str, Any] | None:
+        file = self._file(name)
+        if not file.is_file():
+            return None
+        record: dict[str, Any] = read_json(file)
+        if record["key"] != key:
+            return None  # the inputs changed: the step is done anew
+        for path, committed in record["outputs"].items():
+            if path in record.get("dropped", ()):
+                continue  # weights removed on purpose, once their digest was recorded
+            if not (self.folder / path).exists() or digest(self.folder / path) != committed:
+                raise CptBenchError(
+                    f"{path} was changed or removed after step {name} had committed it",
+                    where=self.folder,
+                    todo=f"Restore it, or delete {file} to do the step again",
+                )
+        return record
+
+    def _borrow(self, name: str, key: str) -> dict[str, Any] | None:
+        """The same step done by a run beside this one: its outputs are copied here."""
+        pointer = self.shared / f"{key}.json" if self.shared else None
+        if pointer is None or not pointer.is_file():
+            return None
+        other = Ledger(Path(read_json(pointer)["run"]))
+        if other.folder == self.folder:
+            return None
+        try:
+            record = other._own(name, key)
+        except CptBenchError:
+            return None  # the other run's copy is damaged: do the step here
+        if record is None or "dropped" in record:
+            return None
+        for path in record["outputs"]:
+            source, target = other.folder / path, self.folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+        record = {**record, "reused": other.folder.name}
+        self._write(name, record)
+        return record
+
+    def _write(self, name: str, record: dict[str, Any]) -> None:
+        write_json(self._file(name), record)
+        if self.shared is not None and "reused" not in record:
+            pointer = self.shared / f"{record['key']}.json"
+            write_json(pointer, {"run": str(self.folder.resolve())})
+
+    def drop(self, name: str, output: str) -> None:
+        """Remove one output but keep its digest in the record: weights are large.
+
+        The record is marked first, so that a kill in between leaves nothing that looks damaged.
+        """
+        record = read_json(self._file(name))
+        dropped = sorted({*record.get("dropped", []), output})
+        write_json(self._file(name), {**record, "dropped": dropped})
+        shutil.rmtree(self.folder / output, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""Qwen2.5-VL's processor for images and text, with or without torchvision.
+
+Stock ``Qwen2_5_VLProcessor`` insists on a video processor, which exists only with torchvision. A
+benchmark of images needs none. :func:`install` puts an image-only class of the same name in its
+place when torchvision is absent; checkpoints saved through it load in stock transformers and the
+other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoProcessor, Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl import processing_qwen2_5_vl as stock
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils import is_torchvision_available
+
+IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
+
+
+class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # noqa: N801 - the name is saved in configs
+    """Image processor and tokenizer, without the video processor.
+
+    transformers reads the parts a processor has from the signature of ``__init__``, so that
+    leaving the video processor out of it is all that is needed.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
+        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+def install() -> None:
+    """Make ``AutoProcessor`` find the image-only class; does nothing where torchvision is."""
+    if is_torchvision_available() or stock.Qwen2_5_VLProcessor is Qwen2_5_VLProcessor:
+        return
+    import transformers
+
+    stock.Qwen2_5_VLProcessor = Qwen2_5_VLProcessor
+    transformers.Qwen2_5_VLProcessor = Qwen2_5_VLProcessor
+    AutoProcessor.register(Qwen2_5_VLConfig, Qwen2_5_VLProcessor, exist_ok=True)

@@ -1,0 +1,61 @@
+"""A trainer's hyper-parameters: its defaults, the suite's recipe, then ``--set``."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.suite import explain
+from cpt_bench.trainer import Trainer, TrainerConfig
+
+
+def recipe(suite: str, trainer: str) -> dict[str, Any]:
+    """The shipped recipe of a built-in trainer for a suite; empty where there is none."""
+    folder = importlib.resources.files("cpt_bench.trainers") / "recipes" / suite
+    file = folder / f"{trainer}.yaml"
+    if not file.is_file():
+        return {}
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+
+
+def configure(
+    trainer: type[Trainer], shipped: dict[str, Any], overrides: Sequence[str]
+) -> TrainerConfig:
+    """The trainer's config from a recipe and ``key=value`` overrides.
+
+    Raises:
+        CptBenchError: An unknown key, or a value of the wrong type.
+    """
+    known = list(trainer.Config.model_fields)
+    values = dict(shipped)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise CptBenchError(f"--set {override!r} is not key=value")
+        if key not in known:
+            raise CptBenchError(
+                f"{trainer.__name__} has no setting {key!r}",
+                where=f"--set {override}",
+                todo=did_you_mean(key, known) if known else "It has no settings",
+            )
+        values[key] = _value(text)
+    try:
+        return trainer.Config.model_validate(values)
+    except ValidationError as error:
+        raise CptBenchError(explain(error), where=f"settings of {trainer.__name__}") from None
+
+
+def _value(text: str) -> Any:
+    """``text`` as YAML, in which ``1e-4`` is a number (YAML 1.1 wants ``1.0e-4``)."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,61 @@
+"""The layout of a run folder, in one place.
+
+::
+
+    run.json                          what was asked for, and on what it ran
+    ledger/<step>.json                what was done, under which key
+    stages/2-text/checkpoint/         weights, processor
+    stages/2-text/train.jsonl         training figures, one row a step
+    stages/2-text/predictions/<name>.jsonl
+    stages/2-text/logs/               what the processes printed
+    matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class RunFolder(NamedTuple):
+    """Paths of one run.
+
+    Attributes:
+        root: The run folder.
+        tasks: The sequence, in training order.
+    """
+
+    root: Path
+    tasks: tuple[str, ...]
+
+    def stage(self, index: int) -> Path:
+        """``stages/0-base``, ``stages/1-science`` …"""
+        name = "base" if index == 0 else self.tasks[index - 1]
+        return self.root / "stages" / f"{index}-{name}"
+
+    def checkpoint(self, index: int) -> Path:
+        return self.stage(index) / "checkpoint"
+
+    def predictions(self, index: int, name: str) -> Path:
+        return self.stage(index) / "predictions" / f"{name}.jsonl"
+
+    def train_log(self, index: int) -> Path:
+        return self.stage(index) / "train.jsonl"
+
+    def log(self, index: int, what: str) -> Path:
+        return self.stage(index) / "logs" / f"{what}.log"
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    @property
+    def run_json(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def matrix_json(self) -> Path:
+        return self.root / "matrix.json"
+
+    @property
+    def metrics_json(self) -> Path:
+        return self.root / "metrics.json"

@@ -1,0 +1,134 @@
+"""Heavy work in a process of its own, started warm.
+
+A stage's training and each evaluation run in a child of a fork server that has already imported
+torch, transformers and trl: starting one costs milliseconds, its memory goes back when it ends, and
+its crash is its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+
+PRELOAD = ("cpt_bench.warm",)
+
+
+def context() -> Any:
+    """The multiprocessing context of all workers; the server starts with the first one."""
+    ctx = mp.get_context("forkserver")
+    ctx.set_forkserver_preload(list(PRELOAD))
+    return ctx
+
+
+class Worker:
+    """One call in a child process.
+
+    Args:
+        work: A module-level function; its first argument is ``say``, which sends one event (a JSON
+            object) to the parent.
+        args: Its other arguments; they must pickle.
+        log: The file that takes what the child prints.
+        what: What this is, for errors: ``stage 3 (gqa), training``.
+    """
+
+    def __init__(self, work: Callable[..., Any], args: tuple[Any, ...], log: Path, what: str) -> None:
+        ctx = context()
+        self.what, self.log = what, log
+        self.receiver, sender = ctx.Pipe(duplex=False)
+        # Nothing is ever sent along the lifeline. This process alone holds its upper end, so that
+        # the child sees it close when this process dies, however it dies, and dies too: a killed
+        # run leaves nobody behind who writes to its folder.
+        lifeline, self.lifeline = ctx.Pipe(duplex=False)
+        call = (sender, lifeline, work, args, log)
+        self.process = ctx.Process(target=_child, args=call, daemon=True)
+        self.process.start()
+        sender.close()
+        lifeline.close()
+
+    def result(self, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> Any:
+        """Wait for the call's value, passing on its events.
+
+        Raises:
+            CptBenchError: The call raised, or its process died; the line says why.
+        """
+        try:
+            while True:
+                try:
+                    kind, value = self.receiver.recv()
+                except EOFError:
+                    raise self._died() from None
+                if kind == "event":
+                    on_event(value)
+                elif kind == "value":
+                    self.process.join()
+                    return value
+                else:
+                    raise value
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the child if it still runs."""
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.lifeline.close()
+        self.receiver.close()
+
+    def _died(self) -> CptBenchError:
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        last = self.log.read_text(errors="replace").strip().splitlines()[-1:] if self.log.exists() else []
+        said = f"; its last words: {last[0][:160]}" if last else ""
+        return CptBenchError(
+            f"{self.what}: the process {how}{said}",
+            where=self.log,
+            todo="What was committed is kept: run the same command again",
+        )
+
+
+def _child(
+    sender: Connection,
+    lifeline: Connection,
+    work: Callable[..., Any],
+    args: tuple[Any, ...],
+    log: Path,
+) -> None:
+    # Ctrl-C goes to the whole terminal; the parent decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8", buffering=1) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        sys.stdout, sys.stderr = stream, stream
+        try:
+            value = work(lambda event: sender.send(("event", event)), *args)
+            sender.send(("value", value))
+        except CptBenchError as error:
+            traceback.print_exc()
+            sender.send(("error", error))
+        except BaseException as error:
+            traceback.print_exc()
+            line = " ".join(str(error).split())[:300]
+            wrapped = CptBenchError(f"{type(error).__name__}: {line}", where=log)
+            with contextlib.suppress(OSError):
+                sender.send(("error", wrapped))
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)

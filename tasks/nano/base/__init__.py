@@ -1,0 +1,1 @@
+"""How nano's base model was made: tokenizer, architecture, curriculum and training."""

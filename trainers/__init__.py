@@ -1,0 +1,1 @@
+"""The trainers that ship: one readable file a method, recipes beside them."""

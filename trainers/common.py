@@ -1,0 +1,151 @@
+"""What the TRL trainers share: loading the policy, the run's settings, the log."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from cpt_bench.images import decode
+from cpt_bench.policy import load_model, load_processor
+from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
+
+
+class TRLConfig(TrainerConfig):
+    """Settings that every TRL trainer has.
+
+    Attributes:
+        learning_rate: Peak learning rate of AdamW.
+        schedule: Its course over a stage, after the warm-up.
+        warmup_steps: Steps to the peak.
+        max_steps: Optimiser steps a stage; None to go by ``epochs``.
+        epochs: Passes over the train split when ``max_steps`` is None.
+        weight_decay: AdamW's decay.
+        max_grad_norm: Gradient clipping.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+        dtype: ``float32`` or ``bfloat16`` weights and arithmetic.
+        attention: The attention implementation; ``eager`` is fastest on CPU for short sequences.
+        gradient_accumulation: Batches an optimiser step.
+        gradient_checkpointing: Trade time for memory.
+        deepspeed: A DeepSpeed config file, for many GPUs.
+    """
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(default=0, ge=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: str = "eager"
+    gradient_accumulation: int = Field(default=1, ge=1)
+    gradient_checkpointing: bool = False
+    deepspeed: str | None = None
+
+    def arguments(self, stage: Stage, scratch: Path) -> dict[str, Any]:
+        """What is the same in the arguments of every TRL trainer."""
+        return {
+            "output_dir": str(scratch),
+            "seed": stage.seed,
+            "data_seed": stage.seed,
+            "learning_rate": self.learning_rate,
+            "lr_scheduler_type": self.schedule,
+            "warmup_steps": self.warmup_steps,
+            "max_steps": self.max_steps or -1,
+            "num_train_epochs": self.epochs,
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "gradient_accumulation_steps": self.gradient_accumulation,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "deepspeed": self.deepspeed,
+            "use_cpu": self.on_cpu(),
+            "bf16": self.dtype == "bfloat16",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": not self.on_cpu(),
+        }
+
+    def on_cpu(self) -> bool:
+        import torch
+
+        return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+
+def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
+    """The stage's start checkpoint: (model, processor)."""
+    # accelerate places the model where it trains; loading it on the CPU first is enough.
+    model = load_model(
+        stage.policy, device="cpu", dtype=config.dtype, attention=config.attention
+    )
+    return model, load_processor(stage.policy)
+
+
+def pictures(sample: TrainSample) -> list[Any]:
+    """A sample's images as RGB pictures."""
+    return [decode(image, sample.id) for image in sample.images]
+
+
+def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
+    """The prompt as TRL takes it; TRL puts the images in front of the words."""
+    return [{"role": "user", "content": sample.prompt}]
+
+
+def save(trainer: Any, processor: Any, stage: Stage) -> None:
+    """Write the trained policy to ``stage.output`` as safetensors with its processor."""
+    trainer.save_model(str(stage.output))
+    processor.save_pretrained(stage.output)
+
+
+class StageLog(TrainerCallback):
+    """Passes the figures of each step on to ``stage.log``."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.generation_seconds = 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        figures = {key: _number(value) for key, value in (logs or {}).items()}
+        if "train_runtime" in figures:  # the summary at the end
+            return
+        row = {"step": state.global_step, "steps": state.max_steps}
+        row |= {key: value for key, value in figures.items() if value is not None}
+        if self.generation_seconds:
+            row["generation_seconds"] = round(self.generation_seconds, 4)
+            self.generation_seconds = 0.0
+        self.stage.log(row)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def quiet(trainer: Any, log: StageLog) -> None:
+    """Our log in place of TRL's printing."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(log)
+
+
+class Stopwatch:
+    """Adds the seconds spent inside a ``with`` block to a log's generation time."""
+
+    def __init__(self, log: StageLog) -> None:
+        self.log = log
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.log.generation_seconds += time.monotonic() - self.start

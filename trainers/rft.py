@@ -1,0 +1,190 @@
+"""Reinforcement fine-tuning on verifiable rewards: GRPO, RLOO or ReMax.
+
+For each prompt the policy writes ``rollouts`` replies; the suite's own grader rewards each (0.9 for
+the right answer, 0.1 for the form); what a reply earns beyond a baseline scales the gradient of its
+log-probability. The algorithms differ in the baseline alone:
+
+* ``grpo``: the mean of the prompt's rollouts, in units of their standard deviation
+  (Shao et al. 2024, arXiv 2402.03300, eq. 3).
+* ``rloo``: the mean of the prompt's *other* rollouts (Ahmadian et al. 2024, arXiv 2402.14740, eq. 9).
+* ``remax``: the reward of the greedy reply (Li et al. 2023, arXiv 2310.10505, eq. 6).
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+from pydantic import Field, model_validator
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from cpt_bench.trainer import Stage, Trainer
+from cpt_bench.trainers.common import (
+    StageLog,
+    Stopwatch,
+    TRLConfig,
+    load,
+    pictures,
+    quiet,
+    save,
+    user_turn,
+)
+
+
+class RFT(Trainer):
+    """Reinforcement fine-tuning with TRL's GRPOTrainer and RLOOTrainer."""
+
+    class Config(TRLConfig):
+        """Settings of :class:`RFT`.
+
+        Attributes:
+            algorithm: The baseline; see the module.
+            prompts_per_step: Prompts a batch and device.
+            rollouts: Replies a prompt.
+            temperature: Of the rollouts.
+            kl: Weight of the KL penalty towards the stage's start policy; 0 loads no second model.
+            clip: PPO's clipping range for the probability ratio (it acts from the second update on).
+            use_vllm: Generate rollouts with vLLM instead of transformers.
+            vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
+            vllm_memory: Share of GPU memory for vLLM, in (0, 1].
+        """
+
+        algorithm: Literal["grpo", "rloo", "remax"] = "grpo"
+        prompts_per_step: int = Field(default=16, ge=1)
+        rollouts: int = Field(default=8, ge=2)
+        temperature: float = Field(default=1.0, gt=0)
+        kl: float = Field(default=0.0, ge=0)
+        clip: float = Field(default=0.2, gt=0)
+        use_vllm: bool = False
+        vllm_mode: Literal["colocate", "server"] = "colocate"
+        vllm_memory: float = Field(default=0.3, gt=0, le=1)
+
+        @model_validator(mode="after")
+        def _vllm_needs_a_gpu(self) -> RFT.Config:
+            if self.use_vllm and self.device == "cpu":
+                raise ValueError("use_vllm needs a GPU: set device=cuda")
+            return self
+
+    def train(self, stage: Stage) -> None:
+        model, processor = load(stage, self.config)
+        with tempfile.TemporaryDirectory() as scratch:
+            log = StageLog(stage)
+            trainer_class, arguments = self._build(stage, Path(scratch))
+            trainer = trainer_class(
+                model=model,
+                args=arguments,
+                reward_funcs=reward_function(stage),
+                processing_class=processor,
+                train_dataset=rows(stage),
+            )
+            _time_generation(trainer, Stopwatch(log))
+            quiet(trainer, log)
+            trainer.train()
+            save(trainer, processor, stage)
+
+    def _build(self, stage: Stage, scratch: Path) -> tuple[type[GRPOTrainer | RLOOTrainer], Any]:
+        config = self.config
+        common = {
+            **config.arguments(stage, scratch),
+            "per_device_train_batch_size": config.prompts_per_step * config.rollouts,
+            "num_generations": config.rollouts,
+            "max_completion_length": stage.max_new_tokens,
+            "temperature": config.temperature,
+            "beta": config.kl,
+            "epsilon": config.clip,
+            "use_vllm": config.use_vllm,
+        }
+        if config.use_vllm:
+            common |= {
+                "vllm_mode": config.vllm_mode,
+                "vllm_gpu_memory_utilization": config.vllm_memory,
+            }
+        if config.algorithm == "rloo":
+            return RLOOTrainer, RLOOConfig(**common)
+        # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
+        arguments = GRPOConfig(**common, loss_type="grpo")
+        return (GRPOTrainer if config.algorithm == "grpo" else ReMaxTrainer), arguments
+
+
+def rows(stage: Stage) -> Dataset:
+    """Prompts with their images; ``sample_id`` finds the gold again when a reply is rewarded."""
+    return Dataset.from_list(
+        [
+            {"prompt": user_turn(s), "images": pictures(s), "sample_id": s.id}
+            for s in stage.samples
+        ]
+    )
+
+
+def reward_function(stage: Stage) -> Callable[..., list[float]]:
+    """The suite's verifiable reward in TRL's form: one number a completion."""
+
+    def verifiable(
+        completions: list[list[dict[str, str]]],
+        sample_id: list[str],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        texts = [completion[0]["content"] for completion in completions]
+        parts = [stage.reward(i, text) for i, text in zip(sample_id, texts, strict=True)]
+        log_metric("accuracy", sum(p.accuracy for p in parts) / len(parts))
+        log_metric("format_ok", sum(p.format_ok for p in parts) / len(parts))
+        return [p.total for p in parts]
+
+    return verifiable
+
+
+class ReMaxTrainer(GRPOTrainer):
+    """ReMax on GRPO's machinery: the baseline is the reward of the policy's own greedy reply.
+
+    TRL has no hook for advantages, but what it computes them from passes through three methods:
+    prompts as tokens, rewards, and the scored batch, whose advantages are replaced here.
+    """
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any,
+                              **kwargs: Any) -> Any:  # fmt: skip
+        self._sampled_from = (prompt_ids, images, fields, args, kwargs)
+        return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
+
+    def _greedy_completions(self) -> list[list[int]]:
+        prompt_ids, images, fields, args, kwargs = self._sampled_from
+        sampling = self.generation_config
+        self.generation_config = copy.deepcopy(sampling)
+        self.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        try:
+            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)[0]
+        finally:
+            self.generation_config = sampling
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, ids)
+        greedy_ids = self._greedy_completions()
+        texts = self.processing_class.batch_decode(greedy_ids, skip_special_tokens=True)
+        greedy = [[{"role": "assistant", "content": text}] for text in texts]
+        baselines = super()._calculate_rewards(inputs, prompts, greedy, greedy_ids)
+        self._beyond_greedy = (rewards - baselines).nansum(dim=1)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch = super()._generate_and_score_completions(inputs)
+        mine = len(inputs)
+        start = self.accelerator.process_index * mine
+        advantages = self._beyond_greedy[start : start + mine]
+        batch["advantages"] = advantages.to(batch["advantages"])
+        return batch
+
+
+def _time_generation(trainer: Any, stopwatch: Stopwatch) -> None:
+    generate = trainer._generate_single_turn
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with stopwatch:
+            return generate(*args, **kwargs)
+
+    trainer._generate_single_turn = timed
+
+
