@@ -9,7 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("cptbench", "torch", "transformers", "trl", "peft", "accelerate", "vllm", "numpy", "pillow")
+PACKAGES = (
+    "cptbench",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "vllm",
+    "numpy",
+    "pillow",
+)
 """Packages whose version can change a number."""
 
 

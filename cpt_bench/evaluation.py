@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cpt_bench.engines import Engine, Request
-from cpt_bench.grading import MATCHERS, Matcher, grade
 from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.grading import MATCHERS, Matcher, grade
 from cpt_bench.suite import Protocol, Sample, Style, TaskCard
 
 Row = dict[str, Any]
@@ -60,19 +60,22 @@ def graded(
     Raises:
         CptBenchError: The rows are not one a sample, in the split's order.
     """
-    matcher = matcher_of(card)
-    if [row["id"] for row in rows] != [s.id for s in samples]:
+    matcher, where = matcher_of(card), f"predictions of {card.name}"
+    if [row.get("id") for row in rows] != [s.id for s in samples]:
         raise CptBenchError(
             f"{len(rows)} predictions do not match the {len(samples)} test samples by id",
-            where=f"task {card.name}",
+            where=where,
         )
     out = []
     for row, sample in zip(rows, samples, strict=True):
-        got = grade(row["reply"], sample, protocol.form, matcher)
-        kept = {key: row[key] for key in ("id", "reply", "tokens") if key in row}
+        reply = row.get("reply")
+        if not isinstance(reply, str):
+            raise CptBenchError(f"the reply to {sample.id} is {reply!r}, not text", where=where)
+        got = grade(reply, sample, protocol.form, matcher)
+        kept: Row = {"id": sample.id, "reply": reply, "tokens": row.get("tokens")}
         out.append(
-            {
-                **kept,
+            kept
+            | {
                 "extracted": got.extracted,
                 "score": got.score,
                 "lenient": got.lenient,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation import matcher_of
 from cpt_bench.evaluation import evaluate as evaluate_task
+from cpt_bench.evaluation import matcher_of
 from cpt_bench.files import fresh_folder, write_jsonl
 from cpt_bench.grading import grade, reward
 from cpt_bench.plugins import resolve

@@ -31,8 +31,8 @@ class Matrix(NamedTuple):
     Attributes:
         tasks: T task names in training order.
         accuracy: R, shape (T+1, T), NaN where a cell was not measured. Any linear unit.
-        evaluated: ``all`` when every task is evaluated after every stage, ``seen`` when the protocol
-            evaluates only the tasks learned so far (cells above the diagonal are then no gaps, and
+        evaluated: ``all`` when every task is evaluated after every stage, ``seen`` when only the tasks
+            learned so far are (cells above the diagonal are then no gaps, and
             maxima run over the rows from the diagonal on).
     """
 
@@ -81,7 +81,9 @@ def _diagonal(r: Array, matrix: Matrix) -> Array:
     return r[..., columns + 1, columns]
 
 
-def _drop_from_peak(start: Callable[[Matrix, int], int], stop: int, columns: int) -> Any:
+def _drop_from_peak(
+    start: Callable[[Matrix, int], int], stop: int, columns: int
+) -> tuple[Callable[[Array, Matrix], Array], Callable[[Matrix], Cells]]:
     """R[T][j] - max over rows start..T+stop-1 of R[t][j], for the first T+columns tasks."""
 
     def per_task(r: Array, matrix: Matrix) -> Array:
@@ -131,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "FM", "mean_{j<T} (R[T][j] - max_{1<=t<T} R[t][j])", "negative = forgot",
-        "Chaudhry et al. 2018, sign turned; with evaluated='seen' the maximum starts at t=j, as there",
+        "Chaudhry et al. 2018, sign turned; with evaluated='seen' maxima start at t=j, as there",
         *_FM,
     ),
     Metric(
@@ -140,7 +142,8 @@ METRICS: tuple[Metric, ...] = (
         *_FM_BASE,
     ),
     Metric(
-        "FM_paper", "1/T sum_j (R[T][j] - max_{1<=t<=T} R[t][j])", "negative = forgot, never positive",
+        "FM_paper", "1/T sum_j (R[T][j] - max_{1<=t<=T} R[t][j])",
+        "negative = forgot, never positive",
         "arXiv 2507.05386, divisor T",
         *_FM_PAPER,
     ),
@@ -307,8 +310,8 @@ def cell_name(tasks: Sequence[str], row: int, column: int) -> str:
 def matrix_from_json(data: Any, where: object = "matrix") -> Matrix:
     """Read a matrix from its JSON form.
 
-    ``accuracy`` has T+1 rows (row 0 the base model; a matrix of T rows has none) of T cells; null is
-    a missing cell. Rows of growing length, 1 to T, are read as ``evaluated: seen``.
+    ``accuracy`` has T+1 rows of T cells, row 0 the base model (a matrix of T rows has no row 0);
+    null is a missing cell. Rows of growing length, 1 to T, are read as ``evaluated: seen``.
 
     Raises:
         CptBenchError: The shape or a value is not that of a matrix; the line says which.
@@ -331,7 +334,9 @@ def matrix_from_json(data: Any, where: object = "matrix") -> Matrix:
     if len(names) != width:
         raise refuse(f"{len(names)} tasks but rows of up to {width} cells")
     if len(rows) not in (width, width + 1):
-        raise refuse(f"{len(rows)} rows for {width} tasks; expected {width + 1}, row 0 the base model")
+        raise refuse(
+            f"{len(rows)} rows for {width} tasks; expected {width + 1}, row 0 the base model"
+        )
     if not growing and set(lengths) != {width}:
         raise refuse(f"rows of {sorted(set(lengths))} cells; expected {width} in each")
     evaluated = data.get("evaluated", "seen" if growing else "all")

@@ -98,7 +98,9 @@ def _from_place(spec: str) -> Resolved:
         module_spec.loader.exec_module(module)
     except Exception as error:
         raise CptBenchError(f"{type(error).__name__}: {error}", where=place) from error
-    return Resolved(attribute, _attribute(module, attribute, spec), {"spec": spec, "sha256": sha256})
+    return Resolved(
+        attribute, _attribute(module, attribute, spec), {"spec": spec, "sha256": sha256}
+    )
 
 
 def _load(target: str, spec: str) -> Any:
@@ -125,7 +127,9 @@ def _attribute(module: Any, attribute: str, spec: str) -> Any:
     except AttributeError:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise CptBenchError(
-            f"{module.__name__} has no {attribute!r}", where=spec, todo=did_you_mean(attribute, names)
+            f"{module.__name__} has no {attribute!r}",
+            where=spec,
+            todo=did_you_mean(attribute, names),
         ) from None
 
 

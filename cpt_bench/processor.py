@@ -18,7 +18,7 @@ from transformers.utils import is_torchvision_available
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 
 
-class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # noqa: N801 - the name is saved in configs
+class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # type: ignore[misc] # noqa: N801 - the name is saved in configs
     """Image processor and tokenizer, without the video processor.
 
     transformers reads the parts a processor has from the signature of ``__init__``, so that

@@ -29,7 +29,7 @@ class RunFolder(NamedTuple):
     tasks: tuple[str, ...]
 
     def stage(self, index: int) -> Path:
-        """``stages/0-base``, ``stages/1-science`` …"""
+        """The folder of a stage: ``stages/0-base``, ``stages/1-science``, and so on."""
         name = "base" if index == 0 else self.tasks[index - 1]
         return self.root / "stages" / f"{index}-{name}"
 

@@ -17,8 +17,8 @@ from cpt_bench import environment, jobs
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.ledger import Ledger
-from cpt_bench.policy import weights_digest
 from cpt_bench.plugins import Resolved
+from cpt_bench.policy import weights_digest
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
 from cpt_bench.suite import Suite
@@ -258,9 +258,7 @@ class Sequencer:
                 output = [self.paths.relative(self.paths.predictions(t, name))]
                 step = f"stage-{t}/evaluate/{name}"
                 facts, seconds = {"weights": self.weights[t]}, event["seconds"]
-                self.done.append(
-                    self.ledger.commit(step, inputs[name], output, facts, seconds)
-                )
+                self.done.append(self.ledger.commit(step, inputs[name], output, facts, seconds))
                 self._tell_cell(t, name)
 
         what = f"stage {t}, evaluation"

@@ -246,7 +246,9 @@ def explain(error: ValidationError) -> str:
     parts = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(k) for k in problem["loc"])
-        given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+        given = (
+            "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+        )
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{key}: {message}{given}" if key else message)
     return "; ".join(parts)

@@ -42,7 +42,9 @@ class Worker:
         what: What this is, for errors: ``stage 3 (gqa), training``.
     """
 
-    def __init__(self, work: Callable[..., Any], args: tuple[Any, ...], log: Path, what: str) -> None:
+    def __init__(
+        self, work: Callable[..., Any], args: tuple[Any, ...], log: Path, what: str
+    ) -> None:
         ctx = context()
         self.what, self.log = what, log
         self.receiver, sender = ctx.Pipe(duplex=False)
@@ -90,7 +92,11 @@ class Worker:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        last = self.log.read_text(errors="replace").strip().splitlines()[-1:] if self.log.exists() else []
+        last = (
+            self.log.read_text(errors="replace").strip().splitlines()[-1:]
+            if self.log.exists()
+            else []
+        )
         said = f"; its last words: {last[0][:160]}" if last else ""
         return CptBenchError(
             f"{self.what}: the process {how}{said}",

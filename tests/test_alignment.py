@@ -23,7 +23,9 @@ TINY = load_suite(Path(__file__).parent / "tiny")
 IGNORE = -100
 
 
-def make_stage(task: str, policy: Path, folder: Path, rows: list[dict[str, Any]] | None = None) -> Stage:
+def make_stage(
+    task: str, policy: Path, folder: Path, rows: list[dict[str, Any]] | None = None
+) -> Stage:
     samples = load_split(TINY.card(task), "train")
     output = folder / "out"
     output.mkdir(parents=True, exist_ok=True)
@@ -44,10 +46,9 @@ def make_stage(task: str, policy: Path, folder: Path, rows: list[dict[str, Any]]
 @pytest.fixture
 def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, Any]:
     """The very batch TRL's collator hands to the model."""
-    from trl import SFTConfig, SFTTrainer
-
     from cpt_bench.trainers.common import load
     from cpt_bench.trainers.sft import SFT, rows
+    from trl import SFTConfig, SFTTrainer
 
     stage = make_stage("counting", tiny_model, tmp_path)
     config = SFT.Config(learning_rate=1e-4, batch_size=8, device="cpu")
@@ -66,7 +67,9 @@ def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, 
 
 def test_the_loss_is_on_the_answer_and_its_end_alone(sft_batch: Any) -> None:
     batch, stage, processor = sft_batch
-    for labels, ids, sample in zip(batch["labels"], batch["input_ids"], stage.samples, strict=False):
+    for labels, ids, sample in zip(
+        batch["labels"], batch["input_ids"], stage.samples, strict=False
+    ):
         trained = labels[labels != IGNORE]
         text = processor.tokenizer.decode(trained).replace(" ", "")
         assert text == sample.target.replace(" ", "") + "<|im_end|>"
@@ -130,7 +133,9 @@ def test_rewards_meet_the_replies_they_belong_to(tiny_model: Path, tmp_path: Pat
 
     from dataclasses import replace
 
-    config = RFT.Config(learning_rate=1e-4, max_steps=1, prompts_per_step=4, rollouts=4, device="cpu")
+    config = RFT.Config(
+        learning_rate=1e-4, max_steps=1, prompts_per_step=4, rollouts=4, device="cpu"
+    )
     RFT(config).train(replace(stage, reward=spy))
     assert len(seen) == 16
     for group in range(4):

@@ -75,7 +75,9 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
 
 
 def test_metrics_of_any_matrix(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "m.json").write_text('{"accuracy": [[80], [70, 90], [60, 85, 75], [50, 60, 70, 88]]}')
+    (tmp_path / "m.json").write_text(
+        '{"accuracy": [[80], [70, 90], [60, 85, 75], [50, 60, 70, 88]]}'
+    )
     values = json.loads(cli("metrics", "m.json", "--json").stdout)["metrics"]
     assert values["BWT"]["value"] == pytest.approx(-65 / 3)
     (tmp_path / "m.json").write_text('{"accuracy": [[1, 2], [3, 4], [null, 6]]}')

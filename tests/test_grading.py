@@ -71,7 +71,13 @@ def test_reward_is_nine_tenths_accuracy_and_one_tenth_form() -> None:
     assert of("C") == 0.0
 
 
-GOLDS = [("letter", "C"), ("number", "12"), ("yesno", "no"), ("exact", "red star"), ("by-kind", "7")]
+GOLDS = [
+    ("letter", "C"),
+    ("number", "12"),
+    ("yesno", "no"),
+    ("exact", "red star"),
+    ("by-kind", "7"),
+]
 PIECES = st.sampled_from(
     ["<answer>", "</answer>", "<think>", "</think>", " ", "\n", "no", "unknown", "yes", "C", "(",
      "12", "1e999", "-", "red", "star", "É", "¹²", "\u2028", "\x00", "𝟏𝟐", "{", "\\boxed{", "A", "."]
@@ -81,7 +87,9 @@ REPLIES = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=12).map("".j
 
 @settings(max_examples=2000, deadline=None)
 @given(REPLIES, st.sampled_from(GOLDS))
-def test_no_reply_crashes_a_grader_and_scores_are_consistent(reply: str, pair: tuple[str, str]) -> None:
+def test_no_reply_crashes_a_grader_and_scores_are_consistent(
+    reply: str, pair: tuple[str, str]
+) -> None:
     grader, gold = pair
     kind = "number" if grader == "by-kind" else "word"
     got = grade(reply, sample(gold, kind), FORM, MATCHERS[grader])

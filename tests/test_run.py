@@ -21,7 +21,16 @@ from tests.conftest import TINY
 from tests.test_cli import LIGHT
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-SFT = ["--trainer", "sft", "--set", "learning_rate=1e-3", "--set", "max_steps=2", "--set", "device=cpu"]
+SFT = [
+    "--trainer",
+    "sft",
+    "--set",
+    "learning_rate=1e-3",
+    "--set",
+    "max_steps=2",
+    "--set",
+    "device=cpu",
+]
 
 
 def sft_args(model: Path, *more: object) -> list[str]:
@@ -53,7 +62,9 @@ def test_what_a_run_leaves(finished: Path) -> None:
         assert metrics[key]["value"] is not None
     run = json.loads((finished / "run.json").read_text())
     assert {"config", "versions", "hardware", "suite", "git", "seed", "origin"} <= run.keys()
-    row = json.loads((finished / "stages/2-lowvision/predictions/science.jsonl").read_text().splitlines()[0])
+    row = json.loads(
+        (finished / "stages/2-lowvision/predictions/science.jsonl").read_text().splitlines()[0]
+    )
     assert row.keys() == {"id", "reply", "tokens", "extracted", "score", "lenient", "format_ok"}
 
 
@@ -121,7 +132,9 @@ def test_a_changed_output_is_found(run_copy: Path, tiny_model: Path, cli: Cli) -
     assert "predictions/science.jsonl was changed or removed after step" in done.stderr
 
 
-def test_orders_that_share_a_prefix_share_its_stages(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
+def test_orders_that_share_a_prefix_share_its_stages(
+    tiny_model: Path, cli: Cli, tmp_path: Path
+) -> None:
     args = [a for a in sft_args(tiny_model) if a != "--no-share"]
     first = cli(*args, "--out", "runs/a", "--json")
     second = cli(*args, "--out", "runs/b", "--order", "science,counting,lowvision", "--json")
@@ -134,7 +147,7 @@ def test_orders_that_share_a_prefix_share_its_stages(tiny_model: Path, cli: Cli,
 def test_a_truncated_checkpoint(run_copy: Path, tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "cut"))
     weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: 20_000])
+    weights.write_bytes(weights.read_bytes()[:20_000])
     done = cli(*sft_args(model, "--out", tmp_path / "new"))
     assert done.returncode == 2
     assert f"{model}: the checkpoint cannot be loaded" in done.stderr
@@ -157,13 +170,20 @@ def test_a_full_disk(tiny_model: Path, tmp_path: Path) -> None:
     import resource
 
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "cpt_bench", *sft_args(tiny_model, "--out", folder, "--no-overlap")]
+    command = [
+        sys.executable,
+        "-m",
+        "cpt_bench",
+        *sft_args(tiny_model, "--out", folder, "--no-overlap"),
+    ]
 
     def small_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=small_files, timeout=300
+    )
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "File too large" in done.stderr

@@ -82,9 +82,7 @@ class TRLConfig(TrainerConfig):
 def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     """The stage's start checkpoint: (model, processor)."""
     # accelerate places the model where it trains; loading it on the CPU first is enough.
-    model = load_model(
-        stage.policy, device="cpu", dtype=config.dtype, attention=config.attention
-    )
+    model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
     return model, load_processor(stage.policy)
 
 

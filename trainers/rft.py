@@ -6,7 +6,8 @@ log-probability. The algorithms differ in the baseline alone:
 
 * ``grpo``: the mean of the prompt's rollouts, in units of their standard deviation
   (Shao et al. 2024, arXiv 2402.03300, eq. 3).
-* ``rloo``: the mean of the prompt's *other* rollouts (Ahmadian et al. 2024, arXiv 2402.14740, eq. 9).
+* ``rloo``: the mean of the prompt's *other* rollouts (Ahmadian et al. 2024, arXiv 2402.14740,
+  eq. 9).
 * ``remax``: the reward of the greedy reply (Li et al. 2023, arXiv 2310.10505, eq. 6).
 """
 
@@ -18,11 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
-from pydantic import Field, model_validator
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-from cpt_bench.trainer import Stage, Trainer
 from cpt_bench.trainers.common import (
     StageLog,
     Stopwatch,
@@ -33,6 +29,12 @@ from cpt_bench.trainers.common import (
     save,
     user_turn,
 )
+from cpt_bench.trainers.vision import share_pictures
+from datasets import Dataset
+from pydantic import Field, model_validator
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from cpt_bench.trainer import Stage, Trainer
 
 
 class RFT(Trainer):
@@ -47,7 +49,7 @@ class RFT(Trainer):
             rollouts: Replies a prompt.
             temperature: Of the rollouts.
             kl: Weight of the KL penalty towards the stage's start policy; 0 loads no second model.
-            clip: PPO's clipping range for the probability ratio (it acts from the second update on).
+            clip: PPO's clipping range of the probability ratio (acts from the second update on).
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
             vllm_memory: Share of GPU memory for vLLM, in (0, 1].
@@ -71,6 +73,8 @@ class RFT(Trainer):
 
     def train(self, stage: Stage) -> None:
         model, processor = load(stage, self.config)
+        if self.config.on_cpu():
+            share_pictures(model)
         with tempfile.TemporaryDirectory() as scratch:
             log = StageLog(stage)
             trainer_class, arguments = self._build(stage, Path(scratch))
@@ -113,10 +117,7 @@ class RFT(Trainer):
 def rows(stage: Stage) -> Dataset:
     """Prompts with their images; ``sample_id`` finds the gold again when a reply is rewarded."""
     return Dataset.from_list(
-        [
-            {"prompt": user_turn(s), "images": pictures(s), "sample_id": s.id}
-            for s in stage.samples
-        ]
+        [{"prompt": user_turn(s), "images": pictures(s), "sample_id": s.id} for s in stage.samples]
     )
 
 
@@ -186,5 +187,3 @@ def _time_generation(trainer: Any, stopwatch: Stopwatch) -> None:
             return generate(*args, **kwargs)
 
     trainer._generate_single_turn = timed
-
-

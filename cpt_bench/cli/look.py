@@ -29,7 +29,7 @@ def list_(
     else:
         from cpt_bench.plugins import listing
 
-        rows = [tuple(row) for row in listing(kind.value)]
+        rows = [(row.name, row.summary, row.origin) for row in listing(kind.value)]
     if json_:
         import json
 
@@ -81,13 +81,16 @@ def show(
             print(f"task {t}      {member:<10} {card.title} ({card.role}); {sizes}")
         for member in suite.general:
             card = suite.card(member)
-            print(f"general     {member:<10} {card.title} ({card.role}); {card.splits['test'].n} test")
+            print(
+                f"general     {member:<10} {card.title} ({card.role}); {card.splits['test'].n} test"
+            )
         protocol = suite.protocol
         print(f"protocol    {protocol.name}: style {protocol.style}, greedy, ", end="")
         print(f"at most {protocol.decoding.max_new_tokens} new tokens")
         for style, template in protocol.prompts.items():
             print(f"prompt      {style:<10} {template!r}")
-        print(f"answer      {protocol.target('…')}, a thought in {''.join(protocol.form.thought)} may come first")
+        thought = "…".join(protocol.form.thought)
+        print(f"answer      {protocol.target('…')}, after an optional {thought}")
         weights = protocol.reward
         print(f"reward      {weights.accuracy} x accuracy + {weights.format} x form")
         print(f"fingerprint {suite.fingerprint()}")

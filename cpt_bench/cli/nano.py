@@ -20,7 +20,9 @@ def build_base(
     out: Annotated[Path, typer.Option(help="Where to put each stage's weights and the log.")],
     stages: Annotated[Path | None, typer.Option(help="Another curriculum (YAML).")] = None,
     start: Annotated[Path | None, typer.Option(help="Go on from these weights.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only these stages, by name, with commas.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these stages, by name, with commas.")
+    ] = None,
 ) -> None:
     """Train nano's base model from nothing (about an hour on two cores)."""
     from cpt_bench.cli.score import need_training_extra

@@ -25,7 +25,7 @@ Event = dict[str, Any]
 
 @contextlib.contextmanager
 def progress(plan: Plan, folder: Path, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """Yield the function that takes a run's events. Output goes to standard error when ``quiet``."""
+    """Yield what takes a run's events; it speaks on standard error when ``quiet``."""
     console = Console(stderr=quiet, highlight=False)
     title = f"{plan.suite.name}: {plan.trainer.name}, seed {plan.seed}"
     console.print(f"[bold]{title}[/bold] → {folder}")
@@ -88,9 +88,7 @@ class Board:
         elif event["kind"] == "cell":
             tasks, general = self.matrix["tasks"], self.matrix["general"]
             where, names = (
-                (self.matrix, tasks)
-                if event["name"] in tasks
-                else (general, general["benchmarks"])
+                (self.matrix, tasks) if event["name"] in tasks else (general, general["benchmarks"])
             )
             where["accuracy"][event["stage"]][names.index(event["name"])] = event["accuracy"]
 

@@ -60,7 +60,9 @@ def run(
     need_training_extra()
     overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
     settings = set_ or []
-    plan = make_plan(trainer, suite, seed, settings, order, limit, keep.value, threads, overlap, base)
+    plan = make_plan(
+        trainer, suite, seed, settings, order, limit, keep.value, threads, overlap, base
+    )
     folder = out or Path("runs") / run_name(plan, settings)
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_scores

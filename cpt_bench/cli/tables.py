@@ -14,7 +14,9 @@ HEADLINE = ("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta")
 def matrix_table(matrix: dict[str, Any]) -> Table:
     """R with a row a stage; general benchmarks to the right. Cells are shaded by their value."""
     general = matrix.get("general", {"benchmarks": [], "accuracy": []})
-    table = Table(title="accuracy after each stage, %", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title="accuracy after each stage, %", title_justify="left", box=None, pad_edge=False
+    )
     table.add_column("after", no_wrap=True)
     for name in [*matrix["tasks"], *general["benchmarks"]]:
         style = "dim" if name in general["benchmarks"] else "bold"

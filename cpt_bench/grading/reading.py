@@ -28,9 +28,9 @@ def read_form(reply: str, form: AnswerForm) -> str | None:
 
 
 def read_freely(reply: str, form: AnswerForm) -> str | None:
-    """The best reading of a reply without the form: what follows the last opening tag, else what
-    follows the thought, else all of it, with tags removed.
+    """The best reading of a reply without the form.
 
+    What follows the last opening tag, else what follows the thought, else all of it, tags removed.
     The whole remainder is compared, never searched: a gold answer somewhere in a long reply is no
     answer, and 'no' is not found in 'unknown'.
     """

@@ -16,7 +16,7 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
     Args:
         card: The task.
         split: ``train`` or ``test``.
-        check: Compare count and hash with the card's; only the tool that writes cards leaves it out.
+        check: Compare the hash with the card's; only the tool that writes cards does not.
 
     Raises:
         CptBenchError: The samples made here are not those the card publishes.

@@ -208,11 +208,8 @@ def write_easy_vqa() -> None:
     sheet = np.zeros((len(pictures) // columns, 64, columns, 64, 3), np.uint8)
     for i, picture in enumerate(pictures):
         sheet[i // columns, :, i % columns] = picture
-    Image.fromarray(sheet.reshape(-1, columns * 64, 3)).save(
-        ASSETS / "easy_vqa.png", optimize=True
-    )
-    lines = {k: v for k, v in questions.items()}
-    (ASSETS / "easy_vqa.json").write_text(json.dumps(lines, separators=(",", ":")) + "\n")
+    Image.fromarray(sheet.reshape(-1, columns * 64, 3)).save(ASSETS / "easy_vqa.png", optimize=True)
+    (ASSETS / "easy_vqa.json").write_text(json.dumps(questions, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write the hash of every split into its card (after a deliberate change of the data).
 
-    python -m cpt_bench.tasks.nano.publish [FOLDER]
+python -m cpt_bench.tasks.nano.publish [FOLDER]
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+from cpt_bench.tasks.nano import FOLDER
+
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.suite import load_suite
-from cpt_bench.tasks.nano import FOLDER
 
 
 def publish(folder: Path) -> None:

@@ -35,7 +35,12 @@ LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 DIGITS = tuple("0123456789")
 TEXTURES = ("brick", "grass", "gravel", "tissue", "stars", "page")
 STAINS = {"pink": (250, 165, 195), "violet": (165, 125, 240), "brown": (200, 150, 105)}
-INKS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 230), "purple": (150, 50, 180)}
+INKS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 230),
+    "purple": (150, 50, 180),
+}
 PAPER = (205, 205, 200)
 
 POOLS = {"base": 0, "train": 1, "test": 2}
@@ -63,6 +68,8 @@ class Light:
 
 DARK = (Light(6, 40), Light(10, 60), Light(45, 255))
 """The ways in which a picture is beyond reading."""
+DIM = (Light(100, 14), Light(40, 40), Light(60, 90), Light(25, 14), Light(25, 40), Light(40, 90))
+"""Lights in which a picture can still be read, with some pains."""
 
 
 @lru_cache(maxsize=1)

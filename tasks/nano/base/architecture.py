@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from cpt_bench.tasks.nano import questions as q
+from cpt_bench.tasks.nano import world
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -14,8 +16,6 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from cpt_bench.processor import Qwen2_5_VLProcessor
-from cpt_bench.tasks.nano import questions as q
-from cpt_bench.tasks.nano import world
 
 PATCH, MERGE = 8, 2  # 64x64 pixels -> 8x8 patches -> 4x4 image tokens, one a cell
 CHAT_TEMPLATE = (
@@ -31,12 +31,74 @@ SPECIAL = (
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-PLAIN = """
-user assistant system answer directly think first look dark clear unanswerable yes no none what which
-is are there the of in image slide sign say how many things thing where all describe at left right
-above below linked to perimeter area rectangle square triangle lesion stain color shape texture letter
-digit after plus minus times twice does contain not present a black gray teal brown
-""".split()
+PLAIN = [
+    "user",
+    "assistant",
+    "system",
+    "answer",
+    "directly",
+    "think",
+    "first",
+    "look",
+    "dark",
+    "clear",
+    "unanswerable",
+    "yes",
+    "no",
+    "none",
+    "what",
+    "which",
+    "is",
+    "are",
+    "there",
+    "the",
+    "of",
+    "in",
+    "image",
+    "slide",
+    "sign",
+    "say",
+    "how",
+    "many",
+    "things",
+    "thing",
+    "where",
+    "all",
+    "describe",
+    "at",
+    "left",
+    "right",
+    "above",
+    "below",
+    "linked",
+    "to",
+    "perimeter",
+    "area",
+    "rectangle",
+    "square",
+    "triangle",
+    "lesion",
+    "stain",
+    "color",
+    "shape",
+    "texture",
+    "letter",
+    "digit",
+    "after",
+    "plus",
+    "minus",
+    "times",
+    "twice",
+    "does",
+    "contain",
+    "not",
+    "present",
+    "a",
+    "black",
+    "gray",
+    "teal",
+    "brown",
+]
 
 
 def vocabulary() -> list[str]:
@@ -44,8 +106,8 @@ def vocabulary() -> list[str]:
     from cpt_bench.tasks.nano.base.curriculum import ROWS
 
     groups = (
-        ("\n", "?", "."), PLAIN, world.SHAPES, world.COLORS, world.SIZES, world.LETTERS, world.TEXTURES,
-        world.STAINS, world.NAMES, q.OPTIONS, q.PLACES, q.FACTS, q.RELATIONS, ROWS,
+        ("\n", "?", "."), PLAIN, world.SHAPES, world.COLORS, world.SIZES, world.LETTERS,
+        world.TEXTURES, world.STAINS, world.NAMES, q.OPTIONS, q.PLACES, q.FACTS, q.RELATIONS, ROWS,
         [str(n) for n in range(100)],
     )  # fmt: skip
     return list(dict.fromkeys(word for group in groups for word in group))

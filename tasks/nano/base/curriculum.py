@@ -50,7 +50,7 @@ LOOK = "look"
 
 
 class Practice:
-    """Makers of practice questions, with at least ``least`` and at most ``few`` objects in sight."""
+    """Makers of practice questions, with ``least`` to ``few`` objects in sight."""
 
     def __init__(self, few: int = 99, least: int = 1) -> None:
         self.few, self.least = few, least
@@ -161,7 +161,9 @@ class Practice:
         """Say where each of several things is: content next to place, many times a reply."""
         objects = self._scatter(rng, 7)
         seen = [value for cell in objects.values() for value in cell[1:]]
-        unique = [(v, NAMES[p]) for p, cell in objects.items() for v in cell[1:] if seen.count(v) == 1]
+        unique = [
+            (v, NAMES[p]) for p, cell in objects.items() for v in cell[1:] if seen.count(v) == 1
+        ]
         chosen = rng.sample(unique, min(4, len(unique)))
         words = [word for pair in chosen for word in pair] or ["none"]
         return Draft("where are all things?", LOOK, " ".join(words), grid(objects))
@@ -183,6 +185,46 @@ class Practice:
         )
         value = rng.choice(values)
         return multiple_choice(rng, f"which is {value}", "", value, values, None)
+
+    def beside(self, rng: random.Random, pool: str) -> Draft:
+        """An object beside another one, in full."""
+        while True:
+            objects = scatter(rng, 7, 10)
+            pairs = [(p, d, q) for p in objects for d in STEPS if (q := neighbour(p, d)) in objects]
+            if pairs:
+                break
+        place, direction, target = rng.choice(pairs)
+        _, color, shape = objects[place]
+        question = f"what is {relation(direction)} the {color} {shape}?"
+        thought = f"{NAMES[place]} {NAMES[target]}"
+        return Draft(question, thought, " ".join(objects[target][1:]), grid(objects))
+
+    def long_sign(self, rng: random.Random, pool: str) -> Draft:
+        """A sign of three characters, among one or two others."""
+        n = rng.choice((2, 3))
+        rows, colors = rng.sample(range(GRID), n), rng.sample(SIGN_COLORS, n)
+        cells: dict[int, Cell] = {}
+        written = []
+        for row, color in zip(rows, colors, strict=True):
+            kind, marks = ("hand", DIGITS) if rng.random() < 0.5 else ("letter", LETTERS)
+            word = [rng.choice(marks) for _ in range(3)]
+            start = row * GRID + rng.randint(0, 1)
+            for k, mark in enumerate(word):
+                cells[start + k] = (kind, mark, color)
+            written.append(word)
+        question = f"what does the {colors[0]} sign say?"
+        return Draft(question, ROWS[rows[0]], " ".join(written[0]), grid(cells))
+
+    def short_sign(self, rng: random.Random, pool: str) -> Draft:
+        """A sign of one character, among one or two others."""
+        n = rng.choice((2, 3))
+        places, colors = rng.sample(range(CELLS), n), rng.sample(SIGN_COLORS, n)
+        cells: dict[int, Cell] = {}
+        for place, color in zip(places, colors, strict=True):
+            kind, marks = ("hand", DIGITS) if rng.random() < 0.5 else ("letter", LETTERS)
+            cells[place] = (kind, rng.choice(marks), color)
+        question = f"what does the {colors[0]} sign say?"
+        return Draft(question, NAMES[places[0]], cells[places[0]][1], grid(cells))
 
     def fact(self, rng: random.Random, pool: str) -> Draft:
         place, relation_ = rng.choice(PLACES), rng.choice(RELATIONS)
@@ -216,8 +258,9 @@ class Practice:
             "describe": self.describe, "row": self.row, "where": self.where,
             "where_one": self.where_one, "where_mark": self.where_mark,
             "where_all": self.where_all, "there": self.there, "at": self.at,
-            "next_to": self.next_to, "locate": self.locate, "tour": self.tour, "match": self.match, "fact": self.fact,
-            "sums": self.sums, "picture": self.picture,
+            "next_to": self.next_to, "locate": self.locate, "tour": self.tour,
+            "beside": self.beside, "long_sign": self.long_sign, "short_sign": self.short_sign,
+            "match": self.match, "fact": self.fact, "sums": self.sums, "picture": self.picture,
         }  # fmt: skip
         return practice | TASKS | GENERAL
 

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 import yaml
-
 from cpt_bench.tasks.nano import world
 from cpt_bench.tasks.nano.base.architecture import MERGE, PATCH, build_model, build_processor
 from cpt_bench.tasks.nano.base.curriculum import Practice, darken
@@ -46,7 +45,7 @@ def reply(draft: Draft, direct: bool) -> str:
 
 
 def patches(pixels: np.ndarray) -> np.ndarray:
-    """What Qwen's image processor makes of pictures: uint8 (n, 64, 64, 3) -> float32 (n*64, 192)."""
+    """As Qwen's image processor does: uint8 (n, 64, 64, 3) -> float32 (n * 64, 192)."""
     n, blocks = len(pixels), world.SIDE // (PATCH * MERGE)
     x = pixels.astype(np.float32) / 127.5 - 1
     x = x.reshape(n, blocks, MERGE, PATCH, blocks, MERGE, PATCH, 3)
@@ -217,7 +216,10 @@ def align_cells(rng: random.Random) -> list[world.Cell]:
         if rng.random() < 0.2:
             return world.BLANK
         if kind == "marks":
-            mark, color = rng.choice(world.LETTERS + world.DIGITS * 2), rng.choice(world.SIGN_COLORS)
+            mark, color = (
+                rng.choice(world.LETTERS + world.DIGITS * 2),
+                rng.choice(world.SIGN_COLORS),
+            )
             return ("hand" if mark.isdigit() else "letter", mark, color)
         if kind == "drawings" and rng.random() < 0.5:
             figure = rng.choice(("rectangle", "square", "triangle"))
@@ -246,8 +248,8 @@ def learning_rate(stage: dict[str, Any], step: int) -> float:
 
 def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], rank: int, out: Path,
               say: Any) -> dict[str, Any]:  # fmt: skip
-    """Train one stage on this rank's half of each batch; gradients are averaged over ranks."""
-    world_size = plan["processes"]
+    """Train one stage on this rank's part of each batch; gradients are averaged over ranks."""
+    world_size = stage["processes"]
     rng = random.Random(f"{plan['seed']} {stage['name']} {rank}")
     torch.manual_seed(plan["seed"] * 1000 + rank)
     makers = Practice(stage.get("few", 99), stage.get("least", 1)).makers()
@@ -275,11 +277,16 @@ def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], ran
         value = float(loss.detach())
         mean = value if step == 0 else 0.98 * mean + 0.02 * value
         if step % 200 == 199:
-            say(f"{stage['name']} {step + 1}/{stage['steps']} loss {mean:.3f} {time.time() - start:.0f}s")
+            where, spent = f"{stage['name']} {step + 1}/{stage['steps']}", time.time() - start
+            say(f"{where} loss {mean:.3f} {spent:.0f}s")
         every = stage.get("save_every")
         if every and (step + 1) % every == 0 and rank == 0:
             save(teacher, out / f"{stage['name']}-{step + 1}")
-    record = {"stage": stage["name"], "loss": round(mean, 4), "seconds": round(time.time() - start, 1)}
+    record = {
+        "stage": stage["name"],
+        "loss": round(mean, 4),
+        "seconds": round(time.time() - start, 1),
+    }
     if rank == 0:
         save(teacher, out / stage["name"])
         source = "pixels" if source == "align" else source
@@ -331,9 +338,14 @@ def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, port:
     file = out / "log.json"
     log = json.loads(file.read_text()) if file.exists() else []
     for stage in plan["stages"]:
-        log.append(run_stage(teacher, plan, stage, rank, out, say))
+        stage = {"processes": plan["processes"], **stage}
+        if rank < stage["processes"]:
+            log.append(run_stage(teacher, plan, stage, rank, out, say))
         if rank == 0:
             file.write_text(json.dumps(log, indent=1) + "\n")
+        if plan["processes"] > 1:
+            for weight in teacher.model.state_dict().values():
+                dist.broadcast(weight, 0)
 
 
 def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
