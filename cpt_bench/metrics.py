@@ -31,9 +31,9 @@ class Matrix(NamedTuple):
     Attributes:
         tasks: T task names in training order.
         accuracy: R, shape (T+1, T), NaN where a cell was not measured. Any linear unit.
-        evaluated: ``all`` when every task is evaluated after every stage, ``seen`` when only the tasks
-            learned so far are (cells above the diagonal are then no gaps, and
-            maxima run over the rows from the diagonal on).
+        evaluated: ``all`` when every task is evaluated after every stage; ``seen`` when only the
+            tasks learned so far are (cells above the diagonal are then no gaps, and maxima run
+            over the rows from the diagonal on).
     """
 
     tasks: tuple[str, ...]

@@ -135,5 +135,5 @@ def test_changed_data_is_found(tmp_path: Path) -> None:
 
 def test_a_missing_card_is_named(tmp_path: Path) -> None:
     folder = _broken(tmp_path, "suite.yaml", "sequence: [science,", "sequence: [sciense,")
-    with pytest.raises(CptBenchError, match="sciense.yaml: no such file"):
+    with pytest.raises(CptBenchError, match=r"sciense\.yaml: no such file"):
         load_suite(folder)

@@ -118,16 +118,19 @@ def science(rng: random.Random, pool: str) -> Draft:
     """ScienceQA's role: read a diagram of linked pairs, answer with an option's letter."""
     shapes, rows = rng.sample(SHAPES, 6), rng.sample(range(GRID), 3)
     cells: dict[int, Cell] = {}
+    places = []
     for i, row in enumerate(rows):
         start = row * GRID + rng.randint(0, 1)
         cells[start] = ("large", rng.choice(COLORS), shapes[2 * i])
         cells[start + 1] = ("link",)
         cells[start + 2] = ("large", rng.choice(COLORS), shapes[2 * i + 1])
+        places += [start, start + 2]
     asked = rng.randrange(6)
     shape, partner = shapes[asked], shapes[asked ^ 1]
+    thought = _join([NAMES[places[asked]], NAMES[places[asked ^ 1]]])
     others = [s for s in SHAPES if s != shape]
     stem = f"which is linked to the {shape}"
-    return multiple_choice(rng, stem, ROWS[rows[asked // 2]], partner, others, grid(cells))
+    return multiple_choice(rng, stem, thought, partner, others, grid(cells))
 
 
 def text(rng: random.Random, pool: str) -> Draft:
