@@ -14,6 +14,8 @@ class CptBenchError(Exception):
         todo: What to do next.
     """
 
+    exit_code = 2
+
     def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
         self.what, self.where, self.todo = what, str(where), todo
         super().__init__(str(self))
@@ -24,6 +26,12 @@ class CptBenchError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:  # keyword arguments survive the trip from a worker
         return _rebuild, (type(self), self.what, self.where, self.todo)
+
+
+class Interrupted(CptBenchError):
+    """Ctrl-C, at a point from which the same command goes on."""
+
+    exit_code = 130
 
 
 def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> CptBenchError:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+BROKEN = (OSError, ValueError, SyntaxError)
+"""What Pillow's decoders raise on broken data, beside its own exceptions."""
+
+
 def decode(data: bytes, where: object) -> Image:
     """The picture in ``data`` as RGB, fully read.
 
@@ -22,7 +26,7 @@ def decode(data: bytes, where: object) -> Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (*BROKEN, Image.DecompressionBombError, UnidentifiedImageError) as error:
         raise CptBenchError(
             f"the image cannot be decoded ({len(data)} bytes: {error})",
             where=where,

@@ -5,6 +5,7 @@ Orders are plain data, so that they reach a worker by pickling and could as well
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class TrainOrder:
     threads: int
     policy: Path
     output: Path
+    earlier_state: Path | None
     state: Path
     train_log: Path
 
@@ -74,8 +76,9 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
         rows.append(row)
         say({"kind": "train", "task": order.task, **row})
 
-    order.state.mkdir(parents=True, exist_ok=True)
-    with fresh_folder(order.output) as output:
+    with fresh_folder(order.state) as state, fresh_folder(order.output) as output:
+        if order.earlier_state is not None:
+            shutil.copytree(order.earlier_state, state, dirs_exist_ok=True)
         stage = Stage(
             index=order.index,
             task=order.task,
@@ -85,7 +88,7 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
             max_new_tokens=protocol.decoding.max_new_tokens,
             seed=order.seed,
             output=output,
-            state=order.state,
+            state=state,
             log=log,
         )
         trainer.train(stage)

@@ -5,6 +5,7 @@
     run.json                          what was asked for, and on what it ran
     ledger/<step>.json                what was done, under which key
     stages/2-text/checkpoint/         weights, processor
+    stages/2-text/state/              what the trainer keeps from stage to stage
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
     stages/2-text/logs/               what the processes printed
@@ -35,6 +36,9 @@ class RunFolder(NamedTuple):
 
     def checkpoint(self, index: int) -> Path:
         return self.stage(index) / "checkpoint"
+
+    def state(self, index: int) -> Path:
+        return self.stage(index) / "state"
 
     def predictions(self, index: int, name: str) -> Path:
         return self.stage(index) / "predictions" / f"{name}.jsonl"

@@ -7,6 +7,7 @@ only the weights of stage t, so that stage t is evaluated meanwhile where there 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -143,8 +144,11 @@ class Sequencer:
         self.plan, self.identity, self.paths = plan, identity, paths
         self.ledger, self.tell = ledger, tell
         self.weights: dict[int, str] = {0: identity["base"]["weights"]}
+        self.states: dict[int, str] = {}
         self.done: list[dict[str, Any]] = []
         self.workers: set[Worker] = set()
+        self.stopping = False
+        self.lock = threading.Lock()
 
     def run(self) -> None:
         """All stages, each evaluated, in order."""
@@ -168,6 +172,8 @@ class Sequencer:
             if self.plan.keep == "none":
                 self._drop(stages[-1])
         finally:
+            with self.lock:
+                self.stopping = True
             for worker in list(self.workers):
                 worker.stop()
             pool.shutdown(cancel_futures=True)
@@ -181,6 +187,7 @@ class Sequencer:
             "task": suite.card(task).model_dump(mode="json"),
             "protocol": suite.protocol.model_dump(mode="json"),
             "parent": self.weights[t - 1],
+            "state": self.states.get(t - 1),
             "earlier": list(suite.sequence[: t - 1]),
             **{k: self.identity[k] for k in ("origin", "config", "limit", "threads", "versions")},
             "seed": stage_seed(self.plan.seed, t),
@@ -199,18 +206,19 @@ class Sequencer:
                 threads=self.plan.threads,
                 policy=self._checkpoint(t - 1),
                 output=self.paths.checkpoint(t),
-                state=self.paths.root / "state",
+                earlier_state=self.paths.state(t - 1) if t > 1 else None,
+                state=self.paths.state(t),
                 train_log=self.paths.train_log(t),
             )
             what = f"stage {t} ({task}), training"
             start = time.monotonic()
             facts = self._work(jobs.train, order, t, "train", what)
-            outputs = [
-                self.paths.relative(p) for p in (self.paths.checkpoint(t), self.paths.train_log(t))
-            ]
+            written = (self.paths.checkpoint(t), self.paths.state(t), self.paths.train_log(t))
+            outputs = [self.paths.relative(p) for p in written]
             record = self.ledger.commit(name, inputs, outputs, facts, time.monotonic() - start)
             self.done.append(record)
         self.weights[t] = record["facts"]["weights"]
+        self.states[t] = record["outputs"][self.paths.relative(self.paths.state(t))]
         self.tell({"kind": "trained", "stage": t, "task": task, "reused": record.get("reused")})
 
     def _checkpoint(self, t: int) -> Path:
@@ -289,8 +297,11 @@ class Sequencer:
         what: str,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> Any:
-        worker = Worker(work, (order,), self.paths.log(t, log), what)
-        self.workers.add(worker)
+        with self.lock:
+            if self.stopping:
+                raise CptBenchError(f"{what}: the run is being stopped")
+            worker = Worker(work, (order,), self.paths.log(t, log), what)
+            self.workers.add(worker)
 
         def heard(event: Event) -> None:
             on_event(event)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,14 @@ def context() -> Any:
     ctx = mp.get_context("forkserver")
     ctx.set_forkserver_preload(list(PRELOAD))
     return ctx
+
+
+def warm_up() -> None:
+    """Start the fork server's imports now, beside whatever this process does next."""
+    from multiprocessing import forkserver
+
+    context()
+    forkserver.ensure_running()
 
 
 class Worker:
@@ -54,7 +62,8 @@ class Worker:
         lifeline, self.lifeline = ctx.Pipe(duplex=False)
         call = (sender, lifeline, work, args, log)
         self.process = ctx.Process(target=_child, args=call, daemon=True)
-        self.process.start()
+        with _uninterrupted():
+            self.process.start()
         sender.close()
         lifeline.close()
 
@@ -103,6 +112,22 @@ class Worker:
             where=self.log,
             todo="What was committed is kept: run the same command again",
         )
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment: a child half started would complain to the terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    noted: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def _child(

@@ -205,7 +205,7 @@ def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == (
-        "cptbench: interrupted. What was committed is kept: run the same command to go on"
+        f"cptbench: {folder}: interrupted. What was committed is kept: run the same command to go on"
     )
     subprocess.run(command, capture_output=True, timeout=300, check=True)
     assert (folder / "matrix.json").read_bytes() == (finished / "matrix.json").read_bytes()

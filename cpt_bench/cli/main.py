@@ -28,8 +28,6 @@ app.command("score")(score.score)
 app.command("metrics")(score.metrics)
 app.add_typer(nano.app, name="nano")
 
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -57,18 +55,16 @@ def entry() -> None:
     except CptBenchError as error:
         if debug:
             raise
-        sys.exit(_complain(str(error)))
+        _complain(str(error))
+        sys.exit(error.exit_code)
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         place = f" ({error.filename})" if error.filename else ""
         advice = "What was committed is kept: make room and run the same command again"
-        sys.exit(_complain(f"{error.strerror}{place}. {advice}"))
-    except KeyboardInterrupt:
-        _complain("interrupted. What was committed is kept: run the same command to go on")
-        sys.exit(EXIT_INTERRUPTED)
+        _complain(f"{error.strerror}{place}. {advice}")
+        sys.exit(CptBenchError.exit_code)
 
 
-def _complain(line: str) -> int:
+def _complain(line: str) -> None:
     print(f"cptbench: {line}", file=sys.stderr)
-    return EXIT_ERROR

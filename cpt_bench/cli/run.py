@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
     from cpt_bench.runner import Plan
@@ -58,6 +58,9 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.worker import warm_up
+
+    warm_up()
     overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
     settings = set_ or []
     plan = make_plan(
@@ -68,9 +71,13 @@ def run(
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.runner import run as carry_out
 
-    with progress(plan, folder, quiet=json_) as tell:
-        shared = folder.parent / ".shared" if share else None
-        scores, costs = carry_out(plan, folder, shared, tell)
+    shared = folder.parent / ".shared" if share else None
+    try:
+        with progress(plan, folder, quiet=json_) as tell:
+            scores, costs = carry_out(plan, folder, shared, tell)
+    except KeyboardInterrupt:
+        advice = "What was committed is kept: run the same command to go on"
+        raise Interrupted("interrupted", where=folder, todo=advice) from None
     if json_:
         result = {"run": str(folder), "matrix": scores.matrix_json(), "metrics": scores.metrics}
         json.dump({**result, "costs": costs}, sys.stdout, indent=2, ensure_ascii=False)
