@@ -28,7 +28,7 @@ class CptBenchError(Exception):
         return _rebuild, (type(self), self.what, self.where, self.todo)
 
 
-class Interrupted(CptBenchError):
+class Interrupted(CptBenchError):  # noqa: N818 - not an error
     """Ctrl-C, at a point from which the same command goes on."""
 
     exit_code = 130

@@ -1,0 +1,69 @@
+"""What is installed: one top-level name, with the data that makes nano run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import LIGHT
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"cpt_bench"}
+    for needed in (
+        "tasks/nano/suite.yaml",
+        "tasks/nano/science.yaml",
+        "tasks/nano/assets/tiles.png",
+        "tasks/nano/checkpoint/model.safetensors",
+        "tasks/nano/base/stages.yaml",
+        "trainers/rft.py",
+        "trainers/recipes/nano/rft.yaml",
+        "py.typed",
+    ):
+        assert f"cpt_bench/{needed}" in names
+    assert wheel.stat().st_size < 25e6
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_looks_around_and_makes_samples(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    for args in (["list", "trainers"], ["show", "nano/text", "--samples", "2"]):
+        done = subprocess.run(
+            [sys.executable, "-c", LIGHT.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1), *args],
+            capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_repository_has_the_rooms_it_should() -> None:
+    for name in ("cpt_bench", "tasks", "trainers", "leaderboards", "tests", "CONTRIBUTING.md"):
+        assert (ROOT / name).exists()
+
+
+def test_nano_s_base_is_what_its_card_says() -> None:
+    """Small enough to ship, and the safetensors the suite's numbers were made with."""
+    from cpt_bench.files import digest
+    from cpt_bench.tasks.nano import FOLDER
+
+    weights = FOLDER / "checkpoint/model.safetensors"
+    assert weights.stat().st_size < 25e6
+    recorded = (FOLDER / "checkpoint.sha256").read_text().split()[0]
+    assert digest(weights) == recorded
