@@ -11,16 +11,16 @@ from rich.text import Text
 HEADLINE = ("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta")
 
 
-def matrix_table(matrix: dict[str, Any]) -> Table:
+def matrix_table(matrix: dict[str, Any], width: int = 80) -> Table:
     """R with a row a stage; general benchmarks to the right. Cells are shaded by their value."""
     general = matrix.get("general", {"benchmarks": [], "accuracy": []})
-    table = Table(
-        title="accuracy after each stage, %", title_justify="left", box=None, pad_edge=False
-    )
+    title = "accuracy after each stage, %"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("after", no_wrap=True)
     for name in [*matrix["tasks"], *general["benchmarks"]]:
         style = "dim" if name in general["benchmarks"] else "bold"
-        header = Text(name[:6], style=style)  # ten columns fit a terminal of 80
+        # Ten columns fit a terminal of 80 when their names are cut.
+        header = Text(name if width >= 110 else name[:5], style=style)
         table.add_column(header, justify="right", no_wrap=True)
     for t, row in enumerate(matrix["accuracy"]):
         label = "base" if t == 0 else f"{t} {matrix['tasks'][t - 1]}"
@@ -58,14 +58,14 @@ def _values(passport: dict[str, Any]) -> tuple[str, str, str, str]:
         more = f" and {len(why) - 1} more" if len(why) > 1 else ""
         return "–", "", "", f"needs {why[0]}{more}"
     interval = passport["interval"]
-    between = f"{interval['low']:+.1f} … {interval['high']:+.1f}" if interval else ""
+    sign = "+" if " - " in passport["formula"] else ""  # differences show theirs
+    between = f"{interval['low']:{sign}.1f} … {interval['high']:{sign}.1f}" if interval else ""
     n = f"{passport['n']}" if passport["n"] is not None else ""
-    signed = passport["formula"].find(" - ") >= 0
-    return f"{passport['value']:{'+' if signed else ''}.2f}", between, n, passport["formula"]
+    return f"{passport['value']:{sign}.2f}", between, n, passport["formula"]
 
 
 def print_scores(matrix: dict[str, Any], metrics: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    console.print(matrix_table(matrix))
+    console.print(matrix_table(matrix, console.width))
     console.print()
     console.print(metrics_table(metrics))
