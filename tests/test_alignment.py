@@ -46,9 +46,10 @@ def make_stage(
 @pytest.fixture
 def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, Any]:
     """The very batch TRL's collator hands to the model."""
+    from trl import SFTConfig, SFTTrainer
+
     from cpt_bench.trainers.common import load
     from cpt_bench.trainers.sft import SFT, rows
-    from trl import SFTConfig, SFTTrainer
 
     stage = make_stage("counting", tiny_model, tmp_path)
     config = SFT.Config(learning_rate=1e-4, batch_size=8, device="cpu")

@@ -10,10 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
+from cpt_bench.policy import load_model, weights_digest
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.sft import SFT
-
-from cpt_bench.policy import load_model, weights_digest
 from tests.test_alignment import make_stage
 
 RL = {"learning_rate": 1e-3, "max_steps": 2, "prompts_per_step": 2, "rollouts": 4, "device": "cpu"}

@@ -19,6 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets import Dataset
+from pydantic import Field, model_validator
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from cpt_bench.trainer import Stage, Trainer
 from cpt_bench.trainers.common import (
     StageLog,
     Stopwatch,
@@ -30,11 +35,6 @@ from cpt_bench.trainers.common import (
     user_turn,
 )
 from cpt_bench.trainers.vision import share_pictures
-from datasets import Dataset
-from pydantic import Field, model_validator
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-from cpt_bench.trainer import Stage, Trainer
 
 
 class RFT(Trainer):

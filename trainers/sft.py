@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.trainers.common import StageLog, TRLConfig, load, pictures, quiet, save, user_turn
 from datasets import Dataset
 from pydantic import Field
 from trl import SFTConfig, SFTTrainer
 
 from cpt_bench.trainer import Stage, Trainer, TrainSample
+from cpt_bench.trainers.common import StageLog, TRLConfig, load, pictures, quiet, save, user_turn
 
 
 class SFT(Trainer):

@@ -9,10 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from cpt_bench.tasks.nano import FOLDER
-
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.suite import load_suite
+from cpt_bench.tasks.nano import FOLDER
 
 
 def publish(folder: Path) -> None:

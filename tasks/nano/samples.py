@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 
-from cpt_bench.tasks.nano import world
-from cpt_bench.tasks.nano.questions import GENERAL, OPTIONS, TASKS, Draft
-
 from cpt_bench.images import encode_ppm
 from cpt_bench.suite import Sample
+from cpt_bench.tasks.nano import world
+from cpt_bench.tasks.nano.questions import GENERAL, OPTIONS, TASKS, Draft
 
 
 def make(split: str, n: int, task: str, seed: int) -> list[Sample]:

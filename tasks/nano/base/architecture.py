@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from cpt_bench.tasks.nano import questions as q
-from cpt_bench.tasks.nano import world
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -16,6 +14,8 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from cpt_bench.processor import Qwen2_5_VLProcessor
+from cpt_bench.tasks.nano import questions as q
+from cpt_bench.tasks.nano import world
 
 PATCH, MERGE = 8, 2  # 64x64 pixels -> 8x8 patches -> 4x4 image tokens, one a cell
 CHAT_TEMPLATE = (

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 import yaml
+
 from cpt_bench.tasks.nano import world
 from cpt_bench.tasks.nano.base.architecture import MERGE, PATCH, build_model, build_processor
 from cpt_bench.tasks.nano.base.curriculum import Practice, darken
