@@ -93,7 +93,9 @@ def test_answers_follow_from_the_drafts() -> None:
         draft = q.scene(rng, "test")
         assert draft.cells is not None
         place, target = (world.NAMES.index(n) for n in draft.thought.split())
-        assert draft.cells[target][1:] == tuple(draft.answer.split())
+        _, color, shape = draft.cells[target]
+        asked = draft.question.split()[1]
+        assert draft.answer == {"color": color, "shape": shape}.get(asked, f"{color} {shape}")
         direction = next(d for d in q.STEPS if d in draft.question)
         assert q.neighbour(place, direction) == target
 
