@@ -67,15 +67,12 @@ class Scores(NamedTuple):
         outcomes: Task or general benchmark to its per-sample scores.
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
-        resampled: R on bootstrap resamples of each task's samples, shape (B, T+1, T), in percent;
-            None when a cell is missing. Runs of one suite are resampled alike.
     """
 
     matrix: Matrix
     outcomes: dict[str, Outcomes]
     metrics: dict[str, Any]
     general: tuple[str, ...]
-    resampled: Array | None = None
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -157,14 +154,21 @@ def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
     return suite, run
 
 
-def score(folder: Path) -> Scores:
-    """Regrade every prediction in ``folder`` and compute the matrix and all metrics."""
+def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores:
+    """Regrade every prediction in ``folder`` and compute the matrix and all metrics.
+
+    Args:
+        folder: A run folder.
+        splits: Test splits of this suite by name; those that are not there yet are put there.
+    """
     suite, run = suite_of(folder)
     paths = RunFolder(folder, suite.sequence)
+    splits = {} if splits is None else splits
     outcomes = {}
     for name in (*suite.sequence, *suite.general):
-        samples = load_split(suite.card(name), "test")[: run["limit"]]
-        outcomes[name] = read_outcomes(paths, suite, name, samples)
+        if name not in splits:
+            splits[name] = load_split(suite.card(name), "test")
+        outcomes[name] = read_outcomes(paths, suite, name, splits[name][: run["limit"]])
     return compute(suite, outcomes, read_divergence(paths, suite))
 
 
@@ -225,23 +229,21 @@ def compute(
     accuracy = np.array([percent(outcomes[task].strict) for task in tasks]).T
     matrix = Matrix(tasks, accuracy)
     split = {name: _kinds_of(suite, outcomes[name], name) for name in (*tasks, *suite.general)}
-    resampled, shares = None, {}
-    if not any(missing_cells(matrix)):
-        draws = []
-        for j, task in enumerate(tasks):
-            extra = _shares(outcomes[task].strict, j, split[task])
-            stacked = 100 * np.vstack([outcomes[task].strict, *extra.values()])
-            drawn = bootstrap_means(stacked, DRAWS, seed=task)
-            draws.append(drawn[:, : len(tasks) + 1])
-            for i, key in enumerate(extra, len(tasks) + 1):
-                shares[task, key] = (float(stacked[i].mean()), drawn[:, i])
-        resampled = np.stack(draws, axis=-1)
+    draws, shares = [], {}
+    for j, task in enumerate(tasks):
+        extra = _shares(outcomes[task].strict, j, split[task])
+        stacked = 100 * np.vstack([outcomes[task].strict, *extra.values()])
+        drawn = bootstrap_means(stacked, DRAWS, seed=task)
+        draws.append(drawn[:, : len(tasks) + 1])
+        for i, key in enumerate(extra, len(tasks) + 1):
+            shares[task, key] = (float(stacked[i].mean()), drawn[:, i])
+    resampled = np.stack(draws, axis=-1)
     samples = [outcomes[t].strict.shape[1] for t in tasks]
     metrics = evaluate(matrix, samples, resampled)
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
     metrics |= divergence_passports(suite, divergence or {})
-    return Scores(matrix, outcomes, metrics, suite.general, resampled)
+    return Scores(matrix, outcomes, metrics, suite.general)
 
 
 # ------------------------------------------------------------------- flips and kinds of forgetting
