@@ -88,14 +88,13 @@ def load(folders: Sequence[Path]) -> list[Run]:
         if not (folder / "run.json").is_file():
             raise CptBenchError("not a run folder (no run.json)", where=folder)
         suite, record = suite_of(folder)
-        mine = splits.setdefault(record["suite"]["fingerprint"], {})
-        runs.append(Run(folder, suite, record, score(folder, mine), mine))
+        shared = splits.setdefault(record["suite"]["fingerprint"], {})
+        runs.append(Run(folder, suite, record, score(folder, shared), shared))
     for run in runs[1:]:
-        for key, what in (("fingerprint", "suite version"), ("limit", "--limit")):
-            mine, first = (
-                r.record["suite"][key] if key == "fingerprint" else r.record.get(key)
-                for r in (run, runs[0])
-            )
+        for what, mine, first in (
+            ("suite version", *(r.record["suite"]["fingerprint"][:12] for r in (run, runs[0]))),
+            ("--limit", *(r.record.get("limit") for r in (run, runs[0]))),
+        ):
             if mine != first:
                 raise CptBenchError(
                     f"has another {what} than {runs[0].folder.name} ({mine!r}, not {first!r})",

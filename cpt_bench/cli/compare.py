@@ -59,6 +59,8 @@ def _give(where: Path, text: str) -> None:
 
 
 def _print(tables: list[Grid]) -> None:
+    import re
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -70,7 +72,7 @@ def _print(tables: list[Grid]) -> None:
             table.add_column(Text(header), style="bold" if i == 0 else "", overflow="fold")
         for row in grid.rows:
             # A line for each interval: twenty columns do not fit beside each other.
-            stacked = (c.replace(" [", "\n[").replace(" {", "\n{") for c in row[1:])
+            stacked = (re.sub(r" (?=[\[{])|(?<=[\]}]) ", "\n", c) for c in row[1:])
             table.add_row(Text(row[0]), *(Text(cell) for cell in stacked))
         console.print(table)
         console.print(Text(grid.note, style="dim"))

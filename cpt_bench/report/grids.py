@@ -28,7 +28,7 @@ class Grid(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     note: str = ""
 
 
@@ -256,7 +256,8 @@ def latex(tables: Sequence[Grid]) -> str:
         columns = "l" + "r" * (len(grid.header) - 1)
         rows = [" & ".join(escape(c) for c in row) + r" \\" for row in grid.rows]
         parts.append("\n".join([
-            r"\begin{table}", r"\centering", rf"\caption{{{escape(grid.title)}. {escape(grid.note)}}}",
+            r"\begin{table}", r"\centering",
+            rf"\caption{{{escape(grid.title)}. {escape(grid.note)}}}",
             rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
             " & ".join(escape(h) for h in grid.header) + r" \\", r"\midrule", *rows, r"\bottomrule",
             r"\end{tabular}", r"\end{table}", "",
