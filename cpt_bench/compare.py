@@ -218,13 +218,7 @@ def difference(
                 "over": [], "missing": missing}  # fmt: skip
     first, second = ([float(v) for v in vs if v is not None] for vs in (values_a, values_b))
     value = sum(first) / len(first) - sum(second) / len(second)
-    pairs = zip(_mean_errors(of_a), _mean_errors(of_b), strict=True)
-    apart = [x - y for x, y in pairs]
-    if key in PEAKS:
-        # The worst of either's bias: each method's peaks may be the levelled ones.
-        plain_a, level_a = _mean_errors(of_a)
-        plain_b, level_b = _mean_errors(of_b)
-        apart = [plain_a - plain_b, level_a - level_b, plain_a - level_b, level_a - plain_b]
+    apart = errors_apart(_mean_errors(of_a), _mean_errors(of_b))
     over_samples = sample_interval(value, apart, key in PEAKS)
     over_seeds = _over_seeds(a, b, first, second)
     shown = [o for o in (over_samples, over_seeds) if o is not None]
@@ -236,6 +230,15 @@ def difference(
         "verdict": "tie" if tie else "higher" if value > 0 else "lower",
         "over": ["samples"] + (["seeds"] if over_seeds is not None else []),
     }
+
+
+def errors_apart(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
+    """The errors of a difference, from the errors of its two sides, resampled alike.
+
+    For drops from a peak each side has two (as found, and with near ties levelled): the bias of
+    either side may be the one or the other.
+    """
+    return [a - b for a in first for b in second]
 
 
 def _over_seeds(a: Method, b: Method, first: list[float], second: list[float]) -> Interval | None:

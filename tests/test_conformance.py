@@ -33,7 +33,7 @@ def gem_fwt(r: np.ndarray, t: int) -> float:
 
 def rwalk_f(r: np.ndarray, k: int, j: int) -> float:
     """f_j^k = max_{l in 1..k-1} a_{l,j} - a_{k,j}; a_{l,j} exists from l = j on."""
-    return max(r[l, j] for l in range(j, k)) - r[k, j]
+    return max(r[i, j] for i in range(j, k)) - r[k, j]
 
 
 def rwalk_forgetting(r: np.ndarray, k: int) -> float:
@@ -75,12 +75,12 @@ def avalanche_stream_forgetting(r: np.ndarray, t: int) -> float:
 
 def mammoth_forgetting(r: np.ndarray, t: int) -> float:
     """mean_{j<T} (max over all results of j so far, the last included, - last)."""
-    return sum(max(r[l, j] for l in range(j, t + 1)) - r[t, j] for j in range(1, t)) / (t - 1)
+    return sum(max(r[i, j] for i in range(j, t + 1)) - r[t, j] for j in range(1, t)) / (t - 1)
 
 
 def paper_fm(r: np.ndarray, t: int, divisor: int) -> float:
     """arXiv 2507.05386: last accuracy minus the best over all rounds."""
-    return sum(r[t, j] - max(r[l, j] for l in range(1, t + 1)) for j in range(1, t + 1)) / divisor
+    return sum(r[t, j] - max(r[i, j] for i in range(1, t + 1)) for j in range(1, t + 1)) / divisor
 
 
 def diaz_bwt(r: np.ndarray, t: int) -> float:

@@ -168,7 +168,7 @@ def welch_interval(
 
 
 def t_quantile(p: float, degrees: float) -> float:
-    """The ``p`` quantile of Student's t, p in [0.5, 1), ``degrees`` > 0; exact to 1e-10.
+    """The ``p`` quantile of Student's t, p in [0.5, 1), ``degrees`` > 0; exact to 1e-9.
 
     The light core has no SciPy. P(|t| > x) is the regularised incomplete beta function
     I(v / (v + x^2); v/2, 1/2), inverted here by bisection.
