@@ -20,7 +20,8 @@ def visible(text: str, longest: int = LONGEST, lines: bool = True) -> str:
         lines: Keep line breaks and tabs; else they become spaces.
     """
     kept = text[:longest]
-    shown = "".join(_shown(c, lines) for c in kept)
+    plain = kept.replace("\n", "").replace("\t", "") if lines else kept
+    shown = kept if plain.isprintable() else "".join(_shown(c, lines) for c in kept)
     return shown if len(text) <= longest else f"{shown}… ({len(text):,} characters in all)"
 
 
