@@ -4,7 +4,7 @@
 
 A simulated run has T = 7 tasks of n = 300 test samples and 8 models. What makes a sample hard is
 shared by all models (probit, correlation 0.8 between two models' answers), so that rows are as
-dependent as real ones. Truths: ``decay`` forgets 5 points a stage, ``plateau`` forgets nothing
+dependent as real ones. Truths: ``decay`` forgets 5 points a stage, ``slow`` 1, ``plateau`` none
 after learning (every row is a tied peak: the worst case for a maximum), ``late`` gains 3 points a
 stage, ``nano`` is the matrix that a run of nano's rft recipe measured. ``difference`` is between
 two methods on the same samples, ``seeds`` the t-interval over 3 seeds whose truths vary by 2
@@ -63,6 +63,7 @@ def truth(kind: str) -> np.ndarray:
         later = np.arange(T - j)
         rows = {
             "decay": 0.75 - 0.05 * later,
+            "slow": 0.70 - 0.01 * later,
             "plateau": 0.70 + 0 * later,
             "late": 0.6 + 0.03 * later,
         }
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--truths", default="nano,decay,plateau,late")
+    parser.add_argument("--truths", default="nano,decay,slow,plateau,late")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     table = {}
