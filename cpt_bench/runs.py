@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,12 +182,20 @@ def costs(run: Run) -> dict[str, Any]:
         "wall_seconds": round(sum(sessions), 1) if sessions else None,
         "train_seconds": seconds("/train"),
         "rollout_seconds": round(sum(r["facts"].get("generation_seconds", 0) for r in trained), 1),
+        "gpu_seconds": _sum(r["facts"].get("gpu_seconds") for r in trained),
         "evaluate_seconds": seconds("/evaluate/"),
         "diagnose_seconds": seconds("/diagnose/", "/kl"),
         "trained_tokens": _trained_tokens(run),
         "evaluation_tokens": int(whole) if lengths else None,
         "peak_memory_mib": max((m for m in memory if m is not None), default=None),
     }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    if not known or any(v is None for v in known):
+        return None
+    return round(sum(v for v in known if v is not None), 1)
 
 
 def train_logs(run: Run) -> dict[int, list[dict[str, Any]]]:

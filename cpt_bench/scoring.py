@@ -22,6 +22,7 @@ from cpt_bench.metrics import (
     DRAWS,
     Matrix,
     bootstrap_means,
+    cell_name,
     evaluate,
     general_delta,
     interval,
@@ -67,12 +68,14 @@ class Scores(NamedTuple):
         outcomes: Task or general benchmark to its per-sample scores.
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
+        rows: The rows that the run has by its nature (a joint run: the base and the end).
     """
 
     matrix: Matrix
     outcomes: dict[str, Outcomes]
     metrics: dict[str, Any]
     general: tuple[str, ...]
+    rows: tuple[int, ...] | None = None
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -112,9 +115,14 @@ class Scores(NamedTuple):
 
     def missing(self) -> list[str]:
         """The cells, general ones included, that the protocol calls for and the run lacks."""
-        rows = (0, len(self.matrix.tasks))
-        return [*missing_cells(self.matrix)] + [
-            general_cell(name, t, self.matrix.tasks)
+        tasks, rows = self.matrix.tasks, (0, len(self.matrix.tasks))
+        called = set(range(len(tasks) + 1) if self.rows is None else self.rows)
+        return [
+            cell_name(tasks, t, j)
+            for t, j in np.argwhere(np.isnan(self.matrix.accuracy)).tolist()
+            if t in called
+        ] + [
+            general_cell(name, t, tasks)
             for t in rows
             for name in self.general
             if np.isnan(self.outcomes[name].strict[t]).any()
@@ -169,7 +177,9 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
         if name not in splits:
             splits[name] = load_split(suite.card(name), "test")
         outcomes[name] = read_outcomes(paths, suite, name, splits[name][: run["limit"]])
-    return compute(suite, outcomes, read_divergence(paths, suite))
+    scores = compute(suite, outcomes, read_divergence(paths, suite))
+    joint = (run.get("privileges") or {}).get("joint")
+    return scores._replace(rows=(0, len(suite.sequence))) if joint else scores
 
 
 def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sample]) -> Outcomes:

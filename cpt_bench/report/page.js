@@ -268,7 +268,7 @@ function numbers() {
     if (i && r.metrics[keys[i - 1]].value === null) row.children[2].classList.add("missing");
   });
   $("settings").textContent = r.settings;
-  const names = [["wall_seconds", "wall, s"], ["train_seconds", "training, s"], ["rollout_seconds", "of it rollouts, s"], ["evaluate_seconds", "evaluation, s"], ["diagnose_seconds", "diagnosis, s"], ["trained_tokens", "tokens trained on"], ["evaluation_tokens", "tokens written in evaluation"], ["peak_memory_mib", "peak memory, MiB"]];
+  const names = [["wall_seconds", "wall, s"], ["train_seconds", "training, s"], ["rollout_seconds", "of it rollouts, s"], ["gpu_seconds", "GPU, s"], ["evaluate_seconds", "evaluation, s"], ["diagnose_seconds", "diagnosis, s"], ["trained_tokens", "tokens trained on"], ["evaluation_tokens", "tokens written in evaluation"], ["peak_memory_mib", "peak memory, MiB"]];
   const big = (v) => v === null || v === undefined ? "–" : Math.round(v).toLocaleString("en-US").replace(/,/g, " ");
   table(["run", ...names.map((n) => n[1]), "device"], runs.map((x) => [x.name, ...names.map(([key]) => big(x.costs[key])), x.costs.device ?? ""]), $("costs"));
 }
