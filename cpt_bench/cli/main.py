@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import evaluate, look, nano, run, score, trainer
+from cpt_bench.cli import compare, evaluate, look, nano, report, run, score, trainer
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")
