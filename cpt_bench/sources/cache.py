@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, overload
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, fresh_folder, read_json, read_jsonl, write_json, write_jsonl
+from cpt_bench.files import (
+    digest_json,
+    fresh_folder,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from cpt_bench.origins import Hub
 from cpt_bench.suite import Sample, TaskCard
 
