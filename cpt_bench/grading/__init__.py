@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cpt_bench.grading.matchers import MATCHERS, Matcher
-from cpt_bench.grading.reading import read_form, read_freely
+from cpt_bench.grading.reading import has_boxed_form, read_boxed, read_form, read_freely
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
 
 __all__ = ["MATCHERS", "Grade", "Matcher", "grade", "reward"]
@@ -21,7 +21,8 @@ class Grade(NamedTuple):
     """What a reply earned.
 
     Attributes:
-        score: Under the strict reading, in [0, 1]; 0 when the form is not met.
+        score: Under the strict reading, in [0, 1]; 0 when the form is not met (under the form
+            ``boxed`` the two are judged apart, as in the publication).
         extracted: The answer that was compared, or None when none was found.
         format_ok: Whether the reply has the protocol's form.
         lenient: The best reading's score, in [0, 1]; never below ``score``.
@@ -42,12 +43,28 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
         form: The protocol's form of a reply.
         matcher: Compares an answer with the gold answers; see :data:`MATCHERS`.
     """
+    if form.kind == "whole":
+        answer = reply.strip()
+        score = matcher(answer, sample)
+        return Grade(score, answer or None, bool(answer), score)
+    if form.kind == "boxed":
+        return _grade_boxed(reply, sample, form, matcher)
     answer = read_form(reply, form)
     if answer is not None:
         score = matcher(answer, sample)
         return Grade(score, answer, True, score)
     loose = read_freely(reply, form)
     return Grade(0.0, loose, False, matcher(loose, sample) if loose else 0.0)
+
+
+def _grade_boxed(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Grade:
+    """The publication's reading: the last box counts with or without the form around it."""
+    boxed = read_boxed(reply)
+    # mathruler gives the word None where there is no box, and grades it like any other.
+    score = matcher("None" if boxed is None else boxed, sample)
+    loose = boxed if boxed is not None else read_freely(reply, form)
+    lenient = score if boxed is not None or not loose else max(score, matcher(loose, sample))
+    return Grade(score, loose, has_boxed_form(reply), lenient)
 
 
 def reward(graded: Grade, weights: RewardWeights) -> float:
