@@ -61,13 +61,14 @@ def test_mmlu_pro_at_three_levels_of_extraction(
 def test_mmmu_s_official_evaluation_of_qwen_vl_is_325_of_900() -> None:
     """0.361: letters as the authors parsed them; their guesses (seed 42) where nothing is found.
 
-    Without the guesses it is 309: 48 replies hold no answer, of which the dice got 16 right.
+    Without the guesses it is 309: 48 replies hold no answer, of which the dice got 16 right; and 308
+    when an open answer must be what the reply ends with.
     """
     golds, parsed = read("mmmu/answer_dict_val.json"), read("mmmu/qwen_vl/qwen_vl.json")
     kinds = Counter(gold["question_type"] for gold in golds.values())
     assert kinds == {"multiple-choice": 847, "short-answer": 53}
     dice = random.Random(42)
-    guessed, lucky, without_guesses, whole_words, from_parsed = 0, 0.0, 0.0, 0.0, 0.0
+    guessed, lucky, without_guesses, strict, from_parsed = 0, 0.0, 0.0, 0.0, 0.0
     for file in sorted((DATA / "mmmu/qwen_vl").glob("[A-Z]*.json")):
         for row in json.loads(file.read_text()):
             sample, reply = mmmu_sample(golds[row["id"]], row), row["response"]
@@ -79,11 +80,11 @@ def test_mmmu_s_official_evaluation_of_qwen_vl_is_325_of_900() -> None:
                     lucky += letter == sample.answers[0]
                 assert letter == parsed[row["id"]]
             without_guesses += MATCHERS["mmmu-official"](reply, sample)
-            whole_words += MATCHERS["mmmu"](reply, sample)
+            strict += MATCHERS["mmmu"](reply, sample)
             said = parsed[row["id"]]
             lines = said if isinstance(said, str) else "\n".join(map(str, said))
             from_parsed += MATCHERS["mmmu-official"](lines, sample)
-    assert (without_guesses, whole_words, guessed, lucky) == (309, 309, 48, 16)
+    assert (without_guesses, strict, guessed, lucky) == (309, 308, 48, 16)
     assert without_guesses + lucky == from_parsed == 325
 
 
@@ -151,7 +152,13 @@ KINDS_OF_VEHICLE = {
     "aeroplane": {"jet", "fighter", "biplane", "airliner"},
     "bicycle": {"road", "utility", "mountain", "tandem"},
 }
-SAME_WORDS = {"tiny": "small", "big": "large", "shiny": "metal", "metallic": "metal", "matte": "rubber"}
+SAME_WORDS = {
+    "tiny": "small",
+    "big": "large",
+    "shiny": "metal",
+    "metallic": "metal",
+    "matte": "rubber",
+}
 RELATION = re.compile(
     r"(.+?) (?:that (?:is|are) )?(?:(?:on|to) the )?(left|right|in front|behind)(?: side)?(?: of)? the (.+)"
 )
@@ -169,13 +176,21 @@ def described(words: str, scene: dict[str, Any]) -> set[int]:
     *adjectives, noun = [SAME_WORDS.get(w, w) for w in words.split()]
     noun = noun.removesuffix("s") if noun not in ("bus", "buss") else "bus"
     noun = "bus" if noun == "bu" else noun
-    if adjectives and noun in ("bus", "bike") and adjectives[-1] in set.union(*KINDS_OF_VEHICLE.values()):
+    if (
+        adjectives
+        and noun in ("bus", "bike")
+        and adjectives[-1] in set.union(*KINDS_OF_VEHICLE.values())
+    ):
         noun = adjectives.pop()
     shapes = KINDS_OF_VEHICLE.get(noun, {noun})
     if noun not in ("thing", "object"):
         found = {i for i in found if scene["objects"][i]["shape"] in shapes}
     for word in adjectives:
-        found = {i for i in found if word in (scene["objects"][i][k] for k in ("size", "color", "material"))}
+        found = {
+            i
+            for i in found
+            if word in (scene["objects"][i][k] for k in ("size", "color", "material"))
+        }
     return found
 
 
@@ -193,7 +208,10 @@ def test_superclevr_s_answers_follow_from_the_scenes() -> None:
         scenes[scene["image_filename"]] = scene
     checked = 0
     for question in read("superclevr/superCLEVR_questions_5.json")["questions"]:
-        if question["template_filename"] != "compare_integer.json" or "regular car" in question["question"]:
+        if (
+            question["template_filename"] != "compare_integer.json"
+            or "regular car" in question["question"]
+        ):
             continue  # (a 'regular car' is no shape of the scenes)
         found = COMPARED.fullmatch(question["question"])
         assert found, question["question"]
@@ -205,6 +223,8 @@ def test_superclevr_s_answers_follow_from_the_scenes() -> None:
                  "greater than": left > right}.get(relation, left == right)  # fmt: skip
         assert question["answer"] is holds, (question["question"], left, right)
         sample = Sample(id="s", question="", answers=("Yes" if holds else "No",), kind="yesno")
-        assert MATCHERS["by-kind"]("yes" if left == right else "no", sample) == float(holds == (left == right))
+        assert MATCHERS["by-kind"]("yes" if left == right else "no", sample) == float(
+            holds == (left == right)
+        )
         checked += 1
     assert checked == 39

@@ -1,7 +1,7 @@
 """The data sets' own scorers: raw reply -> answer -> score.
 
-Written from their definitions; no code of theirs is here. Where they guess at random when they find no
-answer, the reply here is wrong and counted as unparsed, so that the same reply always scores the same.
+Written from their definitions; no code of theirs is here. Where they guess at random when they find
+no answer, the reply here is wrong and counted as unparsed: the same reply always scores the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 
 
 def parse_scienceqa(reply: str, sample: Sample) -> str | None:
-    """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X.'"""
+    """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X'."""
     letters = _letters(sample)
     text = reply.strip()
     if text in LETTERS and len(text) == 1:
@@ -42,7 +42,7 @@ def parse_scienceqa(reply: str, sample: Sample) -> str | None:
 
 
 def scienceqa(reply: str, sample: Sample) -> float:
-    """LLaVA's ScienceQA evaluation: the letter, 'X. ...', or one 'The answer is X.'"""
+    """LLaVA's ScienceQA evaluation: the letter, 'X. ...', or one 'The answer is X'."""
     return _right(parse_scienceqa(reply, sample), sample)
 
 
@@ -86,7 +86,7 @@ def mmlu_pro_1(reply: str, sample: Sample) -> float:
 
 
 def mmlu_pro_3(reply: str, sample: Sample) -> float:
-    """As published (any last lone letter counts, also the word I): all three of MMLU-Pro's patterns."""
+    """As published (any last lone letter counts, also the word I): MMLU-Pro's three patterns."""
     return _right(parse_mmlu_pro(reply, 3), sample)
 
 
@@ -101,7 +101,7 @@ _NUMBERS = (
 
 
 def parse_mmmu_letter(reply: str, sample: Sample) -> str | None:
-    """The last '(X)', else the last ' X ', else the option whose words come last in a longer reply."""
+    """The last '(X)', else the last ' X ', else the option whose words come last if it is long."""
     text = f" {reply.strip(',.!?;:' + chr(39))} "
     letters = _letters(sample)
     for form in ("({})", " {} "):
@@ -132,8 +132,8 @@ def _mmmu_forms(text: str) -> list[str | float]:
     return [f" {value}", f"{value} "] if isinstance(value, str) and len(value) == 1 else [value]
 
 
-def parse_mmmu_open(reply: str) -> list[str | float]:
-    """What an open reply may be saying: the ends of its key sentences, and every number in them."""
+def _mmmu_ends(reply: str) -> list[str]:
+    """The ends of an open reply's key sentences: what follows the last 'is ', 'answer ', '=' ..."""
     text = reply.strip().strip(".").lower()
     # The official split also asks for a capital letter, of which lower case has none.
     sentences = text.split("\n")
@@ -144,42 +144,42 @@ def parse_mmmu_open(reply: str) -> list[str | float]:
         shortest = min(filter(None, tails), key=len, default="")
         if shortest and shortest not in list(":,.!?;'"):
             ends.append(shortest)
-    ends = ends or [text]
+    return ends or [text]
+
+
+def _mmmu_forms_of_all(ends: Sequence[str]) -> list[str | float]:
     numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
     return [form for piece in (*ends, *numbers) for form in _mmmu_forms(piece)]
 
 
-def _mmmu_open(reply: str, sample: Sample, *, whole_words: bool) -> float:
-    golds = [form for answer in sample.answers for form in _mmmu_forms(answer)]
-    for said in parse_mmmu_open(reply):
-        if isinstance(said, float):
-            if said in golds:
+def mmmu(reply: str, sample: Sample) -> float:
+    """MMMU's evaluation without its random guesses; an open answer is the end of the reply alone."""
+    if sample.kind == "letter":
+        return _right(parse_mmmu_letter(reply, sample), sample)
+    end = _mmmu_ends(reply)[-1]
+    numbers = {n for n in _mmmu_forms_of_all([end]) if isinstance(n, float)}
+    for answer in sample.answers:
+        value = _mmmu_value(answer)
+        if isinstance(value, float):
+            if numbers == {value}:
                 return 1.0
-            continue
-        for gold in golds:
-            if not isinstance(gold, str) or not gold.strip():
-                continue
-            if whole_words:
-                pattern = rf"(?<!\w){re.escape(gold.strip())}(?!\w)"
-                if re.search(pattern, said):
-                    return 1.0
-            elif gold in said:
-                return 1.0
+        elif value and re.fullmatch(rf"(?:an? |the )?{re.escape(value)}", end):
+            return 1.0
     return 0.0
 
 
-def mmmu(reply: str, sample: Sample) -> float:
-    """MMMU's evaluation without its random guesses; an open answer's words are matched whole."""
-    if sample.kind == "letter":
-        return _right(parse_mmmu_letter(reply, sample), sample)
-    return _mmmu_open(reply, sample, whole_words=True)
-
-
 def mmmu_official(reply: str, sample: Sample) -> float:
-    """As published (an open gold counts inside any word of the reply): MMMU's evaluation."""
+    """As published (an open gold counts anywhere, also inside a word): MMMU's evaluation."""
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
-    return _mmmu_open(reply, sample, whole_words=False)
+    golds = [form for answer in sample.answers for form in _mmmu_forms(answer)]
+    return float(
+        any(
+            said == gold if isinstance(said, float) else isinstance(gold, str) and gold in said
+            for said in _mmmu_forms_of_all(_mmmu_ends(reply))
+            for gold in golds
+        )
+    )
 
 
 # ------------------------------------------------------------------------------------- POPE
@@ -203,7 +203,7 @@ def pope(reply: str, sample: Sample) -> float:
 
 
 def pope_official(reply: str, sample: Sample) -> float:
-    """As published (whatever has no 'no' in its first sentence counts as yes): POPE's evaluation."""
+    """As published (all but a 'no' in the first sentence counts as yes): POPE's evaluation."""
     words = _first_sentence(reply).split(" ")
     said = "no" if {"No", "not", "no"} & set(words) else "yes"
     return float(said == sample.answers[0].strip().lower())

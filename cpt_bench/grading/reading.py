@@ -56,7 +56,7 @@ def has_boxed_form(reply: str) -> bool:
 
 
 def read_boxed(reply: str) -> str | None:
-    """What is in the last ``\\boxed{}``, braces balanced; None when none is closed."""
+    r"""What is in the last ``\boxed{}``, braces balanced; None when none is closed."""
     start = reply.rfind(_BOX)
     if start < 0:
         return None

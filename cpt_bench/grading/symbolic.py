@@ -2,8 +2,8 @@
 
 Both hand what a model wrote to sympy, which a hostile or a merely strange formula can keep busy for
 hours or fill the memory with; their own time limits are signals, which work in a main thread only.
-So one helper process with bounded memory answers for all threads, one comparison at a time; one that
-takes longer than ``SECONDS`` is stopped, the answer is wrong, and a new helper takes over.
+So one helper process with bounded memory answers for all threads, one comparison at a time; when it
+takes longer than ``SECONDS``, it is stopped, the answer is wrong, and a new helper takes over.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def parse_math(answer: str) -> str | None:
 
 
 def math(answer: str, sample: Sample) -> float:
-    """1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\\frac{4}{11}."""
+    r"""1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\frac{4}{11}."""
     _need("math_verify", "math")
     given = parse_math(answer)
     if given is None:

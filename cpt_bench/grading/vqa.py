@@ -1,8 +1,8 @@
 """VQA soft accuracy: agreement with ten annotators (Antol et al. 2015, arXiv 1505.00468).
 
-The score is the mean over the ten sets of nine annotators of min(1, matches / 3): with 0, 1, 2, 3 and
-4 or more of ten agreeing it is 0, .3, .6, .9 and 1. Annotators are left out by place: code that leaves
-them out by equality drops all who agree at once where answers carry no id.
+The score is the mean over the ten sets of nine annotators of min(1, matches / 3): with 0, 1, 2, 3
+and 4 or more of ten agreeing it is 0, .3, .6, .9 and 1. Annotators are left out by place: code that
+leaves them out by equality drops all who agree at once where answers carry no id.
 
 Three ways to make answers comparable are in use, and they differ:
 
@@ -32,21 +32,23 @@ _NUMBERS = {
 } | {"none": "0"}
 
 
+_CONTRACTED = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+haven't he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've
+might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've
+shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll
+someone's something'd something'd've something'll that's there'd there'd've there're there's
+they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're
+what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
+why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're
+you've
+"""
+
+
 def _contractions() -> dict[str, str]:
     """Contractions written without one of their apostrophes -> as they should be."""
-    whole = (
-        "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've "
-        "hasn't haven't he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't "
-        "mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't "
-        "she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd "
-        "someone'd've someone'll someone's something'd something'd've something'll that's there'd "
-        "there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've "
-        "we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've "
-        "who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll "
-        "y'all'd've you'd you'd've you'll you're you've"
-    ).split()
     table = {}
-    for word in whole:
+    for word in _CONTRACTED.split():
         for place in (i for i, c in enumerate(word) if c == "'"):
             table[word[:place] + word[place + 1 :]] = word
     # The published table has this one the wrong way round.
@@ -57,7 +59,7 @@ CONTRACTIONS = _contractions()
 
 
 def _without_punctuation(text: str) -> str:
-    """Punctuation dropped beside a space or where a number has a comma, else a space in its place."""
+    """Punctuation dropped beside a space or where a number has a comma, else made a space."""
     out = text
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     for mark in _PUNCTUATION:

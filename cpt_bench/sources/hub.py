@@ -1,8 +1,9 @@
 """Published tables -> prepared splits, through ``datasets.load_dataset``.
 
 One call reads them all, from the hub or from a folder in the hub's layout, so that what is tested
-offline is what runs. A table is believed only when its columns, their types and its number of rows are
-what the card says; the first table of a card that fits is used, and every other one is accounted for.
+offline is what runs. A table is believed only when its columns, their types and its number of rows
+are what the card says; the first table of a card that fits is used, and every other one is
+accounted for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import BROKEN
-from cpt_bench.origins import Draw, Hub, HubSplit, Join, Table
+from cpt_bench.origins import Draw, Hub, Join, Table
 from cpt_bench.sources import cache
 from cpt_bench.suite import Sample, TaskCard
 
