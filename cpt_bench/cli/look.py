@@ -86,9 +86,14 @@ def show(
     samples: Annotated[int, typer.Option(help="Also print so many test questions.")] = 0,
 ) -> None:
     """Show a suite's sequence and protocol, or one task's card."""
-    from cpt_bench.suite import open_suite
+    from pathlib import Path
 
-    suite_name, _, task = name.partition("/")
+    from cpt_bench.suite import open_suite
+    from cpt_bench.variants import split_spec
+
+    suite_name, task = name, ""
+    if "/" in name and not (Path(split_spec(name)[0]) / "suite.yaml").is_file():
+        suite_name, _, task = name.rpartition("/")
     suite = open_suite(suite_name)
     if not task:
         print(f"{suite.name} {suite.version}: {suite.title}\n\n{suite.description}\n")

@@ -153,7 +153,7 @@ def _mmmu_forms_of_all(ends: Sequence[str]) -> list[str | float]:
 
 
 def mmmu(reply: str, sample: Sample) -> float:
-    """MMMU's evaluation without its random guesses; an open answer is the end of the reply alone."""
+    """MMMU's evaluation without its random guesses; an open answer is the reply's end."""
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
     end = _mmmu_ends(reply)[-1]

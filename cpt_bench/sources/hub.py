@@ -138,16 +138,27 @@ def load(
     options = {"cache_dir": str(scratch)} if scratch else {}
     try:
         return load_dataset(place, config, split=split, revision=revision, **options)
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
-        # Unknown configs and splits, an unreachable hub, a repository that is gone or gated.
-        first = " ".join(str(error).split())[:240]
-        raise Unfit(f"{type(error).__name__}: {first}") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("datasets", "huggingface_hub", "httpx",
-                                                        "pyarrow", "fsspec"):  # fmt: skip
-            first = " ".join(str(error).split())[:240]
-            raise Unfit(f"{type(error).__name__}: {first}") from None
+        # Unknown configs and splits, an unreachable hub, a repository that is gone or gated, files
+        # of different shapes: a reason not to use this table. Anything else is a mistake of ours.
+        home = type(error).__module__.partition(".")[0]
+        if home in _THEIRS or isinstance(error, ValueError | OSError | KeyError | RuntimeError):
+            raise Unfit(_reason(error)) from None
         raise
+
+
+_THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")
+
+
+def _reason(error: BaseException) -> str:
+    """An error's own words and those of its first cause, on one line."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    named = [error] if first is error else [error, first]
+    return ", caused by ".join(
+        f"{type(e).__name__}: {' '.join(str(e).split())}"[:400] for e in named
+    )
 
 
 def type_name(feature: Any) -> str:
