@@ -675,7 +675,6 @@ def test_commands_say_what_is_there_and_what_is_missing(
     assert "grader   mathruler" in shown.stdout and "gqa is not prepared" in shown.stderr
 
 
-@pytest.mark.slow
 def test_a_run_says_first_what_is_not_prepared(cli: Cli, folder: Path, tmp_path: Path) -> None:
     import os
 
