@@ -38,7 +38,7 @@ def diverge(run: Sequencer, t: int) -> None:
     if run.ledger.find(step, inputs) is not None:
         return
     order = jobs.DivergenceOrder(
-        suite_folder=suite.folder,
+        suite_folder=suite.place,
         base=run.plan.base,
         checkpoint=run.checkpoint(t),
         weights=run.weights[t],
@@ -77,7 +77,7 @@ def diagnose(run: Sequencer, t: int) -> None:
         return
     outputs = {name: {p: run.paths.forced(t, p, name) for p in forced} for name in wanted}
     order = jobs.DiagnoseOrder(
-        suite_folder=suite.folder,
+        suite_folder=suite.place,
         checkpoint=run.checkpoint(t),
         weights=run.weights[t],
         prefixes=forced,

@@ -280,7 +280,7 @@ class Sequencer:
         suite, limit = self.plan.suite, self.plan.limit
         folder = prepared(suite.card(task), suite.protocol, limit, self.data)
         if task not in self.preparing:
-            order = jobs.PrepareOrder(suite.folder, task, limit, folder)
+            order = jobs.PrepareOrder(suite.place, task, limit, folder)
 
             def carry_out() -> Path:
                 if not folder.exists():
@@ -345,7 +345,7 @@ class Sequencer:
     def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
         suite = self.plan.suite
         order = jobs.EvaluateOrder(
-            suite_folder=suite.folder,
+            suite_folder=suite.place,
             checkpoint=self.checkpoint(t),
             weights=self.weights[t],
             names=todo,

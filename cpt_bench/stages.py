@@ -96,11 +96,12 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
-    """Where test questions and other tasks' data lie: the suites', and the prepared splits."""
+    """Where test questions and other tasks' data lie: suites, fetched data, prepared splits."""
     import cpt_bench.tasks
+    from cpt_bench.sources.cache import root
 
     packaged = Path(cpt_bench.tasks.__path__[0])
-    return [packaged, plan.suite.folder, *{folder.parent for folder in data}]
+    return [packaged, root(), plan.suite.folder, *{folder.parent for folder in data}]
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import compare, evaluate, look, nano, report, run, score, trainer
+from cpt_bench.cli import (
+    compare,
+    data,
+    evaluate,
+    grade,
+    look,
+    nano,
+    report,
+    run,
+    score,
+    trainer,
+)
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -32,7 +43,9 @@ app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
+app.command("grade")(grade.grade)
 app.add_typer(nano.app, name="nano")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -34,6 +34,10 @@ def run(
         typer.Option(help="sft, rft, pkg/name, module:Class, ./file.py:Class or 'cmd:… {stage}'."),
     ],
     suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Its ruler, where it has several: NAME or NAME.STYLE.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds every stage.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
@@ -76,11 +80,15 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
+    from cpt_bench.variants import compose
 
+    suite = compose(suite, protocol, tier)
     found_suite = open_suite(suite)
     if order is not None:
         found_suite = found_suite.reordered(tuple(order.split(",")))
+    require_prepared(found_suite, suite)
     settings = set_ or []
     found, config, privileges = make_method(trainer, found_suite, settings, privilege or [])
     from cpt_bench.runner import Plan
@@ -165,7 +173,7 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["order"] = plan.suite.sequence
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
-    name = f"{plan.suite.name}-{plan.trainer.name.lower()}-seed{plan.seed}"
+    name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
     tail = f"-{digest_json(special)[:6]}" if special.keys() - {"settings"} else ""

@@ -19,7 +19,7 @@ class Request(NamedTuple):
 
     id: str
     prompt: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     prefix: str = ""
 
 
