@@ -41,7 +41,9 @@ def synthetic(count: int) -> Board:
             "GeneralDelta": rng.gauss(-6, 5), "FM_paper": rng.gauss(-8, 3), "BWT": rng.gauss(-7, 4),
             "FWT": rng.gauss(1, 2), "Gain": rng.gauss(6, 4), "BaseAcc": 36.1,
         }  # fmt: skip
-        metrics = {k: mean_of([v + rng.gauss(0, 0.8) for _ in range(seeds)]) for k, v in centre.items()}
+        metrics = {
+            k: mean_of([v + rng.gauss(0, 0.8) for _ in range(seeds)]) for k, v in centre.items()
+        }
         matrix = tuple(tuple(round(rng.uniform(10, 95), 1) for _ in range(10)) for _ in range(8))
         rows.append(
             Row(
@@ -51,14 +53,19 @@ def synthetic(count: int) -> Board:
                 badge=rng.choice(("rescored", "rescored", "reproduced")), date="2026-11-22",
                 authors=(f"Author {i % 97}",), seeds=seeds, style="direct",
                 privileges=rng.choice(((), (), ("replay samples per task: 200",), ("joint",))),
-                metrics=metrics, tasks=TASKS, general=GENERAL, matrix=matrix, notes="Made by a coin.",
+                metrics=metrics, tasks=TASKS, general=GENERAL, matrix=matrix,
+                notes="Made by a coin.",
             )
         )  # fmt: skip
     return Board(tuple(ranked(rows)))
 
 
 def chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
 
 
 TIMED = """
@@ -95,10 +102,14 @@ def measure(site: Path) -> dict[str, Any]:
         out["first paint, ms"] = [round(p) for p in paints]
         page.wait_for_timeout(500)
         for name, steps in {
-            "sort": [[f'#board th[data-key="{k}"] button', "click", ""] for k in ("Learn", "FM", "FM", "name", "rank", "badge")],
+            "sort": [
+                [f'#board th[data-key="{k}"] button', "click", ""]
+                for k in ("Learn", "FM", "FM", "name", "rank", "badge")
+            ],
             "filter": [
                 ["#search", "input", "grpo"], ["#search", "input", "v19"], ["#search", "input", ""],
-                ["#f-division", "change", "open"], ["#f-division", "change", ""], ["#f-model", "change", "Qwen3-VL-8B"],
+                ["#f-division", "change", "open"], ["#f-division", "change", ""],
+                ["#f-model", "change", "Qwen3-VL-8B"],
                 ["#f-model", "change", ""],
             ],
         }.items():  # fmt: skip

@@ -52,11 +52,14 @@ def build(folder: Path, samples: int, seeds: int) -> None:
     for name in (*TASKS, "probe"):
         card = {
             "name": name, "title": name, "description": "arithmetic", "version": 1,
-            "source": {"kind": "generator", "target": "benchmarks.verify:make", "options": {"task": name}},
+            "source": {
+                "kind": "generator", "target": "benchmarks.verify:make", "options": {"task": name},
+            },
             "grader": "by-kind", "answer_kinds": ["number", "word"], "licence": "Apache-2.0",
         }  # fmt: skip
         zero = "a" * 64
-        splits = f"splits:\n  train: {{n: 10, sha256: {zero}}}\n  test: {{n: {samples}, sha256: {zero}}}\n"
+        splits = f"splits:\n  train: {{n: 10, sha256: {zero}}}\n"
+        splits += f"  test: {{n: {samples}, sha256: {zero}}}\n"
         (suite / f"{name}.yaml").write_text(yaml.safe_dump(card) + splits)
     nano = yaml.safe_load((Path(__file__).parent.parent / "tasks/nano/suite.yaml").read_text())
     nano |= {"name": "small", "sequence": [*TASKS], "general": ["probe"]}

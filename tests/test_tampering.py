@@ -91,7 +91,9 @@ def edit_json(path: str, change: Callable[[Any], Any], sign: bool = True) -> Cas
     def edit(data: bytes) -> bytes:
         value = json.loads(data)
         new = change(value)
-        return (json.dumps(value if new is None else new, indent=1, ensure_ascii=False) + "\n").encode()
+        return (
+            json.dumps(value if new is None else new, indent=1, ensure_ascii=False) + "\n"
+        ).encode()
 
     return edit_file(path, edit, sign=sign and not path.endswith("manifest.json"))
 
@@ -187,7 +189,9 @@ def base_row_off(entry: Path) -> None:
     file = entry / "seed-0/predictions/0-base/knowledge.jsonl.zst"
     new = rows(file)
     for row in new:
-        row.update(reply="<answer>zz</answer>", extracted="zz", score=0.0, lenient=0.0, format_ok=True)
+        row.update(
+            reply="<answer>zz</answer>", extracted="zz", score=0.0, lenient=0.0, format_ok=True
+        )
     pack_rows(file, new)
     resign(entry / "seed-0")
 
@@ -202,7 +206,13 @@ def foresight(entry: Path) -> None:
     new = rows(file)
     for row, sample in zip(new, gold, strict=True):
         answer = sample.answers[0]
-        row.update(reply=f"<answer>{answer}</answer>", extracted=answer, score=1.0, lenient=1.0, format_ok=True)
+        row.update(
+            reply=f"<answer>{answer}</answer>",
+            extracted=answer,
+            score=1.0,
+            lenient=1.0,
+            format_ok=True,
+        )
     pack_rows(file, new)
     resign(entry / "seed-0")
 
@@ -288,11 +298,16 @@ def pipe(entry: Path) -> None:
 
 
 def absolute(entry: Path) -> None:
-    edit_json("seed-0/manifest.json", lambda m: put(m["files"], "/etc/passwd", m["files"]["matrix.json"]))(entry)
+    edit_json(
+        "seed-0/manifest.json", lambda m: put(m["files"], "/etc/passwd", m["files"]["matrix.json"])
+    )(entry)
 
 
 def dotdot(entry: Path) -> None:
-    edit_json("seed-0/manifest.json", lambda m: put(m["files"], "../seed-1/matrix.json", m["files"]["matrix.json"]))(entry)
+    edit_json(
+        "seed-0/manifest.json",
+        lambda m: put(m["files"], "../seed-1/matrix.json", m["files"]["matrix.json"]),
+    )(entry)
 
 
 def flip_one(new: list[dict[str, Any]]) -> None:

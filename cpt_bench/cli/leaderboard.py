@@ -93,7 +93,9 @@ def verify(
     ] = None,
     suite: Suite = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    claims: Annotated[bool, typer.Option(help="Print every claim and how far it is proven.")] = False,
+    claims: Annotated[
+        bool, typer.Option(help="Print every claim and how far it is proven.")
+    ] = False,
     changed_since: Annotated[
         str | None,
         typer.Option(help="Only entries that differ from this git commit; published ones may not."),
@@ -151,9 +153,7 @@ def reproduce(
     entry: Annotated[Path, typer.Argument(help="An entry.")],
     by: Annotated[str, typer.Option(help="Who reproduces it.")],
     seed: Annotated[int | None, typer.Option(help="Which seed [the entry's first].")] = None,
-    sample: Annotated[
-        str, typer.Option(help="Share of test samples, with --checkpoints.")
-    ] = "10%",
+    sample: Annotated[str, typer.Option(help="Share of test samples, with --checkpoints.")] = "10%",
     checkpoints: Annotated[
         Path | None,
         typer.Option(help="A folder of the published weights, one folder a stage (0-base, …)."),
@@ -209,7 +209,9 @@ def _share(text: str) -> float:
 
 @app.command("build")
 def build(
-    boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path("leaderboards"),
+    boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path(
+        "leaderboards"
+    ),
     out: Annotated[Path, typer.Option(help="Where to write the pages.")] = Path("site"),
     suite: Suite = None,
     repository: Annotated[

@@ -22,7 +22,9 @@ def find_entries(places: Sequence[Path]) -> list[Path]:
     found = []
     for place in places:
         if not place.is_dir():
-            raise CptBenchError("no such folder", where=place, todo="Give an entry or leaderboards/")
+            raise CptBenchError(
+                "no such folder", where=place, todo="Give an entry or leaderboards/"
+            )
         if (place / "entry.yaml").exists() or any(place.glob("seed-*")):
             found.append(place)
             continue

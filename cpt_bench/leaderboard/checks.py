@@ -1,4 +1,4 @@
-"""What an entry says of itself, compared with the suite, with its own files, and with its records."""
+"""What an entry says of itself, against the suite, its own files and its run's records."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def check_manifest(
     same("trainer", "the trainer", manifest.trainer, entry.trainer)
     same("privilege", "privileges", manifest.privileges, entry.privileges)
     if sorted(manifest.order) != sorted(suite.sequence):
-        report.error("order", where, f"the order {list(manifest.order)} is not of the suite's tasks")
+        report.error(
+            "order", where, f"the order {list(manifest.order)} is not of the suite's tasks"
+        )
     wanted_protocol = protocol_ref(suite)
     for field in ("name", "style", "prompt", "sha256"):
         code = "prompt" if field == "prompt" else "protocol"
@@ -115,7 +117,12 @@ def check_manifest(
     wanted_data = data_refs(suite)
     same("data", "the list of benchmarks", sorted(manifest.data), sorted(wanted_data))
     for name in sorted(set(manifest.data) & set(wanted_data)):
-        for field, code in (("n", "sample-count"), ("test", "data"), ("train", "data"), ("card", "data")):
+        for field, code in (
+            ("n", "sample-count"),
+            ("test", "data"),
+            ("train", "data"),
+            ("card", "data"),
+        ):
             found, wanted = getattr(manifest.data[name], field), getattr(wanted_data[name], field)
             same(code, f"{name}: {field}", found, wanted)
     for stage, digest in manifest.weights.items():
@@ -123,7 +130,9 @@ def check_manifest(
             report.error("schema", where, f"the weights of {stage} are not a SHA-256")
     stages = [stage_name(manifest.order, t) for t in range(len(manifest.order) + 1)]
     if manifest.weights and list(manifest.weights) != stages:
-        report.error("weights", where, f"lists weights of {list(manifest.weights)}, not of {stages}")
+        report.error(
+            "weights", where, f"lists weights of {list(manifest.weights)}, not of {stages}"
+        )
     if manifest.weights and manifest.weights.get("0-base") != manifest.base.weights:
         report.error("base-model", where, "stage 0 has other weights than the base model")
     if not manifest.weights and manifest.lane in ("trainer", "checkpoints"):
@@ -180,7 +189,7 @@ def read_ledger(file: Path) -> Steps:
 def check_ledger(
     folder: Path, manifest: Manifest, tables: dict[tuple[int, str], Table], report: Report
 ) -> None:
-    """The run's own records form one chain: base, stage by stage, each evaluated, nothing limited."""
+    """The run's own records form one chain: stage after stage, each evaluated, nothing limited."""
     where = f"{folder.name}/ledger.jsonl.zst"
     file = folder / "ledger.jsonl.zst"
     if not file.is_file():
@@ -197,7 +206,9 @@ def check_ledger(
         if record.get("key") != step_key(step, record["inputs"]):
             report.error("ledger-key", where, f"{step}: its key is not the hash of its inputs")
         if record["inputs"].get("limit") is not None:
-            report.error("limited", where, f"{step}: ran on {record['inputs']['limit']} samples only")
+            report.error(
+                "limited", where, f"{step}: ran on {record['inputs']['limit']} samples only"
+            )
     _check_chain(folder, manifest, records, where, report)
     _check_evaluations(manifest, records, tables, where, report)
     if len(report.errors) == before:
@@ -230,7 +241,9 @@ def _check_chain(
             report.error("recipe", where, f"{step}: ran with other settings than recipe.json")
         task = inputs.get("task")
         if not isinstance(task, dict) or task.get("name") != manifest.order[t - 1]:
-            report.error("order", where, f"{step}: trained another task than {manifest.order[t - 1]}")
+            report.error(
+                "order", where, f"{step}: trained another task than {manifest.order[t - 1]}"
+            )
         elif manifest.data[manifest.order[t - 1]].card != digest_json(task):
             report.error("data", where, f"{step}: trained on another version of the task's card")
         ran = inputs.get("origin")
@@ -268,9 +281,7 @@ def _check_evaluations(
 # ------------------------------------------------------------------------- training questions
 
 
-def check_extra_data(
-    folder: Path, entry: Entry, gold: dict[str, Gold], report: Report
-) -> None:
+def check_extra_data(folder: Path, entry: Entry, gold: dict[str, Gold], report: Report) -> None:
     """No training question from elsewhere is a test question of the suite."""
     file, where = folder / "extra-data.txt.zst", f"{folder.name}/extra-data.txt.zst"
     name = f"{folder.name}: no test question among extra training data"

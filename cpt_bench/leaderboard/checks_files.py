@@ -180,7 +180,9 @@ def check_digest(file: Path, where: str, says: FileRef, report: Report) -> None:
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != says.sha256:
-        report.error("digest", where, f"sha256 {found[:12]}…; the manifest says {says.sha256[:12]}…")
+        report.error(
+            "digest", where, f"sha256 {found[:12]}…; the manifest says {says.sha256[:12]}…"
+        )
     if file.name.endswith(".zst"):
         try:
             read_frame(file)

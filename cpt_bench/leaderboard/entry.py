@@ -249,7 +249,8 @@ def read_entry(folder: Path) -> Entry:
     Raises:
         Refused: Not an entry; the line says which key.
     """
-    return _read(Entry, "entry", read_yaml(folder / "entry.yaml"), "entry.yaml")
+    entry: Entry = _read(Entry, "entry", read_yaml(folder / "entry.yaml"), "entry.yaml")
+    return entry
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -264,7 +265,8 @@ def read_manifest(folder: Path) -> Manifest:
             inside = safe_path(path) and file.is_file() and not file.is_symlink()
             sizes[path] = {**ref, "bytes": file.stat().st_size if inside else 0}
         data["files"] = sizes
-    return _read(Manifest, "manifest", data, where)
+    manifest: Manifest = _read(Manifest, "manifest", data, where)
+    return manifest
 
 
 def _read(model: type[Any], kind: str, data: Any, where: str) -> Any:
@@ -275,9 +277,7 @@ def _read(model: type[Any], kind: str, data: Any, where: str) -> Any:
         data, version = UPGRADES[kind][version](data), FORMAT
     if version != FORMAT or isinstance(version, bool):
         known = ", ".join(map(str, [*UPGRADES[kind], FORMAT]))
-        raise Refused(
-            "format", f"has format {version!r}; this cptbench reads {known}", where=where
-        )
+        raise Refused("format", f"has format {version!r}; this cptbench reads {known}", where=where)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -303,9 +303,17 @@ def safe_path(path: str) -> bool:
 
 SEED_FOLDER: Final = re.compile(r"seed-(0|[1-9][0-9]{0,8})")
 REPRODUCTION: Final = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}__[a-z0-9][a-z0-9.-]{0,60}")
-SEED_FILES: Final = ("manifest.json", "matrix.json", "metrics.json", "environment.json", "recipe.json")
+SEED_FILES: Final = (
+    "manifest.json",
+    "matrix.json",
+    "metrics.json",
+    "environment.json",
+    "recipe.json",
+)
 SEED_OPTIONAL: Final = ("ledger.jsonl.zst", "extra-data.txt.zst")
-_TABLE = re.compile(r"(predictions|replies)/[0-9]{1,3}-[a-z][a-z0-9_-]*/[a-z][a-z0-9_-]*\.jsonl\.zst")
+_TABLE = re.compile(
+    r"(predictions|replies)/[0-9]{1,3}-[a-z][a-z0-9_-]*/[a-z][a-z0-9_-]*\.jsonl\.zst"
+)
 
 
 def known_seed_file(path: str) -> bool:

@@ -54,7 +54,7 @@ class Claim(NamedTuple):
     how: str
 
 
-class Refused(CptBenchError):
+class Refused(CptBenchError):  # noqa: N818 - a refusal
     """Data that a strict reader does not take; carries a finding's code."""
 
     def __init__(self, code: str, what: str, *, where: object = "") -> None:
@@ -75,7 +75,7 @@ class Report:
         self._more: dict[tuple[Level, str], int] = {}
 
     def add(self, level: Level, code: str, where: object, what: str) -> None:
-        """Note a finding; line breaks and control characters of the data do not reach a terminal."""
+        """Note a finding; control characters of the data do not reach a terminal."""
         key = level, code
         listed = self._findings.setdefault(key, [])
         if len(listed) >= self.LIMIT:

@@ -103,5 +103,3 @@ def base_row(suite: Suite) -> BaseRow | None:
     data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     scores = {k: (float(v["accuracy"]), int(v["n"])) for k, v in data["scores"].items()}
     return BaseRow(data["weights"], data["model"], scores)
-
-

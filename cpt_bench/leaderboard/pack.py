@@ -16,7 +16,13 @@ from cpt_bench.files import digest, fresh_folder, read_json, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
 from cpt_bench.leaderboard.gold import base_row, gold_of, sample_hash
-from cpt_bench.leaderboard.recompute import ABRIDGED, abridge, differences, expected_cells, stage_name
+from cpt_bench.leaderboard.recompute import (
+    ABRIDGED,
+    abridge,
+    differences,
+    expected_cells,
+    stage_name,
+)
 from cpt_bench.leaderboard.rules import LATEST
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, score, suite_of
@@ -92,7 +98,7 @@ def pack(
         raise CptBenchError(
             "there is an entry already",
             where=target,
-            todo="An entry is never rewritten: give another --name, or delete yours before it is published",
+            todo="Give another --name; before it is published, you may delete it",
         )
     marks = _question_hashes(extra_questions, checked[0].suite) if extra_questions else None
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,11 +136,14 @@ def open_run(folder: Path) -> Run:
         raise refuse("has no ledger: this is not how a run was left")
     _unaltered(folder, ledger)
     scores = score(folder)
-    for file, found in ((paths.matrix_json, scores.matrix_json()), (paths.metrics_json, scores.metrics)):
+    for file, found in (
+        (paths.matrix_json, scores.matrix_json()),
+        (paths.metrics_json, scores.metrics),
+    ):
         for one in differences(read_json(file), found):
             if one.claimed is None:
                 continue  # a key that this version of the package adds
-            what = f"{file.name} was altered: {one.path} is {one.claimed}, the predictions give {one.found}"
+            what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
             raise refuse(what, f"`cptbench score {folder}` writes it anew")
     return Run(folder, suite, facts, paths, scores, ledger)
 
@@ -168,7 +177,9 @@ def _alike(runs: Sequence[Run]) -> None:
         for key in SAME:
             a, b = _comparable(first.facts, key), _comparable(run.facts, key)
             if a != b:
-                what = f"is another experiment than {first.folder}: its {key} differs ({_gap(a, b)})"
+                what = (
+                    f"is another experiment than {first.folder}: its {key} differs ({_gap(a, b)})"
+                )
                 raise CptBenchError(what, where=run.folder, todo="Pack it as an entry of its own")
         if run.lane != first.lane:
             raise CptBenchError(f"its lane is {run.lane}, not {first.lane}", where=run.folder)
@@ -396,4 +407,3 @@ def zst(path: Path, parts: Iterable[bytes]) -> None:
         write_checksum=True, write_content_size=True,
     )  # fmt: skip
     path.write_bytes(zstandard.ZstdCompressor(compression_params=settings).compress(data))
-

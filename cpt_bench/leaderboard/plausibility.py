@@ -42,7 +42,8 @@ def _base_row(where: str, seed: Seed, base: BaseRow | None, report: Report) -> N
         low, high = wilson(known, n)
         if not low - 1e-9 <= found <= high + 1e-9:
             fine = False
-            what = f"the base model scores {found:.1f} on {bench}; published {known:.1f} [{low:.1f}, {high:.1f}]"
+            interval = f"{known:.1f} [{low:.1f}, {high:.1f}]"
+            what = f"the base model scores {found:.1f} on {bench}; published {interval}"
             report.error("base-row", f"{where}/predictions/0-base", what)
     status = Status.verified if fine else Status.refuted
     report.claim(name, None, status, "compared with the suite's published base row, 99 % interval")
@@ -102,7 +103,9 @@ def _compare(a: int, one: Seed, b: int, two: Seed, report: Report) -> None:
         report.error("seed-same-weights", where, what)
     frozen = bool(one.manifest.weights) and not changed
     if trained and len(same) == len(trained) and not frozen:
-        report.error("seed-identical", where, "every reply of every stage is the same: one run, twice")
+        report.error(
+            "seed-identical", where, "every reply of every stage is the same: one run, twice"
+        )
     elif trained and not frozen:
         equal = total = 0
         for cell in trained:
@@ -121,5 +124,6 @@ def _compare(a: int, one: Seed, b: int, two: Seed, report: Report) -> None:
         left, right = one.tables[0, bench].marks, two.tables[0, bench].marks
         alike = float(np.mean(left == right))
         if alike < 0.9:
-            what = f"the base model answers {bench} alike in {100 * alike:.0f} % only, decoding greedily"
+            share = f"{100 * alike:.0f} %"
+            what = f"the base model answers {bench} alike in {share} only, decoding greedily"
             report.error("base-differs", where, what)

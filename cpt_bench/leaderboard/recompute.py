@@ -64,7 +64,7 @@ class Seed(NamedTuple):
 
 
 def stage_name(order: tuple[str, ...], stage: int) -> str:
-    """``0-base``, ``1-science`` …"""
+    """The folder of a stage: ``0-base``, ``1-science`` and so on."""
     return f"{stage}-{'base' if stage == 0 else order[stage - 1]}"
 
 
@@ -178,7 +178,7 @@ def name_ids(found: list[str], wanted: list[str], where: str, report: Report) ->
         if name in known:
             continue
         if (plain := unicodedata.normalize("NFKC", name).strip()) in known and plain != name:
-            report.error("unicode-form", where, f"the id {ascii(name)} is {plain!r} in another form")
+            report.error("unicode-form", where, f"the id {name!a} is {plain!r} in another form")
         else:
             report.error("unknown-id", where, f"{name!r} is not in the test split")
     absent = [name for name in wanted if name not in counts]
@@ -234,7 +234,10 @@ def check_replies(file: Path, table: Path, form: AnswerForm, where: str, report:
 
 
 def score_seed(
-    suite: Suite, order: tuple[str, ...], tables: dict[tuple[int, str], Table], gold: dict[str, Gold]
+    suite: Suite,
+    order: tuple[str, ...],
+    tables: dict[tuple[int, str], Table],
+    gold: dict[str, Gold],
 ) -> Scores | None:
     """Matrix and metrics; None when a cell is missing."""
     if any(cell not in tables for cell in expected_cells(suite, order)):
@@ -261,7 +264,7 @@ class Difference(NamedTuple):
 
 
 def differences(claimed: Any, found: Any, path: str = "") -> Iterator[Difference]:
-    """Where the numbers, names and gaps of ``found`` are claimed differently; words are not compared.
+    """Where the numbers, names and gaps of ``found`` are claimed differently; words may be.
 
     A key that is claimed and cannot be recomputed is no difference.
     """
@@ -288,5 +291,3 @@ def differences(claimed: Any, found: Any, path: str = "") -> Iterator[Difference
             yield Difference(path, claimed, found)
     elif claimed != found:
         yield Difference(path, claimed, found)
-
-

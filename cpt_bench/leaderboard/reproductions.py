@@ -105,7 +105,12 @@ Answers = dict[tuple[int, str], dict[str, tuple[float, float, bool]]]
 
 
 def read_reproduction(
-    folder: Path, entry: Entry, seeds: dict[int, Seed], suite: Suite, gold: dict[str, Gold], out: Report
+    folder: Path,
+    entry: Entry,
+    seeds: dict[int, Seed],
+    suite: Suite,
+    gold: dict[str, Gold],
+    out: Report,
 ) -> Reproduction | None:
     """Check a reproduction's files, grade its answers and compare; None when it cannot be used."""
     where = f"reproductions/{folder.name}"
@@ -160,7 +165,13 @@ def read_reproduction(
 
 
 def _answers(
-    folder: Path, where: str, seed: Seed, suite: Suite, gold: dict[str, Gold], whole: bool, out: Report
+    folder: Path,
+    where: str,
+    seed: Seed,
+    suite: Suite,
+    gold: dict[str, Gold],
+    whole: bool,
+    out: Report,
 ) -> Answers | None:
     answers: Answers = {}
     order = seed.manifest.order

@@ -15,7 +15,7 @@ _T95 = (
 
 
 def t95(freedom: float) -> float:
-    """The two-sided 95 % quantile; fractions of a degree are dropped, which errs to the wide side."""
+    """The two-sided 95 % quantile; fractions of a degree are dropped, to err on the wide side."""
     whole = math.floor(freedom)
     if whole < 1:
         return math.inf

@@ -1,8 +1,8 @@
 """Readers that take one spelling of a thing and refuse all others, by name.
 
-What an entry holds was written by a stranger. A lenient reader lets two people see two things in the
-same bytes (a key given twice, NaN, a byte-order mark); these do not. Nothing here can be made to
-execute, to use much memory, or to run for long.
+What an entry holds was written by a stranger. A lenient reader lets two people see two things in
+the same bytes (a key given twice, NaN, a byte-order mark); these do not. Nothing here can be made
+to execute, to use much memory, or to run for long.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def read_frame(path: Path, limit: int = MAX_UNPACKED) -> Frame:
         if says.content_size > MAX_RATIO * size:
             _refuse("bomb", f"would unpack to {says.content_size // size:,} times its size")
         if says.window_size > max(MAX_WINDOW, 1):
-            _refuse("bomb", f"asks for a window of {says.window_size:,} bytes; at most {MAX_WINDOW:,}")
+            _refuse(
+                "bomb", f"asks for a window of {says.window_size:,} bytes; at most {MAX_WINDOW:,}"
+            )
         if says.dict_id:
             _refuse("zstd-dictionary", f"needs the dictionary {says.dict_id}")
         if not says.has_checksum:
@@ -253,14 +255,18 @@ def chunks(path: Path, limit: int = MAX_UNPACKED) -> Iterator[bytes]:
                 break
             total += len(piece)
             if total > frame.content:
-                _refuse("broken-zstd", f"unpacks to more than the {frame.content:,} bytes it states")
+                _refuse(
+                    "broken-zstd", f"unpacks to more than the {frame.content:,} bytes it states"
+                )
             yield piece
     if total != frame.content:
-        _refuse("truncated-zstd", f"unpacks to {total:,} bytes, not the {frame.content:,} it states")
+        _refuse(
+            "truncated-zstd", f"unpacks to {total:,} bytes, not the {frame.content:,} it states"
+        )
 
 
 def lines(path: Path, limit: int = MAX_UNPACKED, digest: Any = None) -> Iterator[bytes]:
-    """The lines of a zstd file, without their ``\\n``; the last one must have it too.
+    """The lines of a zstd file without their ends; the last one must have its end too.
 
     Args:
         path: The file.
@@ -298,12 +304,12 @@ _Loader.yaml_implicit_resolvers = {
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             _refuse("not-yaml", f"has the key {key!r}, which is not text")
         if key in found:
             _refuse("duplicate-key", f"gives the key {key!r} twice")
-        found[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        found[key] = loader.construct_object(value_node, deep=True)
     return found
 
 
@@ -323,13 +329,13 @@ def load_yaml(text: str) -> Any:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 _refuse("yaml-alias", "uses an anchor or alias; write the value out")
-            if getattr(event, "tag", None):
-                _refuse("yaml-tag", f"uses the tag {event.tag}; entries hold plain data")
+            if tag := getattr(event, "tag", None):
+                _refuse("yaml-tag", f"uses the tag {tag}; entries hold plain data")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 _refuse("too-deep", f"is nested more than {MAX_DEPTH} levels deep")
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with less in it
+        value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         _refuse("not-yaml", f"is not valid YAML ({' '.join(str(error).split())[:120]})")
     _check_text(value)

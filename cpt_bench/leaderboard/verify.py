@@ -15,9 +15,9 @@ from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import BaseRow, Gold, base_row, gold_of, open_known_suite
 from cpt_bench.leaderboard.plausibility import check_plausible
 from cpt_bench.leaderboard.recompute import (
+    Difference,
     Seed,
     Table,
-    Difference,
     check_replies,
     differences,
     expected_cells,
@@ -175,7 +175,9 @@ def _facts(entry: Entry, report: Report) -> None:
         how += "; the package gives a trainer nothing beyond it"
     used = {k: v for k, v in entry.privileges.items() if v}
     report.claim("privileges", used or "none", Status.self_reported, how)
-    report.claim("lane", entry.lane, Status.self_reported, "what of the run is cptbench's own doing")
+    report.claim(
+        "lane", entry.lane, Status.self_reported, "what of the run is cptbench's own doing"
+    )
 
 
 def _seed(
@@ -204,12 +206,16 @@ def _seed(
             tables[t, name] = table
             side = folder / "replies" / stage / f"{name}.jsonl.zst"
             if side.is_file():
-                check_replies(side, file, suite.protocol.form, f"{folder.name}/replies/{stage}", report)
+                check_replies(
+                    side, file, suite.protocol.form, f"{folder.name}/replies/{stage}", report
+                )
     for place in sorted((folder / "predictions").glob("*/*.jsonl.zst")):
         cell = f"{place.parent.name}/{place.name.removesuffix('.jsonl.zst')}"
         cells = expected_cells(suite, manifest.order)
         if cell not in {f"{stage_name(manifest.order, t)}/{n}" for t, n in cells}:
-            report.error("unknown-file", f"{folder.name}/predictions/{cell}", "is no cell of the suite")
+            report.error(
+                "unknown-file", f"{folder.name}/predictions/{cell}", "is no cell of the suite"
+            )
     _documents(folder, manifest, tables, report)
     scores = None if absent else score_seed(suite, manifest.order, tables, gold)
     seed = Seed(manifest, tables, scores)
@@ -320,7 +326,7 @@ def _value(passport: Any) -> Any:
 
 
 def response_style(tables: list[Table]) -> str:
-    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten does."""
+    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
     total = sum(len(table.marks) for table in tables)
     share = sum(table.thinking for table in tables) / max(total, 1)
     return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"

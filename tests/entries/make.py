@@ -41,7 +41,8 @@ def make_suite(folder: Path) -> Path:
         card["splits"]["test"]["n"] = N
         # One line a split, as the tool that writes the hashes expects.
         splits = "".join(
-            f"  {s}: {{n: {v['n']}, sha256: {v['sha256']}}}\n" for s, v in card.pop("splits").items()
+            f"  {s}: {{n: {v['n']}, sha256: {v['sha256']}}}\n"
+            for s, v in card.pop("splits").items()
         )
         text = yaml.safe_dump(card, sort_keys=False) + "splits:\n" + splits
         (folder / f"{name}.yaml").write_text(text)
@@ -77,7 +78,9 @@ def right(seed: int, stage: int, name: str) -> list[bool]:
     return now
 
 
-def rows_of(suite: Suite, name: str, oks: list[bool], seed: int, stage: int) -> list[dict[str, Any]]:
+def rows_of(
+    suite: Suite, name: str, oks: list[bool], seed: int, stage: int
+) -> list[dict[str, Any]]:
     card = suite.card(name)
     samples = load_split(card, "test")
     rows = []
@@ -141,7 +144,12 @@ def make_entry(folder: Path, seeds: int = 3, **about: Any) -> tuple[Path, Path]:
     boards = folder / "leaderboards"
     boards.mkdir()
     (boards / "RULES.md").write_text("rules\n")
-    said = {"name": "SFT, small", "authors": ("A. Uthor",), "date": "2026-11-22", "notes": "A test."}
+    said = {
+        "name": "SFT, small",
+        "authors": ("A. Uthor",),
+        "date": "2026-11-22",
+        "notes": "A test.",
+    }
     return suite, pack(runs, About(**said | about), boards)
 
 
@@ -156,5 +164,3 @@ def resign(seed: Path) -> None:
         for p in sorted(seed.rglob("*")) if p.is_file() and p.name != "manifest.json"
     }  # fmt: skip
     file.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-

@@ -1,4 +1,4 @@
-"""From folders of entries to rows: each entry is verified, and only recomputed numbers are shown."""
+"""From folders of entries to rows: each is verified, and only recomputed numbers are shown."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ReportedRow(Strict):
 
 
 class Reported(Strict):
-    """``leaderboards/<suite>/reported.yaml``: numbers from a publication, which nobody can recompute."""
+    """``leaderboards/<suite>/reported.yaml``: a publication's numbers, not recomputable."""
 
     suite: str
     source: str

@@ -235,9 +235,14 @@ def _heat(row: Row, matrix: Any) -> list[dict[str, Any]]:
     lines = []
     for t, (label, cells) in enumerate(zip(_labels(row), matrix, strict=True)):
         shown = [
-            {"value": v, "share": round((v or 0) / 100, 3), "learned": j + 1 == t, "general": j >= len(row.tasks)}
+            {
+                "value": v,
+                "share": round((v or 0) / 100, 3),
+                "learned": j + 1 == t,
+                "general": j >= len(row.tasks),
+            }
             for j, v in enumerate(cells)
-        ]  # fmt: skip
+        ]
         lines.append({"label": label, "cells": shown})
     return lines
 
@@ -314,7 +319,16 @@ def citation(row: Row) -> str:
     }
     if entry.paper:
         fields["url"] = entry.paper
-    escape = {"\\": "", "{": "", "}": "", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$", "_": r"\_"}
+    escape = {
+        "\\": "",
+        "{": "",
+        "}": "",
+        "%": r"\%",
+        "#": r"\#",
+        "&": r"\&",
+        "$": r"\$",
+        "_": r"\_",
+    }
     safe = {
         name: value if name in ("url", "note") else "".join(escape.get(c, c) for c in value)
         for name, value in fields.items()
