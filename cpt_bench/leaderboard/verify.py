@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.grading import Grade
 from cpt_bench.leaderboard import checks, checks_files
 from cpt_bench.leaderboard.entry import Entry, Manifest, read_entry, read_manifest
 from cpt_bench.leaderboard.findings import Refused, Report, Status
@@ -190,6 +191,7 @@ def _seed(
     report: Report,
 ) -> Seed:
     folder, tables = root / f"seed-{number}", dict[tuple[int, str], Table]()
+    last: dict[str, dict[str, tuple[str, Grade]]] = {}
     if sorted(manifest.order) != sorted(suite.sequence):
         return Seed(manifest, tables, None)
     for t, name in expected_cells(suite, manifest.order):
@@ -201,7 +203,9 @@ def _seed(
             continue
         if name not in gold:
             continue
-        table = grade_table(file, where, suite.card(name), gold[name], suite, manifest.lane, report)
+        card, known, lane = suite.card(name), gold[name], manifest.lane
+        seen = last.setdefault(name, {})
+        table = grade_table(file, where, card, known, suite, lane, report, seen)
         if table is not None:
             tables[t, name] = table
             side = folder / "replies" / stage / f"{name}.jsonl.zst"
