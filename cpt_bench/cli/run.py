@@ -58,9 +58,6 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
-    from cpt_bench.worker import warm_up
-
-    warm_up()
     overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
     settings = set_ or []
     plan = make_plan(
@@ -100,12 +97,15 @@ def make_plan(
     base: Path | None,
 ) -> Plan:
     """Everything a run needs, checked before anything heavy starts."""
-    from cpt_bench.plugins import resolve
+    from cpt_bench.plugins import locate, resolve
     from cpt_bench.suite import open_suite
+    from cpt_bench.worker import warm_up
 
     found_suite = open_suite(suite)
     if order is not None:
         found_suite = found_suite.reordered(tuple(order.split(",")))
+    locate("trainers", trainer)  # a mistyped name is told before anything heavy is imported
+    warm_up()
     found = resolve("trainers", trainer)
     from cpt_bench.recipes import configure, recipe
     from cpt_bench.runner import Plan
