@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import leaderboard, look, nano, run, score
+from cpt_bench.cli import data, grade, leaderboard, look, nano, run, score
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -27,11 +27,13 @@ app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
+app.command("grade")(grade.grade)
 app.command("submit")(leaderboard.submit)
 app.command("verify")(leaderboard.verify)
 app.command("reproduce")(leaderboard.reproduce)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(nano.app, name="nano")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ class Request(NamedTuple):
 
     id: str
     prompt: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
 
 
 class Reply(NamedTuple):
