@@ -8,6 +8,8 @@
     stages/2-text/state/              what the trainer keeps from stage to stage
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
+    stages/2-text/kl.jsonl            KL(base || policy) along base's replies, one row a prompt
+    stages/7-counting/forced/<prefix>/<name>.jsonl   what was lost, asked with a forced beginning
     stages/2-text/logs/               what the processes printed
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 """
@@ -42,6 +44,12 @@ class RunFolder(NamedTuple):
 
     def predictions(self, index: int, name: str) -> Path:
         return self.stage(index) / "predictions" / f"{name}.jsonl"
+
+    def forced(self, index: int, prefix: str, name: str) -> Path:
+        return self.stage(index) / "forced" / prefix / f"{name}.jsonl"
+
+    def divergence(self, index: int) -> Path:
+        return self.stage(index) / "kl.jsonl"
 
     def train_log(self, index: int) -> Path:
         return self.stage(index) / "train.jsonl"

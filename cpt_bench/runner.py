@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench import environment, jobs
+from cpt_bench.diagnosis import prefixes, to_ask
+from cpt_bench.divergence import GENERAL, NEW
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.ledger import Ledger
@@ -169,6 +171,7 @@ class Sequencer:
             for t in stages:
                 evaluations[t].result()
                 self._forget_weights(t, evaluations)
+            self._diagnose(stages[-1])
             if self.plan.keep == "none":
                 self._drop(stages[-1])
         finally:
@@ -248,8 +251,13 @@ class Sequencer:
                 todo.append(name)
             else:
                 self._tell_cell(t, name)
-        if not todo:
-            return
+        if todo:
+            self._answer(t, todo, inputs)
+        if t > 0 and self._checkpoint(t).exists():
+            self._diverge(t)
+
+    def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
+        suite = self.plan.suite
         order = jobs.EvaluateOrder(
             suite_folder=suite.place,
             checkpoint=self._checkpoint(t),
@@ -271,6 +279,78 @@ class Sequencer:
 
         what = f"stage {t}, evaluation"
         self._work(jobs.evaluate, order, t, "evaluate", what, on_event)
+
+    # --------------------------------------------------------------------- diagnosis
+
+    def _diverge(self, t: int) -> None:
+        """KL(base || policy) after stage t, on the prompts of its task and on general ones."""
+        suite = self.plan.suite
+        names = [suite.sequence[t - 1], *suite.general]
+        prompts = {name: NEW if name == names[0] else GENERAL for name in names}
+        step, output = f"stage-{t}/kl", self.paths.divergence(t)
+        inputs = {
+            **self._evaluation_inputs(t, names[0]),
+            "card": {name: suite.card(name).model_dump(mode="json") for name in names},
+            "base": self.weights[0],
+            "prompts": prompts,
+        }
+        if self.ledger.find(step, inputs) is not None:
+            return
+        order = jobs.DivergenceOrder(
+            suite_folder=suite.folder,
+            base=self.plan.base,
+            checkpoint=self._checkpoint(t),
+            weights=self.weights[t],
+            predictions={name: self.paths.predictions(0, name) for name in names},
+            prompts=prompts,
+            output=output,
+            threads=self.plan.threads,
+        )
+        start = time.monotonic()
+        self._work(jobs.divergence, order, t, "kl", f"stage {t}, KL to the base")
+        facts, outputs = {"weights": self.weights[t]}, [self.paths.relative(output)]
+        seconds = time.monotonic() - start
+        self.done.append(self.ledger.commit(step, inputs, outputs, facts, seconds))
+
+    def _diagnose(self, t: int) -> None:
+        """Ask what was lost again, with the reply's beginning forced; after the last stage."""
+        suite = self.plan.suite
+        if not self._checkpoint(t).exists():
+            return  # finished before this was measured, its weights dropped since
+        forced = prefixes(suite.protocol)
+        wanted, inputs = {}, {}
+        for name in (*suite.sequence, *suite.general):
+            task = suite.sequence.index(name) if name in suite.sequence else None
+            rows = [0, t] if task is None else [*range(1, t), t]
+            predictions = {row: read_jsonl(self.paths.predictions(row, name)) for row in rows}
+            ids = to_ask(predictions, task, t)
+            if not ids:
+                continue
+            inputs[name] = {**self._evaluation_inputs(t, name), "forced": forced, "ids": ids}
+            if self.ledger.find(f"stage-{t}/diagnose/{name}", inputs[name]) is None:
+                wanted[name] = ids
+        if not wanted:
+            return
+        outputs = {name: {p: self.paths.forced(t, p, name) for p in forced} for name in wanted}
+        order = jobs.DiagnoseOrder(
+            suite_folder=suite.folder,
+            checkpoint=self._checkpoint(t),
+            weights=self.weights[t],
+            prefixes=forced,
+            samples=wanted,
+            outputs=outputs,
+            threads=self.plan.threads,
+        )
+
+        def on_event(event: Event) -> None:
+            if event["kind"] == "diagnosed":
+                name = event["name"]
+                written = [self.paths.relative(path) for path in outputs[name].values()]
+                step = f"stage-{t}/diagnose/{name}"
+                facts, seconds = {"weights": self.weights[t]}, event["seconds"]
+                self.done.append(self.ledger.commit(step, inputs[name], written, facts, seconds))
+
+        self._work(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis", on_event)
 
     def _evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
@@ -316,12 +396,14 @@ class Sequencer:
         """Seconds of this session by what they were spent on, from the steps it did."""
         trained = [r for r in self.done if r["step"].endswith("/train")]
         evaluated = [r for r in self.done if "/evaluate/" in r["step"]]
+        diagnosed = [r for r in self.done if "/diagnose/" in r["step"] or r["step"].endswith("/kl")]
         generation = sum(r["facts"]["generation_seconds"] for r in trained)
         return {
             "steps_done": len(self.done),
             "train_seconds": round(sum(r["seconds"] for r in trained), 2),
             "generation_seconds": round(generation, 2),
             "evaluate_seconds": round(sum(r["seconds"] for r in evaluated), 2),
+            "diagnose_seconds": round(sum(r["seconds"] for r in diagnosed), 2),
         }
 
 

@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import data, grade, leaderboard, look, nano, run, score
+from cpt_bench.cli import (
+    compare,
+    data,
+    grade,
+    leaderboard,
+    look,
+    nano,
+    report,
+    run,
+    score,
+)
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -27,6 +37,8 @@ app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("grade")(grade.grade)
 app.command("submit")(leaderboard.submit)
 app.command("verify")(leaderboard.verify)

@@ -14,6 +14,7 @@ from cpt_bench.errors import CptBenchError
 def score(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     json_: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every convention, flips, kinds.")] = False,
 ) -> None:
     """Recompute a run's matrix and metrics from its predictions (no torch)."""
     from cpt_bench.cli.tables import print_scores
@@ -23,12 +24,15 @@ def score(
     if json_:
         print(json.dumps(scores.metrics, indent=2, ensure_ascii=False))
     else:
-        print_scores(scores.matrix_json(), scores.metrics)
+        print_scores(scores.matrix_json(), scores.metrics, all_)
+        for cell in scores.missing():
+            print(f"missing  {cell}")
 
 
 def metrics(
     matrix: Annotated[Path, typer.Argument(help='{"tasks": [...], "accuracy": [[...], ...]}')],
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every convention.")] = False,
 ) -> None:
     """Compute every metric of any accuracy matrix; missing cells are named, never averaged over."""
     from cpt_bench.cli.tables import print_scores
@@ -41,7 +45,7 @@ def metrics(
     if json_:
         print(json.dumps({"missing": missing, "metrics": values}, indent=2, ensure_ascii=False))
     else:
-        print_scores(matrix_to_json(read), values)
+        print_scores(matrix_to_json(read), values, all_)
         for cell in missing:
             print(f"missing  {cell}")
 

@@ -7,11 +7,20 @@ from typing import NamedTuple, Protocol
 
 
 class Request(NamedTuple):
-    """One question to a model: where it is from, the user's words, encoded images."""
+    """One question to a model.
+
+    Attributes:
+        id: The sample it is from.
+        prompt: The user's words.
+        images: Encoded images, shown before the words.
+        prefix: How the reply must begin; the model goes on from there, and the reply's text begins
+            with it. An engine that cannot do so refuses.
+    """
 
     id: str
     prompt: str
     images: Sequence[bytes]
+    prefix: str = ""
 
 
 class Reply(NamedTuple):
