@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,17 @@ Case = Callable[[Path], None]
 TABLE = "predictions/2-counting/science.jsonl.zst"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Iterator[None]:
+    """Intervals from 200 resamples: these tests are about what is caught, not about widths."""
+    from cpt_bench import scoring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "DRAWS", 200)
+        yield
+
+
+@pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(suite, entry), not to be changed."""
     return make_entry(tmp_path_factory.mktemp("good"))

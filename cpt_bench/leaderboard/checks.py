@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from cpt_bench.files import digest_json
 from cpt_bench.leaderboard.entry import (
     SHA256,
-    DataRef,
     Entry,
     Manifest,
     ProtocolRef,
     SuiteRef,
     portable_origin,
 )
+from cpt_bench.leaderboard.extras import Extras, check_recorded
 from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import BaseRow, Gold
 from cpt_bench.leaderboard.recompute import Table, stage_name
@@ -28,7 +28,12 @@ _SHA = re.compile(SHA256)
 
 
 def suite_ref(suite: Suite) -> SuiteRef:
-    return SuiteRef(name=suite.name, version=suite.version, fingerprint=suite.fingerprint())
+    return SuiteRef(
+        name=suite.name,
+        version=suite.version,
+        fingerprint=suite.fingerprint(),
+        variant=suite.variant.tag,
+    )
 
 
 def protocol_ref(suite: Suite) -> ProtocolRef:
@@ -41,19 +46,28 @@ def protocol_ref(suite: Suite) -> ProtocolRef:
     )
 
 
-def data_refs(suite: Suite) -> dict[str, DataRef]:
+def data_refs(suite: Suite) -> dict[str, dict[str, Any]]:
     """Every benchmark of the suite with the digests of its card and splits."""
     out = {}
     for name in sorted((*suite.sequence, *suite.general)):
         card = suite.card(name)
         train = card.splits.get("train")
-        out[name] = DataRef(
-            card=digest_json(card.model_dump(mode="json")),
-            n=card.splits["test"].n,
-            test=card.splits["test"].sha256,
-            train=train.sha256 if train else None,
-        )
+        out[name] = {
+            "card": digest_json(card.model_dump(mode="json")),
+            "n": card.splits["test"].n,
+            "test": card.splits["test"].sha256,
+            "train": train.sha256 if train else None,
+        }
     return out
+
+
+def unprepared(suite: Suite) -> list[str]:
+    """Benchmarks whose data are not on this machine, so that their hashes are not known either."""
+    return [
+        name
+        for name in (*suite.sequence, *suite.general)
+        if any(not split.sha256 for split in suite.card(name).splits.values())
+    ]
 
 
 def check_place(entry: Entry, folder: Path, report: Report) -> None:
@@ -75,7 +89,11 @@ def check_suite(entry: Entry, suite: Suite, report: Report) -> bool:
         what = f"is for {suite.name} {entry.suite.version}; installed is {suite.version}"
         report.error("suite-version", "entry.yaml", what)
         return False
-    if entry.suite.fingerprint != suite.fingerprint():
+    absent = unprepared(suite)
+    if absent:
+        what = f"the data of {', '.join(absent)} are not here (cptbench data prepare): not compared"
+        report.note("suite-unprepared", "entry.yaml", what)
+    elif entry.suite.fingerprint != suite.fingerprint():
         what = (
             f"is for a {suite.name} {suite.version} with the fingerprint "
             f"{entry.suite.fingerprint[:12]}…; installed is {suite.fingerprint()[:12]}…"
@@ -98,6 +116,7 @@ def check_manifest(
     same("seed-mismatch", "the seed", f"seed-{manifest.seed}", folder.name)
     same("suite-version", "the suite's version", manifest.suite.version, entry.suite.version)
     same("suite-name", "the suite", manifest.suite.name, entry.suite.name)
+    same("suite-name", "the suite's variant", manifest.suite.variant, entry.suite.variant)
     fingerprint = manifest.suite.fingerprint
     same("suite-fingerprint", "the fingerprint", fingerprint, entry.suite.fingerprint)
     same("base-model", "the base weights' digest", manifest.base.weights, entry.model.weights)
@@ -114,7 +133,7 @@ def check_manifest(
         code = "prompt" if field == "prompt" else "protocol"
         found, wanted = getattr(manifest.protocol, field), getattr(wanted_protocol, field)
         same(code, f"the protocol's {field}", found, wanted)
-    wanted_data = data_refs(suite)
+    wanted_data, absent = data_refs(suite), unprepared(suite)
     same("data", "the list of benchmarks", sorted(manifest.data), sorted(wanted_data))
     for name in sorted(set(manifest.data) & set(wanted_data)):
         for field, code in (
@@ -123,8 +142,9 @@ def check_manifest(
             ("train", "data"),
             ("card", "data"),
         ):
-            found, wanted = getattr(manifest.data[name], field), getattr(wanted_data[name], field)
-            same(code, f"{name}: {field}", found, wanted)
+            found, wanted = getattr(manifest.data[name], field), wanted_data[name][field]
+            if field == "n" or name not in absent:
+                same(code, f"{name}: {field}", found, wanted)
     for stage, digest in manifest.weights.items():
         if not _SHA.fullmatch(digest):
             report.error("schema", where, f"the weights of {stage} are not a SHA-256")
@@ -187,7 +207,11 @@ def read_ledger(file: Path) -> Steps:
 
 
 def check_ledger(
-    folder: Path, manifest: Manifest, tables: dict[tuple[int, str], Table], report: Report
+    folder: Path,
+    manifest: Manifest,
+    tables: dict[tuple[int, str], Table],
+    extras: Extras,
+    report: Report,
 ) -> None:
     """The run's own records form one chain: stage after stage, each evaluated, nothing limited."""
     where = f"{folder.name}/ledger.jsonl.zst"
@@ -211,6 +235,7 @@ def check_ledger(
             )
     _check_chain(folder, manifest, records, where, report)
     _check_evaluations(manifest, records, tables, where, report)
+    check_recorded(folder, records, extras, report)
     if len(report.errors) == before:
         how = "records and files form one chain; that training did what it says is not shown"
         name = f"{folder.name}: chain of checkpoints"

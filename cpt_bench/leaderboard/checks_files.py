@@ -128,7 +128,7 @@ def _expected_folder(path: str) -> bool:
     elif not SEED_FOLDER.fullmatch(parts[0]):
         return False
     return len(parts) == 1 or (
-        parts[1] in ("predictions", "replies")
+        parts[1] in ("predictions", "replies", "forced", "kl")
         and len(parts) <= 3
         and (len(parts) == 2 or safe_path(parts[2]))
     )

@@ -10,6 +10,8 @@
       seed-0/ledger.jsonl.zst                    the run's record of every step
       seed-0/predictions/1-science/text.jsonl.zst
       seed-0/replies/1-science/text.jsonl.zst    long thoughts in full (optional)
+      seed-0/forced/direct/text.jsonl.zst        what was lost, asked with a forced beginning
+      seed-0/kl/1-science.jsonl.zst              KL to the base, one row a prompt
       seed-0/extra-data.txt.zst                  hashes of training questions from elsewhere (open)
       reproductions/<date>__<who>/               a rerun by somebody: report.json, predictions/
 """
@@ -49,6 +51,12 @@ class SuiteRef(Strict):
     name: str = Field(pattern=NAME, max_length=64)
     version: str = Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")
     fingerprint: str = Field(pattern=SHA256)
+    variant: str = Field(default="", pattern=r"^[a-z0-9][a-z0-9.+-]{0,40}$|^$")
+
+    @property
+    def label(self) -> str:
+        """``cpt7`` or ``cpt7@mini``: each variant has a board of its own."""
+        return f"{self.name}@{self.variant}" if self.variant else self.name
 
 
 class Model(Strict):
@@ -121,7 +129,7 @@ class Entry(Strict):
 
     def place(self) -> Path:
         """Where the entry belongs, below ``leaderboards/``."""
-        return Path(self.suite.name, self.suite.version, self.division, self.folder_name())
+        return Path(self.suite.label, self.suite.version, self.division, self.folder_name())
 
 
 class ProtocolRef(Strict):
@@ -311,14 +319,21 @@ SEED_FILES: Final = (
     "recipe.json",
 )
 SEED_OPTIONAL: Final = ("ledger.jsonl.zst", "extra-data.txt.zst")
-_TABLE = re.compile(
-    r"(predictions|replies)/[0-9]{1,3}-[a-z][a-z0-9_-]*/[a-z][a-z0-9_-]*\.jsonl\.zst"
+_STAGE = r"[0-9]{1,3}-[a-z][a-z0-9_-]*"
+_BENCH = r"[a-z][a-z0-9_-]*\.jsonl\.zst"
+_TABLES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"(predictions|replies)/{_STAGE}/{_BENCH}",
+        rf"forced/[a-z][a-z0-9_-]*/{_BENCH}",
+        rf"kl/{_STAGE}\.jsonl\.zst",
+    )
 )
 
 
 def known_seed_file(path: str) -> bool:
     """Whether a path below ``seed-<n>/`` is one that the format has."""
-    return path in SEED_FILES or path in SEED_OPTIONAL or _TABLE.fullmatch(path) is not None
+    return path in SEED_FILES or path in SEED_OPTIONAL or any(p.fullmatch(path) for p in _TABLES)
 
 
 def known_file(path: str) -> bool:

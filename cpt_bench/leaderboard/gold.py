@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class BaseRow(NamedTuple):
     scores: dict[str, tuple[float, int]]
 
 
-def sample_hash(question: str, images: tuple[bytes, ...]) -> str:
+def sample_hash(question: str, images: Sequence[bytes]) -> str:
     """What two copies of one question share: SHA-256 of its words and of its pictures' bytes.
 
     Spaces and case are folded, so that a reformatted copy is still found.
@@ -51,7 +52,7 @@ def sample_hash(question: str, images: tuple[bytes, ...]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def open_known_suite(name: str, suite_spec: str | None) -> Suite:
+def open_known_suite(name: str, variant: str, suite_spec: str | None) -> Suite:
     """The installed suite of that name, or the one that the person verifying points to.
 
     An entry never chooses a path or a module: opening a suite can import code, and an entry is
@@ -61,12 +62,17 @@ def open_known_suite(name: str, suite_spec: str | None) -> Suite:
         Refused: No suite of that name ships with this package.
     """
     if suite_spec is not None:
-        folder = Path(suite_spec)
-        suite = load_suite(folder if (folder / "suite.yaml").is_file() else _builtin(suite_spec))
+        spec = suite_spec.partition("@")[0]
+        folder = Path(spec) if (Path(spec) / "suite.yaml").is_file() else _builtin(spec)
+        suite = load_suite(_varied(folder, variant))
         if suite.name != name:
             raise Refused("suite-name", f"is for suite {name!r}, not {suite.name!r}")
         return suite
-    return load_suite(_builtin(name))
+    return load_suite(_varied(_builtin(name), variant))
+
+
+def _varied(folder: Path, variant: str) -> Path:
+    return folder.with_name(f"{folder.name}@{variant}") if variant else folder
 
 
 def _builtin(name: str) -> Path:
@@ -92,7 +98,7 @@ def _gold(folder: Path, name: str) -> Gold | str:
 
 def gold_of(suite: Suite, name: str) -> Gold | str:
     """The gold of one benchmark, or in one line why it is not here."""
-    return _gold(suite.folder, name)
+    return _gold(suite.place, name)
 
 
 def base_row(suite: Suite) -> BaseRow | None:

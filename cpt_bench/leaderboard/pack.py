@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from cpt_bench.diagnosis import prefixes
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, fresh_folder, read_json, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
+from cpt_bench.leaderboard.extras import forced_path, kl_path
 from cpt_bench.leaderboard.gold import base_row, gold_of, sample_hash
 from cpt_bench.leaderboard.recompute import (
     ABRIDGED,
     abridge,
+    begins_with_thought,
     differences,
     expected_cells,
     stage_name,
@@ -157,7 +160,7 @@ def _ledger(folder: Path) -> list[dict[str, Any]]:
 def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
     for record in ledger:
         for path, committed in record["outputs"].items():
-            if "/predictions/" not in path:
+            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
                 continue  # weights may have been moved away; answers may not have changed
             file = folder / path
             if not file.is_file() or digest(file) != committed:
@@ -252,11 +255,11 @@ def model_name(suite: Suite, weights: str) -> str:
 def _style(runs: Sequence[Run]) -> str:
     thinking = total = 0
     for run in runs:
-        opening, last = run.suite.protocol.form.thought[0], len(run.suite.sequence)
+        form, last = run.suite.protocol.form, len(run.suite.sequence)
         for name in (*run.suite.sequence, *run.suite.general):
             for row in read_jsonl(run.paths.predictions(last, name)):
                 total += 1
-                thinking += row["reply"].lstrip().startswith(opening)
+                thinking += begins_with_thought(row["reply"], form)
     share = thinking / max(total, 1)
     return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
@@ -286,6 +289,7 @@ def _pack_seed(
         source = run.paths.predictions(t, name)
         side = _pack_answers(source, folder, path, run, with_thoughts)
         optional += [side] if side else []
+    _pack_extras(run, folder)
     if marks is not None:
         zst(folder / "extra-data.txt.zst", (f"{mark}\n".encode() for mark in marks))
     files = {
@@ -298,7 +302,7 @@ def _pack_seed(
         "package": f"cptbench {run.facts['versions'].get('cptbench', '')}".strip(),
         "suite": checks.suite_ref(run.suite).model_dump(),
         "protocol": checks.protocol_ref(run.suite).model_dump(),
-        "data": {name: ref.model_dump() for name, ref in checks.data_refs(run.suite).items()},
+        "data": checks.data_refs(run.suite),
         "order": list(order),
         "seed": run.seed,
         "lane": run.lane,
@@ -340,6 +344,20 @@ def _pack_answers(source: Path, folder: Path, path: str, run: Run, with_thoughts
     side.parent.mkdir(parents=True, exist_ok=True)
     zst(side, (_line(row) for row in whole))
     return f"replies/{path}"
+
+
+def _pack_extras(run: Run, folder: Path) -> None:
+    """Replies with a forced beginning, and KL rows, where the run measured them."""
+    order, last = run.suite.sequence, len(run.suite.sequence)
+    found = {
+        forced_path(prefix, name): run.paths.forced(last, prefix, name)
+        for prefix in prefixes(run.suite.protocol)
+        for name in (*order, *run.suite.general)
+    } | {kl_path(order, t): run.paths.divergence(t) for t in range(1, last + 1)}
+    for path, source in found.items():
+        if source.is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            zst(folder / path, [source.read_bytes()])
 
 
 def _weights(run: Run) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 import zlib
 from collections.abc import Iterator
@@ -31,12 +32,11 @@ class Table(NamedTuple):
     """One file of predictions, graded.
 
     Attributes:
-        outcomes: Shape (3, n): strict, lenient, format_ok.
+        outcomes: Shape (5, n): strict, lenient, format_ok, tokens, whether it reasons.
         raw: SHA-256 of the unpacked bytes.
         replies: SHA-256 of all replies in order.
         marks: CRC-32 of each reply, shape (n,).
         thinking: Replies that begin with a thought.
-        tokens: Sum of tokens; None where not all rows have them.
         abridged: Whether some thoughts are cut.
     """
 
@@ -45,7 +45,6 @@ class Table(NamedTuple):
     replies: str
     marks: np.ndarray[Any, np.dtype[np.uint64]]
     thinking: int
-    tokens: int | None
     abridged: bool
 
 
@@ -104,15 +103,15 @@ def grade_table(
     last = {} if last is None else last
     form, matcher, longest = suite.protocol.form, matcher_of(card), _longest(suite)
     n, ids = len(gold.samples), [s.id for s in gold.samples]
-    outcomes, marks = list[tuple[float, float, bool]](), list[int]()
+    outcomes, marks = list[tuple[float, float, float, float, float]](), list[int]()
     raw, replies, found = hashlib.sha256(), hashlib.sha256(), list[str]()
-    thinking, tokens, abridged, lacking = 0, 0, False, False
+    thinking, abridged = 0, False
     with_opening = form.thought[0]
     try:
         for i, line in enumerate(lines(file, digest=raw)):
             try:
                 row = row_of(line)
-                _check_row(row, lane, longest)
+                check_row(row, lane, longest)
             except Refused as error:
                 raise Refused(error.code, f"line {i + 1} {error.what}") from None
             if i > n + 1000:
@@ -127,27 +126,28 @@ def grade_table(
             else:
                 got = grade(reply, sample, form, matcher)
                 last[sample.id] = reply, got
-            outcomes.append((got.score, got.lenient, got.format_ok))
-            _check_grades(row, got, where, i, report)
+            length = math.nan if row["tokens"] is None else row["tokens"]
+            reasons = with_opening in reply
+            outcomes.append((got.score, got.lenient, got.format_ok, length, reasons))
+            check_grades(row, got, where, i, report)
             said = reply.encode()
             replies.update(b"%d " % len(said))
             replies.update(said)
             marks.append(zlib.crc32(said))
-            thinking += reply.lstrip().startswith(with_opening)
+            thinking += begins_with_thought(reply, form)
             abridged |= ABRIDGED in row
-            if row["tokens"] is None:
-                lacking = True
-            else:
-                tokens += row["tokens"]
     except Refused as error:
         report.error(error.code, where, error.what)
         return None
     if found != ids:
         name_ids(found, ids, where, report)
         return None
-    total = None if lacking else tokens
     table, crcs = np.array(outcomes, dtype=np.float64).T, np.array(marks, dtype=np.uint64)
-    return Table(table, raw.hexdigest(), replies.hexdigest(), crcs, thinking, total, abridged)
+    return Table(table, raw.hexdigest(), replies.hexdigest(), crcs, thinking, abridged)
+
+
+def begins_with_thought(reply: str, form: AnswerForm) -> bool:
+    return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
 
 
 def _longest(suite: Suite) -> int:
@@ -157,7 +157,7 @@ def _longest(suite: Suite) -> int:
 _KEYS = ("id", "reply", "tokens")
 
 
-def _check_row(row: dict[str, Any], lane: str, longest: int) -> None:
+def check_row(row: dict[str, Any], lane: str, longest: int) -> None:
     for key in _KEYS:
         if key not in row:
             raise Refused("schema", f"has no {key!r}")
@@ -180,7 +180,7 @@ def _check_row(row: dict[str, Any], lane: str, longest: int) -> None:
             raise Refused("schema", f"has a list or mapping under {key!r}")
 
 
-def _check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Report) -> None:
+def check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Report) -> None:
     """The grades written beside a reply are those it earns."""
     if (
         row.get("score") == got.score
@@ -228,6 +228,8 @@ def abridge(reply: str, form: AnswerForm, keep: int) -> str:
     """
     text = reply.strip()
     opening, closing = form.thought
+    if not opening or form.kind:
+        return reply  # other forms are read elsewhere than after the thought
     if not text.startswith(opening) or read_form(reply, form) is None:
         return reply
     thought, _, rest = text[len(opening) :].partition(closing)
@@ -267,18 +269,25 @@ def score_seed(
     order: tuple[str, ...],
     tables: dict[tuple[int, str], Table],
     gold: dict[str, Gold],
+    forced: dict[str, dict[str, np.ndarray[Any, np.dtype[np.float64]]]] | None = None,
+    divergence: dict[int, dict[str, list[dict[str, Any]]]] | None = None,
 ) -> Scores | None:
-    """Matrix and metrics; None when a cell is missing."""
+    """Matrix and metrics; None when a cell is missing.
+
+    The same outcomes as :func:`cpt_bench.scoring.score` makes from a run folder.
+    """
     if any(cell not in tables for cell in expected_cells(suite, order)):
         return None
     outcomes = {}
     for name in (*order, *suite.general):
-        stacked = np.full((3, len(order) + 1, len(gold[name].samples)), np.nan)
+        stacked = np.full((5, len(order) + 1, len(gold[name].samples)), np.nan)
         for stage in range(len(order) + 1):
             if (stage, name) in tables:
                 stacked[:, stage] = tables[stage, name].outcomes
-        outcomes[name] = Outcomes(*stacked)
-    return compute(suite.reordered(order), outcomes)
+        strict, lenient, form, tokens, reasoned = stacked
+        extra = (forced or {}).get(name)
+        outcomes[name] = Outcomes(strict, lenient, form, tokens, reasoned, extra)
+    return compute(suite.reordered(order), outcomes, divergence)
 
 
 # --------------------------------------------------------------------- claimed and recomputed

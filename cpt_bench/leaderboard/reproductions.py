@@ -206,8 +206,9 @@ def _rerun_scores(
 ) -> Scores | None:
     tables = {}
     for cell, rows in answers.items():
-        values = np.array([[float(v) for v in row] for row in rows.values()]).T
-        tables[cell] = Table(values, "", "", np.zeros(0, np.uint64), 0, None, False)
+        graded = np.array([[float(v) for v in row] for row in rows.values()]).T
+        values = np.vstack([graded, np.full((2, graded.shape[1]), np.nan)])
+        tables[cell] = Table(values, "", "", np.zeros(0, np.uint64), 0, False)
     return score_seed(suite, seed.manifest.order, tables, gold)
 
 

@@ -12,6 +12,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.grading import Grade
 from cpt_bench.leaderboard import checks, checks_files
 from cpt_bench.leaderboard.entry import Entry, Manifest, read_entry, read_manifest
+from cpt_bench.leaderboard.extras import Extras, read_extras
 from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import BaseRow, Gold, base_row, gold_of, open_known_suite
 from cpt_bench.leaderboard.plausibility import check_plausible
@@ -83,9 +84,10 @@ def verify(
     done = done._replace(entry=entry)
     checks.check_place(entry, folder, report)
     try:
-        suite = open_known_suite(entry.suite.name, suite_spec)
-    except Refused as error:
-        report.error(error.code, "entry.yaml", error.what)
+        suite = open_known_suite(entry.suite.name, entry.suite.variant, suite_spec)
+    except CptBenchError as error:
+        code = error.code if isinstance(error, Refused) else "suite-unknown"
+        report.error(code, "entry.yaml", error.what)
         return done
     same_suite = checks.check_suite(entry, suite, report)
     manifests = _manifests(folder, entry, suite, report)
@@ -220,15 +222,23 @@ def _seed(
             report.error(
                 "unknown-file", f"{folder.name}/predictions/{cell}", "is no cell of the suite"
             )
-    _documents(folder, manifest, tables, report)
-    scores = None if absent else score_seed(suite, manifest.order, tables, gold)
+    extras = read_extras(folder, manifest, suite, gold, report)
+    _documents(folder, manifest, tables, extras, report)
+    scores = None
+    if not absent:
+        more = extras.forced, extras.divergence
+        scores = score_seed(suite, manifest.order, tables, gold, *more)
     seed = Seed(manifest, tables, scores)
     _claims(folder, seed, absent, report)
     return seed
 
 
 def _documents(
-    folder: Path, manifest: Manifest, tables: dict[tuple[int, str], Table], report: Report
+    folder: Path,
+    manifest: Manifest,
+    tables: dict[tuple[int, str], Table],
+    extras: Extras,
+    report: Report,
 ) -> None:
     """The seed's JSON documents are sound; the ledger is one chain."""
     whole = True
@@ -242,7 +252,7 @@ def _documents(
             whole = False
             report.error(error.code, f"{folder.name}/{name}", error.what)
     if whole:
-        checks.check_ledger(folder, manifest, tables, report)
+        checks.check_ledger(folder, manifest, tables, extras, report)
         how = "as the run recorded it"
         report.claim(f"{folder.name}: environment and cost", None, Status.self_reported, how)
 
@@ -287,7 +297,8 @@ def _claims(folder: Path, seed: Seed, absent: str, report: Report) -> None:
             how = "this package has no such metric"
             report.claim(label + key, _value(passport), Status.self_reported, how)
             continue
-        _metric(folder, key, passport, found, other_numpy, report)
+        if _value(passport) is not None or found["value"] is not None:
+            _metric(folder, key, passport, found, other_numpy, report)
     for key in seed.scores.metrics.keys() - claimed["metrics.json"].keys():
         report.note("metric-absent", f"{folder.name}/metrics.json", f"does not state {key}")
 
@@ -309,6 +320,8 @@ def _metric(
         report.error("metric", f"{folder.name}/metrics.json", what)
     status = Status.refuted if off else Status.verified
     how = "recomputed from the predictions"
+    if key.startswith("KL_") and not off and _value(passport) is not None:
+        status, how = Status.self_reported, "from the run's own KL rows; checking takes the weights"
     report.claim(f"{folder.name}: {key}", _value(passport), status, how)
 
 
