@@ -16,6 +16,7 @@ from cpt_bench.cli import (
     data,
     evaluate,
     grade,
+    leaderboard,
     look,
     nano,
     report,
@@ -41,9 +42,13 @@ app.command("score")(score.score)
 app.command("metrics")(score.metrics)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("grade")(grade.grade)
+app.command("submit")(leaderboard.submit)
+app.command("verify")(leaderboard.verify)
+app.command("reproduce")(leaderboard.reproduce)
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
-app.command("grade")(grade.grade)
 app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
