@@ -138,7 +138,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     )
     (scripts / "cptbench").chmod(0o755)
     variables = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    variables["PIP_NO_BUILD_ISOLATION"] = "0"
     if "PYTHONPATH" not in variables:
         variables["PYTHONPATH"] = ""
     return folder, variables
