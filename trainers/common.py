@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor
 from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
@@ -48,8 +49,17 @@ class TRLConfig(TrainerConfig):
     gradient_checkpointing: bool = False
     deepspeed: str | None = None
 
-    def arguments(self, stage: Stage, scratch: Path) -> dict[str, Any]:
-        """What is the same in the arguments of every TRL trainer."""
+    def arguments(self, stage: Stage, scratch: Path, prompts: int) -> dict[str, Any]:
+        """What is the same in the arguments of every TRL trainer; ``prompts`` are a batch's."""
+        steps, drawn = self.max_steps, prompts * self.gradient_accumulation
+        if stage.budget.samples is not None:
+            allowed = stage.budget.samples // drawn
+            if not allowed:
+                raise CptBenchError(
+                    f"one step draws {drawn} prompts, the budget is {stage.budget.samples}",
+                    todo="Make the batch smaller, or the budget larger",
+                )
+            steps = min(steps or math.ceil(self.epochs * len(stage.samples) / drawn), allowed)
         return {
             "output_dir": str(scratch),
             "seed": stage.seed,
@@ -57,7 +67,7 @@ class TRLConfig(TrainerConfig):
             "learning_rate": self.learning_rate,
             "lr_scheduler_type": self.schedule,
             "warmup_steps": self.warmup_steps,
-            "max_steps": self.max_steps or -1,
+            "max_steps": steps or -1,
             "num_train_epochs": self.epochs,
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
@@ -105,15 +115,16 @@ def save(trainer: Any, processor: Any, stage: Stage) -> None:
 class StageLog(TrainerCallback):
     """Passes the figures of each step on to ``stage.log``."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, prompts: int) -> None:
+        self.stage, self.prompts = stage, prompts
         self.generation_seconds = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         figures = {key: _number(value) for key, value in (logs or {}).items()}
         if "train_runtime" in figures:  # the summary at the end
             return
-        row = {"step": state.global_step, "steps": state.max_steps}
+        drawn = state.global_step * self.prompts * args.gradient_accumulation_steps
+        row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
         if self.generation_seconds:
             row["generation_seconds"] = round(self.generation_seconds, 4)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import data, grade, look, nano, run, score
+from cpt_bench.cli import data, evaluate, grade, look, nano, run, score, trainer
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -23,11 +23,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("eval")(evaluate.evaluate)
 app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
 app.command("grade")(grade.grade)
+app.add_typer(trainer.app, name="trainer")
+app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
