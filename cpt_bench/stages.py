@@ -97,7 +97,7 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
-    """Where test questions and other tasks' data lie: the suites', fetched data, prepared splits."""
+    """Where test questions and other tasks' data lie: the suites', fetched and prepared."""
     import cpt_bench.tasks
 
     packaged = Path(cpt_bench.tasks.__path__[0])
