@@ -87,7 +87,7 @@ def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
             "version": suite.version,
             "fingerprint": suite.fingerprint(),
             "max_new_tokens": suite.protocol.decoding.max_new_tokens,
-            "decoding": "greedy",
+            "decoding": suite.protocol.decoding.model_dump(exclude={"max_new_tokens"}) or "greedy",
             "answer": '<stage>/<name>.jsonl, lines {"id": …, "reply": …}; stages: 0-base, 1-…',
         },
     )

@@ -15,6 +15,7 @@ from cpt_bench.contract import Grading, MemoryPlace, StageDocument
 from cpt_bench.files import settle
 from cpt_bench.isolation import View
 from cpt_bench.rundir import RunFolder
+from cpt_bench.sources.cache import root
 from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
 
 if TYPE_CHECKING:
@@ -96,12 +97,12 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
-    """Where test questions and other tasks' data lie: suites, fetched data, prepared splits."""
+    """Where test questions and other tasks' data lie: the suites', fetched and prepared."""
     import cpt_bench.tasks
-    from cpt_bench.sources.cache import root
 
     packaged = Path(cpt_bench.tasks.__path__[0])
-    return [packaged, root(), plan.suite.folder, *{folder.parent for folder in data}]
+    fetched = [root()] if root().is_dir() else []
+    return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:
