@@ -13,6 +13,10 @@ DEPTH = 4
 """Folders between ``leaderboards/`` and an entry's files: suite, version, division, entry."""
 
 
+AROUND = ("RULES.md", "README.md", "reported.yaml")
+"""Files that stand beside entries; a person reads changes of them."""
+
+
 def find_entries(places: Sequence[Path]) -> list[Path]:
     """The entries that are, or lie below, ``places``.
 
@@ -58,6 +62,8 @@ def changed_entries(places: Sequence[Path], commit: str) -> tuple[list[Path], li
             below = Path(path).relative_to(inside) if inside != Path() else Path(path)
             entry = _entry_of(place, below)
             if entry is None:
+                if below.name not in AROUND:
+                    lines.add(f"error: stray-file: {printable(below)}: belongs to no entry")
                 continue
             relative = place.resolve().joinpath(*entry.parts).relative_to(top.resolve())
             if _published(place, commit, relative):

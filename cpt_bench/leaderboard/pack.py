@@ -248,8 +248,8 @@ def model_name(suite: Suite, weights: str) -> str:
         return base.model
     if base is not None:
         return f"weights-{weights[:12]}"
-    name = suite.base_model.rstrip("/").rpartition("/")[2]
-    return f"{suite.name}-base" if (suite.folder / suite.base_model).is_dir() or not name else name
+    owner, slash, name = suite.base_model.rpartition("/")
+    return name if slash and owner and not owner.startswith(".") else f"{suite.name}-base"
 
 
 def _style(runs: Sequence[Run]) -> str:

@@ -25,7 +25,7 @@ from cpt_bench.tasks.nano.publish import publish
 HERE = Path(__file__).parent
 TASKS = ("science", "counting", "text")
 GENERAL = ("knowledge",)
-N = 80
+N = 60
 BASE = hashlib.sha256(b"base").hexdigest()
 VERSIONS = {"cptbench": "0.1.0", "numpy": "2.0"}
 
