@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cpt_bench.engines import open_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import evaluate as evaluate_task
 from cpt_bench.evaluation import matcher_of
@@ -47,7 +48,10 @@ class TrainOrder:
 
 @dataclass(frozen=True)
 class EvaluateOrder:
-    """Evaluate one checkpoint on ``names``, writing ``outputs``."""
+    """Evaluate one checkpoint on ``names``, writing ``outputs``.
+
+    ``engine`` and ``settings`` are what :func:`cpt_bench.engines.open_engine` takes.
+    """
 
     suite_folder: Path
     checkpoint: Path
@@ -56,6 +60,8 @@ class EvaluateOrder:
     outputs: list[Path]
     limit: int | None
     threads: int
+    engine: str = "transformers"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def train(say: Say, order: TrainOrder) -> dict[str, Any]:
@@ -149,11 +155,9 @@ def checked_weights(folder: Path, trainer: str) -> str:
 
 def evaluate(say: Say, order: EvaluateOrder) -> None:
     """Answer and grade each named benchmark; its file is whole before it is announced."""
-    from cpt_bench.engines.hf import TransformersEngine
-
     set_threads(order.threads)
     suite = load_suite(order.suite_folder)
-    engine = TransformersEngine(order.checkpoint)
+    engine = open_engine(order.engine, order.checkpoint, **order.settings)
     if engine.weights != order.weights:
         raise CptBenchError(
             f"holds weights {engine.weights[:12]}…, not {order.weights[:12]}… as recorded",

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
-    """One question to a model: where it is from, the user's words, encoded images."""
+    """One question to a model.
+
+    Attributes:
+        id: Where it is from.
+        prompt: The user's words.
+        images: Encoded images.
+        layout: For harnesses that put images between words: words, and numbers of ``images``, in
+            the order they stand. Empty: the images, then the prompt.
+    """
 
     id: str
     prompt: str
     images: tuple[bytes, ...]
+    layout: tuple[str | int, ...] = ()
+
+    def parts(self) -> tuple[str | int, ...]:
+        """Words, and numbers of images, in the order the model meets them."""
+        return self.layout or (*range(len(self.images)), self.prompt)
 
 
 class Reply(NamedTuple):
-    """What a model wrote: text without special tokens, and the number of tokens."""
+    """What a model wrote: text without special tokens, and how many tokens (None: not told)."""
 
     text: str
-    tokens: int
+    tokens: int | None
 
 
 class Engine(Protocol):
@@ -26,7 +40,9 @@ class Engine(Protocol):
 
     Attributes:
         weights: SHA-256 of the weights that answer. Results are keyed by it: harnesses that cache
-            by name or path return the last stage's answers for this one.
+            by name or path return the last stage's answers for this one. An endpoint's weights
+            cannot be read; what stands here for one begins with ``endpoint:`` and is no digest of
+            weights (see :mod:`cpt_bench.engines.endpoint`).
     """
 
     weights: str
@@ -39,3 +55,35 @@ class Engine(Protocol):
     ) -> list[Reply]:
         """Greedy replies, in the order of ``requests``; ``progress`` is told how many are done."""
         ...
+
+
+def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
+    """Open the engine called ``name`` on a checkpoint folder or, for ``endpoint``, a URL.
+
+    Args:
+        name: ``transformers``, ``vllm``, ``endpoint``, or a plug-in's spelling.
+        place: Where the model is.
+        settings: The engine's own keyword arguments.
+
+    Raises:
+        CptBenchError: No engine has that name, it lacks a package, or refuses a setting.
+    """
+    from cpt_bench.errors import CptBenchError, did_you_mean
+    from cpt_bench.plugins import resolve
+
+    engine = resolve("engines", name).value
+    known = _settings(engine)
+    for key in settings:
+        if key not in known:
+            raise CptBenchError(
+                f"engine {name} has no setting {key!r}", todo=did_you_mean(key, known)
+            )
+    opened: Engine = engine(place, **settings)
+    return opened
+
+
+def _settings(engine: Any) -> list[str]:
+    import inspect
+
+    kinds = (inspect.Parameter.KEYWORD_ONLY,)
+    return [p.name for p in inspect.signature(engine).parameters.values() if p.kind in kinds]

@@ -12,9 +12,14 @@ from cpt_bench.policy import load_model, load_processor, weights_digest
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The chat turn of a request: its images, then its words."""
-    pictures = [{"type": "image", "image": decode(i, request.id)} for i in request.images]
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": request.prompt}]}]
+    """The chat turn of a request: its images and its words, in their order."""
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": decode(request.images[part], request.id)}
+        for part in request.parts()
+    ]
+    return [{"role": "user", "content": content}]
 
 
 class TransformersEngine:
