@@ -5,6 +5,7 @@ Orders are plain data, so that they reach a worker by pickling and could as well
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import time
 from collections.abc import Callable
@@ -62,6 +63,23 @@ class EvaluateOrder:
     threads: int
     engine: str = "transformers"
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GeneralOrder:
+    """Measure one checkpoint on ``specs``, benchmarks of other harnesses, into ``folder``.
+
+    ``options`` are keyword arguments by spec, for the ``measure`` of its evaluator.
+    """
+
+    checkpoint: Path
+    weights: str
+    specs: list[str]
+    folder: Path
+    threads: int
+    engine: str = "transformers"
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def train(say: Say, order: TrainOrder) -> dict[str, Any]:
@@ -159,11 +177,7 @@ def evaluate(say: Say, order: EvaluateOrder) -> None:
     suite = load_suite(order.suite_folder)
     engine = open_engine(order.engine, order.checkpoint, **order.settings)
     if engine.weights != order.weights:
-        raise CptBenchError(
-            f"holds weights {engine.weights[:12]}…, not {order.weights[:12]}… as recorded",
-            where=order.checkpoint,
-            todo="Delete the stage's folder and its ledger records to do it again",
-        )
+        raise _other_weights(order.checkpoint, engine.weights, order.weights)
     for name, output in zip(order.names, order.outputs, strict=True):
         start = time.monotonic()
         card = suite.card(name)
@@ -171,6 +185,35 @@ def evaluate(say: Say, order: EvaluateOrder) -> None:
         rows = evaluate_task(engine, card, samples, suite.protocol)
         write_jsonl(output, rows)
         say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+
+
+def measure_general(say: Say, order: GeneralOrder) -> None:
+    """Run other harnesses on a checkpoint; each measurement is whole before it is announced."""
+    from cpt_bench import general
+
+    set_threads(order.threads)
+    if (found := weights_digest(order.checkpoint)) != order.weights:
+        raise _other_weights(order.checkpoint, found, order.weights)
+    for name in order.specs:
+        start = time.monotonic()
+        spec = general.parse(name)
+        measure = importlib.import_module(general.EVALUATORS[spec.evaluator]).measure
+        options = order.options.get(name, {})
+        if spec.evaluator == "lm-eval":  # loads the checkpoint itself
+            measured = measure(spec.task, order.checkpoint, **options)
+        else:
+            engine = open_engine(order.engine, order.checkpoint, **order.settings)
+            measured = measure(spec.task, engine, **options)
+        general.write(order.folder, spec, order.weights, measured)
+        say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+
+
+def _other_weights(place: Path, found: str, wanted: str) -> CptBenchError:
+    return CptBenchError(
+        f"holds weights {found[:12]}…, not {wanted[:12]}… as recorded",
+        where=place,
+        todo="Delete the stage's folder and its ledger records to do it again",
+    )
 
 
 def set_threads(threads: int) -> None:

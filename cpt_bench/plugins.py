@@ -27,6 +27,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     },
     "suites": {
         "nano": ("cpt_bench.tasks.nano:FOLDER", "seven small tasks, on a laptop CPU in minutes"),
+        "cpt7": ("cpt_bench.tasks.cpt7:FOLDER", "seven published data sets, on GPUs"),
     },
     "engines": {
         "transformers": (

@@ -8,6 +8,7 @@
     stages/2-text/state/              what the trainer keeps from stage to stage
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
+    stages/2-text/general/<evaluator>_<task>.json{,l}   measured by other harnesses
     stages/2-text/logs/               what the processes printed
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 """
@@ -42,6 +43,10 @@ class RunFolder(NamedTuple):
 
     def predictions(self, index: int, name: str) -> Path:
         return self.stage(index) / "predictions" / f"{name}.jsonl"
+
+    def general(self, index: int) -> Path:
+        """The folder of what other harnesses measured; see :mod:`cpt_bench.general`."""
+        return self.stage(index) / "general"
 
     def train_log(self, index: int) -> Path:
         return self.stage(index) / "train.jsonl"

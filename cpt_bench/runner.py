@@ -196,7 +196,7 @@ class Sequencer:
         if record is None:
             self.tell({"kind": "train", "stage": t, "task": task, "step": 0, "steps": 0})
             order = jobs.TrainOrder(
-                suite_folder=suite.folder,
+                suite_folder=suite.place,
                 task=task,
                 index=t,
                 trainer=self.plan.trainer.origin["spec"],
@@ -251,7 +251,7 @@ class Sequencer:
         if not todo:
             return
         order = jobs.EvaluateOrder(
-            suite_folder=suite.folder,
+            suite_folder=suite.place,
             checkpoint=self._checkpoint(t),
             weights=self.weights[t],
             names=todo,

@@ -54,7 +54,7 @@ class TrainSample:
 
     id: str
     prompt: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     target: str
     rationale: str | None = None
 

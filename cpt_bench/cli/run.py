@@ -30,6 +30,10 @@ def run(
         str, typer.Option(help="sft, rft, pkg/name, module:Class or ./file.py:Class.")
     ],
     suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Its ruler, where it has several: NAME or NAME.STYLE.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds every stage.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
@@ -61,6 +65,9 @@ def run(
     from cpt_bench.worker import warm_up
 
     warm_up()
+    from cpt_bench.variants import compose
+
+    suite = compose(suite, protocol, tier)
     overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
     settings = set_ or []
     plan = make_plan(
@@ -106,6 +113,9 @@ def make_plan(
     found_suite = open_suite(suite)
     if order is not None:
         found_suite = found_suite.reordered(tuple(order.split(",")))
+    from cpt_bench.sources import require_prepared
+
+    require_prepared(found_suite, suite)
     found = resolve("trainers", trainer)
     from cpt_bench.recipes import configure, recipe
     from cpt_bench.runner import Plan
@@ -137,7 +147,7 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["limit"] = plan.limit
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
-    name = f"{plan.suite.name}-{plan.trainer.name.lower()}-seed{plan.seed}"
+    name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
     tail = f"-{digest_json(special)[:6]}" if special.keys() - {"settings"} else ""

@@ -20,7 +20,7 @@ class Request(NamedTuple):
 
     id: str
     prompt: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     layout: tuple[str | int, ...] = ()
 
     def parts(self) -> tuple[str | int, ...]:
