@@ -35,6 +35,23 @@ class Reply(NamedTuple):
     tokens: int | None
 
 
+class Sampling(NamedTuple):
+    """How replies are drawn; temperature 0 is greedy.
+
+    Attributes:
+        temperature: Divides the logits.
+        top_p: Nucleus, in (0, 1]; 1 leaves the distribution whole.
+        seed: The same seed and requests give the same replies on the same engine.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
 class Engine(Protocol):
     """Something that answers.
 
@@ -52,8 +69,9 @@ class Engine(Protocol):
         requests: Sequence[Request],
         max_new_tokens: int,
         progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Greedy replies, in the order of ``requests``; ``progress`` is told how many are done."""
+        """Replies in the order of ``requests``; ``progress`` is told how many are done."""
         ...
 
 

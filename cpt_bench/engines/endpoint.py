@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import Reply, Request
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
 from cpt_bench.images import decode
@@ -91,18 +91,19 @@ class EndpointEngine:
         requests: Sequence[Request],
         max_new_tokens: int,
         progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Greedy replies, in the order of ``requests``.
+        """Replies, in the order of ``requests``.
 
         Raises:
             CptBenchError: A request stayed without an answer; those answered are in the journal.
         """
-        keys = [self._key(r, max_new_tokens) for r in requests]
+        keys = [self._key(r, max_new_tokens, sampling) for r in requests]
         open_ = [i for i, key in enumerate(keys) if key not in self.journal]
         progress(len(requests) - len(open_))
 
         def ask(i: int) -> None:
-            self.journal.add(keys[i], self._ask(requests[i], max_new_tokens))
+            self.journal.add(keys[i], self._ask(requests[i], max_new_tokens, sampling))
 
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = [pool.submit(ask, i) for i in open_]
@@ -115,19 +116,23 @@ class EndpointEngine:
                 raise
         return [self.journal[key] for key in keys]
 
-    def _key(self, request: Request, max_new_tokens: int) -> str:
+    def _key(self, request: Request, max_new_tokens: int, sampling: Sampling) -> str:
         images = [sha256(image).hexdigest() for image in request.images]
-        return digest_json([request.id, request.parts(), images, max_new_tokens, self.extra])
+        asked = [request.id, request.parts(), images, max_new_tokens, sampling, self.extra]
+        return digest_json(asked)
 
-    def _ask(self, request: Request, max_new_tokens: int) -> Reply:
+    def _ask(self, request: Request, max_new_tokens: int, sampling: Sampling) -> Reply:
         import openai
+
+        drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
 
         try:
             answer = self._client.chat.completions.create(
                 model=self.model,
                 messages=message(request),
-                temperature=0,
+                temperature=sampling.temperature,
                 max_tokens=max_new_tokens,
+                **drawn,
                 extra_body=self.extra,
             )
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON

@@ -1,4 +1,4 @@
-"""Batched greedy generation with transformers, on CPU or one GPU."""
+"""Batched generation with transformers, on CPU or one GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import Reply, Request
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor, weights_digest
 
@@ -53,8 +53,16 @@ class TransformersEngine:
         requests: Sequence[Request],
         max_new_tokens: int,
         progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Greedy replies, in the order of ``requests``."""
+        """Replies, in the order of ``requests``.
+
+        Sampled ones are the same again for the same requests, batch size and machine.
+        """
+        if sampling.temperature > 0:
+            import torch
+
+            torch.manual_seed(sampling.seed)
         replies: list[Reply | None] = [None] * len(requests)
         # A batch holds only requests with, or only requests without images; equal length is cheap.
         order = sorted(
@@ -67,14 +75,16 @@ class TransformersEngine:
             batch = [
                 i for i in order[done : done + self.batch_size] if len(requests[i].images) == first
             ]
-            answered = self._batch([requests[i] for i in batch], max_new_tokens)
+            answered = self._batch([requests[i] for i in batch], max_new_tokens, sampling)
             for i, reply in zip(batch, answered, strict=True):
                 replies[i] = reply
             done += len(batch)
             progress(done)
         return [reply for reply in replies if reply is not None]
 
-    def _batch(self, requests: list[Request], max_new_tokens: int) -> list[Reply]:
+    def _batch(
+        self, requests: list[Request], max_new_tokens: int, sampling: Sampling
+    ) -> list[Reply]:
         import torch
 
         inputs = self.processor.apply_chat_template(
@@ -86,13 +96,14 @@ class TransformersEngine:
             processor_kwargs={"padding": True},
         ).to(self.model.device)
         with torch.inference_mode():
+            drawn = sampling.temperature > 0
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_k=None,
-                top_p=None,
+                do_sample=drawn,
+                temperature=sampling.temperature if drawn else None,
+                top_k=0 if drawn else None,  # transformers' own default is 50
+                top_p=sampling.top_p if drawn else None,
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         padding = self.processor.tokenizer.pad_token_id
