@@ -30,7 +30,12 @@ Say = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """Train one stage; see :class:`cpt_bench.trainer.Stage` for the fields it becomes."""
+    """Train one stage; see :class:`cpt_bench.trainer.Stage` for the fields it becomes.
+
+    Attributes:
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
+        partial: This process is one of several and not the one that writes.
+    """
 
     suite_folder: Path
     task: str
@@ -45,6 +50,8 @@ class TrainOrder:
     earlier_state: Path | None
     state: Path
     train_log: Path
+    launch: str | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,10 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
     Returns:
         Facts for the ledger: the new weights' digest, seconds spent generating, peak memory.
     """
+    if order.launch is not None:
+        from cpt_bench import launch
+
+        return launch.train(say, order)
     set_threads(order.threads)
     suite = load_suite(order.suite_folder)
     card, protocol = suite.card(order.task), suite.protocol
@@ -116,7 +127,7 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
             log=log,
         )
         trainer.train(stage)
-        weights = checked_weights(output, order.trainer)
+        weights = "" if order.partial else checked_weights(output, order.trainer)
     write_jsonl(order.train_log, rows)
     return {
         "weights": weights,

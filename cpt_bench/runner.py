@@ -43,6 +43,7 @@ class Plan(NamedTuple):
         overlap: Evaluate a stage while the next one trains.
         keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
         base: The checkpoint to start from.
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
     suite_spec: str
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     overlap: bool
     keep: str
     base: Path
+    launch: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
@@ -75,6 +77,8 @@ class Plan(NamedTuple):
             "threads": self.threads,
             "base": {"path": str(self.suite.base_model), "weights": weights_digest(self.base)},
             "versions": environment.versions(),
+            # How many processes trained changes the arithmetic, and with it the weights.
+            **({"launch": self.launch} if self.launch else {}),
         }
 
 
@@ -191,6 +195,7 @@ class Sequencer:
             "earlier": list(suite.sequence[: t - 1]),
             **{k: self.identity[k] for k in ("origin", "config", "limit", "threads", "versions")},
             "seed": stage_seed(self.plan.seed, t),
+            **({"launch": self.plan.launch} if self.plan.launch else {}),
         }
         record = self.ledger.find(name, inputs)
         if record is None:
@@ -209,6 +214,7 @@ class Sequencer:
                 earlier_state=self.paths.state(t - 1) if t > 1 else None,
                 state=self.paths.state(t),
                 train_log=self.paths.train_log(t),
+                launch=self.plan.launch,
             )
             what = f"stage {t} ({task}), training"
             start = time.monotonic()

@@ -53,6 +53,13 @@ def run(
         bool, typer.Option(help="Take finished stages from runs beside this one.")
     ] = True,
     base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings: SUITE/NAME of those that ship, or a YAML file.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Take a model through a suite's tasks, one after the other, and say what it forgot.
@@ -71,9 +78,10 @@ def run(
     overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
     settings = set_ or []
     plan = make_plan(
-        trainer, suite, seed, settings, order, limit, keep.value, threads, overlap, base
+        trainer, suite, seed, settings, order, limit, keep.value, threads, overlap, base, launch, recipe
     )
-    folder = out or Path("runs") / run_name(plan, settings)
+    names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
+    folder = out or Path("runs") / run_name(plan, names)
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.runner import run as carry_out
@@ -105,6 +113,8 @@ def make_plan(
     threads: int,
     overlap: bool,
     base: Path | None,
+    launch: str | None = None,
+    recipe_spec: str | None = None,
 ) -> Plan:
     """Everything a run needs, checked before anything heavy starts."""
     from cpt_bench.plugins import resolve
@@ -117,13 +127,18 @@ def make_plan(
 
     require_prepared(found_suite, suite)
     found = resolve("trainers", trainer)
-    from cpt_bench.recipes import configure, recipe
+    from cpt_bench.recipes import configure, named, recipe
     from cpt_bench.runner import Plan
     from cpt_bench.trainer import Trainer
 
     if not (isinstance(found.value, type) and issubclass(found.value, Trainer)):
         raise CptBenchError(f"{trainer} is not a Trainer", todo="Give a subclass of it")
-    config = configure(found.value, recipe(found_suite.name, found.name), settings)
+    if launch is not None:
+        from cpt_bench.launch import command
+
+        command(launch, Path())
+    shipped = named(recipe_spec) if recipe_spec else recipe(found_suite.name, found.name)
+    config = configure(found.value, shipped, settings)
     return Plan(
         suite_spec=suite,
         suite=found_suite,
@@ -135,6 +150,7 @@ def make_plan(
         overlap=overlap,
         keep=keep,
         base=base or found_suite.base_path(),
+        launch=launch,
     )
 
 
@@ -147,6 +163,8 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["limit"] = plan.limit
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
+    if plan.launch:
+        special["launch"] = plan.launch
     name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
