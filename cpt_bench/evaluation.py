@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cpt_bench.engines import Engine, Request, Sampling
-from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.grading import MATCHERS, Matcher, grade
+from cpt_bench.errors import CptBenchError
+from cpt_bench.grading import Matcher, find_matcher, grade
 from cpt_bench.suite import Protocol, Sample, Style, TaskCard
 
 Row = dict[str, Any]
@@ -19,14 +19,7 @@ def matcher_of(card: TaskCard) -> Matcher:
     Raises:
         CptBenchError: No grader has that name.
     """
-    try:
-        return MATCHERS[card.grader]
-    except KeyError:
-        raise CptBenchError(
-            f"no grader is called {card.grader!r}",
-            where=f"task {card.name}",
-            todo=did_you_mean(card.grader, [*MATCHERS]),
-        ) from None
+    return find_matcher(card.grader, where=f"task {card.name}")
 
 
 def evaluate(

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
@@ -49,57 +50,86 @@ class Resolved(NamedTuple):
     Attributes:
         name: A short name fit for a folder and a table.
         value: The object.
-        origin: ``spec``, ``module``, and the distribution's version or the file's SHA-256.
+        origin: ``spec`` and ``module`` as given, ``distribution`` and ``version`` of what was
+            installed, ``sha256`` over the code: all that tells two methods of one name apart.
+        folder: Where its code lies.
     """
 
     name: str
     value: Any
     origin: dict[str, str]
+    folder: Path
+
+
+class Located(NamedTuple):
+    """A name that was found; nothing of it is imported yet.
+
+    Attributes:
+        name: A short name.
+        target: ``module:attribute``, or ``./file.py:attribute``.
+        origin: What is known of it without importing.
+    """
+
+    name: str
+    target: str
+    origin: dict[str, str]
+
+
+def locate(kind: str, spec: str) -> Located:
+    """Find what ``spec`` names among the ``kind`` of plug-ins, importing nothing.
+
+    Raises:
+        CptBenchError: Nothing has that name.
+    """
+    builtin = BUILTIN.get(kind, {})
+    if spec in builtin:
+        origin = {"spec": spec, "distribution": "cptbench", "version": version("cptbench")}
+        return Located(spec, builtin[spec][0], origin)
+    if ":" in spec:
+        place, _, attribute = spec.rpartition(":")
+        if place.endswith(".py") and not Path(place).is_file():
+            raise CptBenchError("no such file", where=place, todo="Give ./file.py:Class")
+        return Located(attribute, spec, {"spec": spec})
+    packaged = {f"{e.dist.name}/{e.name}": e for e in _installed(kind) if e.dist}
+    if spec in packaged:
+        entry = packaged[spec]
+        assert entry.dist is not None
+        origin = {"spec": spec, "distribution": entry.dist.name, "version": entry.dist.version}
+        return Located(entry.name, entry.value, origin)
+    known = [*builtin, *packaged]
+    if "/" in spec and not packaged:
+        todo = f"No installed package offers {kind}"
+    else:
+        todo = did_you_mean(spec, known)
+    raise CptBenchError(f"no {kind[:-1]} is called {spec!r}", todo=todo)
 
 
 def resolve(kind: str, spec: str) -> Resolved:
-    """Find what ``spec`` names among the ``kind`` of plug-ins.
+    """Find what ``spec`` names among the ``kind`` of plug-ins, and import it.
 
     Raises:
         CptBenchError: Nothing has that name, or what has it cannot be imported.
     """
-    builtin = BUILTIN.get(kind, {})
-    if spec in builtin:
-        target = builtin[spec][0]
-        origin = {"spec": spec, "module": target, "cptbench": version("cptbench")}
-        return Resolved(spec, _load(target, spec), origin)
-    if ":" in spec:
-        return _from_place(spec)
-    if "/" in spec:
-        return _from_package(kind, spec)
-    known = [*builtin, *(f"{e.dist.name}/{e.name}" for e in _installed(kind) if e.dist)]
-    raise CptBenchError(f"no {kind[:-1]} is called {spec!r}", todo=did_you_mean(spec, known))
+    found = locate(kind, spec)
+    place, _, attribute = found.target.rpartition(":")
+    module = _from_file(place) if place.endswith(".py") else _import(place, spec)
+    value = _attribute(module, attribute, spec)
+    file = Path(module.__file__ or "")
+    # A module of a package may lean on its neighbours: all of them can change what it does.
+    code = sorted(file.parent.rglob("*.py")) if module.__package__ else [file]
+    total = hashlib.sha256()
+    for part in code:
+        total.update(part.relative_to(file.parent).as_posix().encode() + part.read_bytes())
+    origin = {**found.origin, "module": found.target, "sha256": total.hexdigest()}
+    return Resolved(found.name, value, origin, file.parent)
 
 
 def _installed(kind: str) -> list[EntryPoint]:
     return sorted(entry_points(group=f"cpt_bench.{kind}"), key=lambda e: e.name)
 
 
-def _from_package(kind: str, spec: str) -> Resolved:
-    package, _, name = spec.partition("/")
-    for entry in _installed(kind):
-        if entry.dist and entry.name == name and entry.dist.name == package:
-            origin = {"spec": spec, "module": entry.value, package: entry.dist.version}
-            return Resolved(name, _load(entry.value, spec), origin)
-    known = [f"{e.dist.name}/{e.name}" for e in _installed(kind) if e.dist]
-    todo = did_you_mean(spec, known) if known else f"No installed package offers {kind}"
-    raise CptBenchError(f"no {kind[:-1]} is called {spec!r}", todo=todo)
-
-
-def _from_place(spec: str) -> Resolved:
-    place, _, attribute = spec.rpartition(":")
-    if not place.endswith(".py"):
-        origin = {"spec": spec, "module": spec}
-        return Resolved(attribute, _load(spec, spec), origin)
+def _from_file(place: str) -> ModuleType:
     file = Path(place)
-    if not file.is_file():
-        raise CptBenchError("no such file", where=place, todo="Give ./file.py:Class")
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     # Registered under a name of its own, so that a worker process can unpickle what it defines.
     module_name = f"cptbench_plugin_{file.stem}"
     module_spec = importlib.util.spec_from_file_location(module_name, file)
@@ -110,15 +140,12 @@ def _from_place(spec: str) -> Resolved:
         module_spec.loader.exec_module(module)
     except Exception as error:
         raise CptBenchError(f"{type(error).__name__}: {error}", where=place) from error
-    return Resolved(
-        attribute, _attribute(module, attribute, spec), {"spec": spec, "sha256": sha256}
-    )
+    return module
 
 
-def _load(target: str, spec: str) -> Any:
-    module_name, _, attribute = target.partition(":")
+def _import(module_name: str, spec: str) -> ModuleType:
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("torch", "transformers", "trl", "datasets", "accelerate", "tokenizers"):
@@ -130,10 +157,9 @@ def _load(target: str, spec: str) -> Any:
     except Exception as error:
         problem = f"importing {module_name!r} failed ({type(error).__name__}: {error})"
         raise CptBenchError(problem, where=spec) from error
-    return _attribute(module, attribute, spec)
 
 
-def _attribute(module: Any, attribute: str, spec: str) -> Any:
+def _attribute(module: ModuleType, attribute: str, spec: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:

@@ -30,7 +30,7 @@ class Variant(NamedTuple):
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """``cpt7@paper+mini`` -> (``cpt7``, ``paper+mini``); a folder whose name has an @ stays whole."""
+    """``cpt7@paper+mini`` -> (``cpt7``, ``paper+mini``); a folder with an @ stays whole."""
     if "@" not in Path(spec).name or Path(spec).exists():
         return spec, ""
     name, _, tag = spec.rpartition("@")

@@ -82,8 +82,8 @@ def status(
     for card, split in _wanted(suite, task, tier, protocol):
         file = cache.folder(card, split) / "meta.json"
         facts = read_json(file) if file.is_file() else None
-        rows.append({"task": card.name, "split": split, "n": card.splits[split].n,
-                     "prepared": facts is not None, **(facts or {})})  # fmt: skip
+        rows.append({**(facts or {}), "task": card.name, "split": split,
+                     "n": card.splits[split].n, "prepared": facts is not None})  # fmt: skip
     if json_:
         import json
 

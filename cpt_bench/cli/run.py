@@ -69,9 +69,6 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
-    from cpt_bench.worker import warm_up
-
-    warm_up()
     from cpt_bench.variants import compose
 
     suite = compose(suite, protocol, tier)
@@ -117,15 +114,18 @@ def make_plan(
     recipe_spec: str | None = None,
 ) -> Plan:
     """Everything a run needs, checked before anything heavy starts."""
-    from cpt_bench.plugins import resolve
+    from cpt_bench.plugins import locate, resolve
     from cpt_bench.suite import open_suite
+    from cpt_bench.worker import warm_up
 
     found_suite = open_suite(suite)
     if order is not None:
         found_suite = found_suite.reordered(tuple(order.split(",")))
+    locate("trainers", trainer)  # a mistyped name is told before anything heavy is imported
     from cpt_bench.sources import require_prepared
 
     require_prepared(found_suite, suite)
+    warm_up()
     found = resolve("trainers", trainer)
     from cpt_bench.recipes import configure, named, recipe
     from cpt_bench.runner import Plan

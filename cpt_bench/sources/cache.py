@@ -8,7 +8,7 @@
     <root>/lock.json                                 split -> SHA-256 at its first preparation
 
 Scoring reads the words alone and so needs no Arrow. Pictures are read one by one when they are
-looked at, from a memory map, and checked against their hash: a split of many gigabytes costs no memory.
+looked at, from a memory map, and checked against their hash: many gigabytes cost no memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Published tables -> prepared splits, through ``datasets.load_dataset``.
 
 One call reads them all, from the hub or from a folder in the hub's layout, so that what is tested
-offline is what runs. A table is believed only when its columns, their types and its number of rows are
-what the card says; the first table of a card that fits is used, and every other one is accounted for.
+offline is what runs. A table is believed only when its columns, their types and its number of rows
+are what the card says; the first table of a card that fits is used, and every other one is
+accounted for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import BROKEN
-from cpt_bench.origins import Draw, Hub, HubSplit, Join, Table
+from cpt_bench.origins import Draw, Hub, Join, Table
 from cpt_bench.sources import cache
 from cpt_bench.suite import Sample, TaskCard
 
@@ -137,16 +138,27 @@ def load(
     options = {"cache_dir": str(scratch)} if scratch else {}
     try:
         return load_dataset(place, config, split=split, revision=revision, **options)
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
-        # Unknown configs and splits, an unreachable hub, a repository that is gone or gated.
-        first = " ".join(str(error).split())[:240]
-        raise Unfit(f"{type(error).__name__}: {first}") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("datasets", "huggingface_hub", "httpx",
-                                                        "pyarrow", "fsspec"):  # fmt: skip
-            first = " ".join(str(error).split())[:240]
-            raise Unfit(f"{type(error).__name__}: {first}") from None
+        # Unknown configs and splits, an unreachable hub, a repository that is gone or gated, files
+        # of different shapes: a reason not to use this table. Anything else is a mistake of ours.
+        home = type(error).__module__.partition(".")[0]
+        if home in _THEIRS or isinstance(error, ValueError | OSError | KeyError | RuntimeError):
+            raise Unfit(_reason(error)) from None
         raise
+
+
+_THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")
+
+
+def _reason(error: BaseException) -> str:
+    """An error's own words and those of its first cause, on one line."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    named = [error] if first is error else [error, first]
+    return ", caused by ".join(
+        f"{type(e).__name__}: {' '.join(str(e).split())}"[:400] for e in named
+    )
 
 
 def type_name(feature: Any) -> str:

@@ -107,6 +107,15 @@ def neighbour(place: int, direction: str) -> int | None:
     return row * GRID + column if 0 <= row < GRID and 0 <= column < GRID else None
 
 
+def neighbours(rng: random.Random) -> tuple[dict[int, Cell], int, str, int]:
+    """Seven to ten objects with two of them side by side: (cells, place, direction, target)."""
+    while True:
+        cells = scatter(rng, 7, 10)
+        pairs = [(p, d, q) for p in cells for d in STEPS if (q := neighbour(p, d)) in cells]
+        if pairs:
+            return cells, *rng.choice(pairs)
+
+
 def relation(direction: str) -> str:
     return f"{direction} of" if direction in ("left", "right") else direction
 
@@ -166,12 +175,7 @@ def lowvision(rng: random.Random, pool: str) -> Draft:
 
 def scene(rng: random.Random, pool: str) -> Draft:
     """GQA's role: a relation between objects, answered in words."""
-    while True:
-        cells = scatter(rng, 7, 10)
-        pairs = [(p, d, q) for p in cells for d in STEPS if (q := neighbour(p, d)) in cells]
-        if pairs:
-            break
-    place, direction, target = rng.choice(pairs)
+    cells, place, direction, target = neighbours(rng)
     _, color, shape = cells[place]
     thought = _join([NAMES[place], NAMES[target]])
     where = f"{relation(direction)} the {color} {shape}?"

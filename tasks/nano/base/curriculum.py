@@ -22,6 +22,7 @@ from cpt_bench.tasks.nano.questions import (
     Maker,
     multiple_choice,
     neighbour,
+    neighbours,
     relation,
     scatter,
 )
@@ -188,12 +189,7 @@ class Practice:
 
     def beside(self, rng: random.Random, pool: str) -> Draft:
         """An object beside another one, in full."""
-        while True:
-            objects = scatter(rng, 7, 10)
-            pairs = [(p, d, q) for p in objects for d in STEPS if (q := neighbour(p, d)) in objects]
-            if pairs:
-                break
-        place, direction, target = rng.choice(pairs)
+        objects, place, direction, target = neighbours(rng)
         _, color, shape = objects[place]
         question = f"what is {relation(direction)} the {color} {shape}?"
         thought = f"{NAMES[place]} {NAMES[target]}"
