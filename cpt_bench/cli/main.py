@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import data, grade, look, nano, run, score
+from cpt_bench.cli import data, doctor, grade, look, nano, plan, run, score
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
 app.command("grade")(grade.grade)
+app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
 app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
