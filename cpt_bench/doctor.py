@@ -18,7 +18,13 @@ from cpt_bench import environment
 
 State = Literal["ok", "note", "warn", "missing", "broken"]
 
-TESTED = {"torch": "2.13", "transformers": "5.23", "trl": "1.16", "peft": "0.21", "accelerate": "1.15"}
+TESTED = {
+    "torch": "2.13",
+    "transformers": "5.23",
+    "trl": "1.16",
+    "peft": "0.21",
+    "accelerate": "1.15",
+}
 """The versions the test suite runs with, to the minor."""
 
 RANGES = {

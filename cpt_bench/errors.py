@@ -34,6 +34,38 @@ class Interrupted(CptBenchError):  # noqa: N818 - not an error
     exit_code = 130
 
 
+class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harness's
+    """A trainer broke the contract; the run records it and keeps what was committed.
+
+    Args:
+        kind: What kind of fault, in one word, for the record: ``crash``, ``timeout``, …
+        what: As in :class:`CptBenchError`.
+        where: As there.
+        todo: As there.
+    """
+
+    def __init__(self, kind: str, what: str, *, where: object = "", todo: str = "") -> None:
+        self.kind = kind
+        super().__init__(what, where=where, todo=todo)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_fault, (self.kind, self.what, self.where, self.todo)
+
+
+class PrivilegeError(TrainerFault):
+    """A trainer reached for something it had not declared."""
+
+    def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
+        super().__init__("privilege", what, where=where, todo=todo)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.todo)
+
+
+def _rebuild_fault(kind: str, what: str, where: str, todo: str) -> TrainerFault:
+    return TrainerFault(kind, what, where=where, todo=todo)
+
+
 def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> CptBenchError:
     return kind(what, where=where, todo=todo)
 

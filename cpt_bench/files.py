@@ -101,13 +101,18 @@ def fresh_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    for file in partial.rglob("*"):
+    settle(partial, path)
+
+
+def settle(written: Path, path: Path) -> None:
+    """Make a folder that is completely written become ``path``, in one step."""
+    for file in written.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
     if path.exists():
         shutil.rmtree(path)
-    partial.replace(path)
+    written.replace(path)
     _sync_folder(path.parent)
 
 

@@ -1,12 +1,12 @@
-"""One stage's training on several processes: ``torchrun`` or ``accelerate launch`` around a worker.
+"""One stage's training on several processes: ``torchrun`` or ``accelerate launch`` in a worker.
 
-The worker that would train the stage writes its order to a file and starts
+The worker that would call the trainer starts instead
 
-    torchrun --nproc_per_node 8 -m cpt_bench.launch ORDER
+    torchrun --nproc_per_node 8 -m cpt_bench.launch STAGE.JSON TRAINER
 
-whose processes train together. The first one writes the checkpoint, the state and the log as the
-worker would have; what the others write goes nowhere. Figures come back as JSON lines on the first
-one's standard output, the result in a file.
+whose processes open the same stage and train together. The first one writes the checkpoint, the
+state, the memory and the log; what the others write goes nowhere. Figures come back as JSON lines
+on the first one's standard output.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,13 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from cpt_bench.jobs import TrainOrder
+    from cpt_bench.trainer import Stage
 
 EVENT = "\x1ecptbench "
 """Begins a line of standard output that is an event."""
 
-Say = Callable[[dict[str, Any]], None]
 
-
-def command(launch: str, order: Path) -> list[str]:
+def command(launch: str, *arguments: str) -> list[str]:
     """The launcher's command line.
 
     Raises:
@@ -60,106 +57,97 @@ def command(launch: str, order: Path) -> list[str]:
         raise CptBenchError(
             f"--launch {launch!r} begins with neither torchrun nor accelerate launch"
         )
-    return [*words, "-m", "cpt_bench.launch", str(order)]
+    return [*words, "-m", "cpt_bench.launch", *arguments]
 
 
-def train(say: Say, order: TrainOrder) -> dict[str, Any]:
-    """Train a stage under ``order.launch``.
+def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
+    """Train ``stage`` under ``launch``.
+
+    Returns:
+        How many processes trained.
 
     Raises:
         CptBenchError: A process failed; the line is the first one's own where it has one.
     """
-    assert order.launch is not None
-    with tempfile.TemporaryDirectory(prefix="cptbench-launch-") as scratch:
-        file = Path(scratch) / "order.json"
-        write_json(file, _plain(asdict(order)))
-        threads = {"OMP_NUM_THREADS": str(order.threads)}
-        process = subprocess.Popen(
-            command(order.launch, file),
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **threads},
+    assert stage.document is not None
+    result = stage.document.with_name("launch.json")
+    process = subprocess.Popen(
+        command(launch, str(stage.document), trainer),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if not line.startswith(EVENT):
+                print(line, end="")
+                continue
+            kind, value = json.loads(line.removeprefix(EVENT))
+            (stage.log if kind == "log" else stage.tell)(value)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()  # the launcher ends its processes
+            process.wait()
+    said = read_json(result) if result.exists() else {}
+    if code or "processes" not in said:
+        raise CptBenchError(
+            said.get("error") or f"{launch} ended with {code}",
+            where=f"stage {stage.index} ({stage.task})",
         )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.startswith(EVENT):
-                    say(json.loads(line.removeprefix(EVENT)))
-                else:
-                    print(line, end="")
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()  # the launcher ends its processes
-                process.wait()
-        result = Path(scratch) / "result.json"
-        said = read_json(result) if result.exists() else {}
-        if code or "value" not in said:
-            raise CptBenchError(
-                said.get("error") or f"{order.launch} ended with {code}",
-                where=f"stage {order.index} ({order.task})",
-            )
-        value: dict[str, Any] = said["value"]
-        return value
+    return int(said["processes"])
 
 
 def main() -> None:
     """One of the processes."""
-    from cpt_bench import jobs
+    from cpt_bench.contract import StageDocument, open_stage
+    from cpt_bench.jobs import set_threads
+    from cpt_bench.training import trainer_of
 
-    file = Path(sys.argv[1])
-    order = read(file)
-    first = int(os.environ.get("RANK", "0")) == 0
+    file, spec = Path(sys.argv[1]), sys.argv[2]
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    result = file.with_name("launch.json")
 
-    def say(event: dict[str, Any]) -> None:
-        if first:
-            print(f"{EVENT}{json.dumps(event)}", flush=True)
+    def say(kind: str, value: Any) -> None:
+        if rank == 0:
+            print(f"{EVENT}{json.dumps([kind, value])}", flush=True)
 
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            nowhere = Path(scratch)
-            if not first:
-                order = replace(
-                    order,
-                    output=nowhere / "output",
-                    state=nowhere / "state",
-                    train_log=nowhere / "log",
-                    partial=True,
-                )
-            value = jobs.train(say, order)
+            mine = file if rank == 0 else _apart(file, Path(scratch))
+            document = StageDocument.read(mine)
+            set_threads(document.threads)
+            kind = trainer_of(spec).value
+            stage = open_stage(mine, lambda row: say("log", row), lambda line: say("tell", line))
+            kind(kind.Config.model_validate(document.config)).train(stage)
+            _leave()
     except CptBenchError as error:
-        if first:
-            write_json(file.with_name("result.json"), {"error": str(error)})
+        if rank == 0:
+            write_json(result, {"error": str(error)})
         raise
-    if first:
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        write_json(file.with_name("result.json"), {"value": {**value, "processes": world}})
-    _leave()
+    if rank == 0:
+        write_json(result, {"processes": world})
 
 
-def read(file: Path) -> TrainOrder:
-    """The order in ``file``, to be carried out here."""
-    from cpt_bench.jobs import TrainOrder
-
+def _apart(file: Path, scratch: Path) -> Path:
+    """The same stage with places of its own to write to."""
     data = read_json(file)
-    for key in PATHS:
-        data[key] = Path(data[key]) if data[key] is not None else None
-    return TrainOrder(**{**data, "launch": None})
-
-
-PATHS = ("suite_folder", "policy", "output", "earlier_state", "state", "train_log")
-
-
-def _plain(order: dict[str, Any]) -> dict[str, Any]:
-    # A relative path keeps its meaning: the processes start where this one is.
-    return {key: str(value) if isinstance(value, Path) else value for key, value in order.items()}
+    for key in ("output", "state"):
+        shutil.copytree(data[key], scratch / key)
+        data[key] = str(scratch / key)
+    shutil.copytree(data["memory"]["folder"], scratch / "memory")
+    data["memory"]["folder"] = str(scratch / "memory")
+    data["log"] = str(scratch / "log.jsonl")
+    write_json(scratch / "stage.json", data)
+    return scratch / "stage.json"
 
 
 def _leave() -> None:
     import torch.distributed as dist
 
     if dist.is_initialized():
-        dist.barrier()
+        dist.barrier()  # the first process may still be writing
         dist.destroy_process_group()
 
 

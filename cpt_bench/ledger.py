@@ -46,6 +46,11 @@ class Ledger:
         key = step_key(name, inputs)
         return self._own(name, key) or self._borrow(name, key)
 
+    def record(self, name: str) -> dict[str, Any]:
+        """What was recorded of a step that is known to be done."""
+        found: dict[str, Any] = read_json(self._file(name))
+        return found
+
     def commit(
         self, name: str, inputs: dict[str, Any], outputs: list[str], facts: Any, seconds: float
     ) -> dict[str, Any]:
@@ -122,7 +127,7 @@ class Ledger:
 
         The record is marked first, so that a kill in between leaves nothing that looks damaged.
         """
-        record = read_json(self._file(name))
+        record = self.record(name)
         dropped = sorted({*record.get("dropped", []), output})
         write_json(self._file(name), {**record, "dropped": dropped})
         shutil.rmtree(self.folder / output, ignore_errors=True)

@@ -80,7 +80,8 @@ class Architecture(NamedTuple):
 
     def forward(self, words: float, image: float) -> float:
         """Floating-point operations of a pass over a sequence: 2 a weight and token (attention's
-        own products left out); an image token costs merge^2 patches in the vision tower."""
+        own products left out); an image token costs merge^2 patches in the vision tower.
+        """
         return 2 * (self.language * (words + image) + self.vision * image * self.merge**2)
 
 
@@ -236,9 +237,7 @@ def passes(rl: bool, settings: Mapping[str, Any]) -> float:
     return total
 
 
-def picture(
-    task: str, settings: Mapping[str, Any], model: Architecture, assumed: Assumed
-) -> int:
+def picture(task: str, settings: Mapping[str, Any], model: Architecture, assumed: Assumed) -> int:
     """Image tokens of a task's question under the settings' limits."""
     pixels = assumed.pixels.get(task, assumed.pixels[""])
     if not pixels:

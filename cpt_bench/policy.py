@@ -7,13 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest
+from cpt_bench.files import digest, digest_json, read_json
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+ADAPTER = "adapter_config.json"
+"""What makes a folder a PEFT adapter rather than a whole model."""
+
+
+def adapter_base(folder: Path) -> str | None:
+    """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
+
+    Raises:
+        CptBenchError: The adapter does not say.
+    """
+    file = folder / ADAPTER
+    if not file.is_file():
+        return None
+    named = read_json(file).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise CptBenchError(
+            "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
+        )
+    beside = folder / named
+    return str(beside) if beside.is_dir() else named
 
 
 def weights_digest(folder: Path) -> str:
     """SHA-256 over the weight files alone: what every evaluation result is keyed by.
+
+    An adapter's covers its settings, which scale it, and the weights it belongs to.
 
     Raises:
         CptBenchError: The folder holds no safetensors.
@@ -21,9 +43,12 @@ def weights_digest(folder: Path) -> str:
     files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
     if not files:
         raise CptBenchError("no *.safetensors here", where=folder, todo="Give a checkpoint folder")
-    from cpt_bench.files import digest_json
-
-    return digest_json({file.name: digest(file) for file in files})
+    parts = {file.name: digest(file) for file in files}
+    base = adapter_base(folder)
+    if base is not None:
+        parts[ADAPTER] = digest(folder / ADAPTER)
+        parts["base"] = weights_digest(Path(base)) if Path(base).is_dir() else base
+    return digest_json(parts)
 
 
 def load_processor(folder: Path) -> Any:
@@ -33,6 +58,9 @@ def load_processor(folder: Path) -> Any:
     from cpt_bench.processor import install
 
     install()
+    base = adapter_base(folder)
+    if base is not None and not (folder / "tokenizer_config.json").is_file():
+        return load_processor(Path(base))
     try:
         return AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -40,7 +68,7 @@ def load_processor(folder: Path) -> Any:
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
-    """The vision-language model saved in ``folder``.
+    """The vision-language model saved in ``folder``; an adapter is merged into its base.
 
     Args:
         folder: A checkpoint, or a hub id.
@@ -52,14 +80,30 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
         CptBenchError: The checkpoint is incomplete, truncated or of an unknown architecture.
     """
     import torch
+
+    base = adapter_base(folder)
+    if base is None:
+        model = _load_whole(folder, dtype, attention)
+    else:
+        from peft import PeftModel
+
+        whole = _load_whole(Path(base), dtype, attention)
+        try:
+            model = PeftModel.from_pretrained(whole, folder).merge_and_unload()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise _broken(folder, error) from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device)
+
+
+def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -71,7 +115,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
     if absent:  # transformers fills them with random numbers and goes on
         raise _broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
-    return model.to(device)
+    return model
 
 
 def _broken(folder: Path, error: object) -> CptBenchError:

@@ -11,14 +11,18 @@ import yaml
 from pydantic import ValidationError
 
 from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.plugins import Resolved
 from cpt_bench.suite import explain
-from cpt_bench.trainer import Trainer, TrainerConfig
+from cpt_bench.trainer import Privileges, Trainer, TrainerConfig
 
 
-def recipe(suite: str, trainer: str) -> dict[str, Any]:
-    """The shipped recipe of a built-in trainer for a suite; empty where there is none."""
-    folder = importlib.resources.files("cpt_bench.trainers") / "recipes" / suite
-    file = folder / f"{trainer}.yaml"
+def recipe(suite: str, trainer: Resolved) -> dict[str, Any]:
+    """The recipe that ships beside a trainer for a suite; empty where there is none.
+
+    It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for the trainers of
+    this package and of others alike.
+    """
+    file = trainer.folder / "recipes" / suite / f"{trainer.name}.yaml"
     if not file.is_file():
         return {}
     return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
@@ -43,7 +47,7 @@ def named(spec: str) -> dict[str, Any]:
         )
         if spec not in known:
             raise CptBenchError(f"no recipe is called {spec!r}", todo=did_you_mean(spec, known))
-        return recipe(suite, name)
+        file = Path(str(folder / suite / f"{name}.yaml"))
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -67,7 +71,7 @@ def configure(
         key, equals, text = override.partition("=")
         if not equals:
             raise CptBenchError(f"--set {override!r} is not key=value")
-        if key not in known:
+        if key not in known and trainer.Config.model_config.get("extra") != "allow":
             raise CptBenchError(
                 f"{trainer.__name__} has no setting {key!r}",
                 where=f"--set {override}",
@@ -78,6 +82,18 @@ def configure(
         return trainer.Config.model_validate(values)
     except ValidationError as error:
         raise CptBenchError(explain(error), where=f"settings of {trainer.__name__}") from None
+
+
+def declare(settings: Sequence[str]) -> Privileges:
+    """Privileges from ``key=value``, for trainers that are commands."""
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        values[key] = _value(text) if equals else True
+    try:
+        return Privileges.model_validate(values)
+    except ValidationError as error:
+        raise CptBenchError(explain(error), where="--privilege") from None
 
 
 def _value(text: str) -> Any:

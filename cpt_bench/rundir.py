@@ -6,10 +6,13 @@
     ledger/<step>.json                what was done, under which key
     stages/2-text/checkpoint/         weights, processor
     stages/2-text/state/              what the trainer keeps from stage to stage
+    stages/2-text/memory/             the samples it keeps, within its declared budget
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
     stages/2-text/general/<evaluator>_<task>.json{,l}   measured by other harnesses
     stages/2-text/logs/               what the processes printed
+    stages/2-text/work/               stage.json and what is being written, while a stage trains
+    failures.jsonl                    stages that failed: when, which, how
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 """
 
@@ -41,6 +44,12 @@ class RunFolder(NamedTuple):
     def state(self, index: int) -> Path:
         return self.stage(index) / "state"
 
+    def memory(self, index: int) -> Path:
+        return self.stage(index) / "memory"
+
+    def work(self, index: int) -> Path:
+        return self.stage(index) / "work"
+
     def predictions(self, index: int, name: str) -> Path:
         return self.stage(index) / "predictions" / f"{name}.jsonl"
 
@@ -56,6 +65,10 @@ class RunFolder(NamedTuple):
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+    @property
+    def failures(self) -> Path:
+        return self.root / "failures.jsonl"
 
     @property
     def run_json(self) -> Path:

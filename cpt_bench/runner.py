@@ -11,22 +11,29 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench import environment, jobs
-from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json, read_jsonl, write_json
+from cpt_bench import environment, jobs, training
+from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
+from cpt_bench.monitor import Limits
 from cpt_bench.plugins import Resolved
 from cpt_bench.policy import weights_digest
+from cpt_bench.prepare import prepared
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
+from cpt_bench.stages import PARTS, finish_stage, order_stage
 from cpt_bench.suite import Suite
-from cpt_bench.trainer import TrainerConfig
+from cpt_bench.trainer import Budget, Privileges, TrainerConfig
 from cpt_bench.worker import Worker
 
 Event = dict[str, Any]
+
+TRAIN_KEYS = ("origin", "config", "privileges", "budget", "limit", "threads", "versions")
+"""Of a run's identity, what can change a stage's training."""
 
 
 class Plan(NamedTuple):
@@ -43,6 +50,11 @@ class Plan(NamedTuple):
         overlap: Evaluate a stage while the next one trains.
         keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
         base: The checkpoint to start from.
+        privileges: What the trainer declared under these settings.
+        budget: What a stage may cost.
+        memory_mib: The most memory of a training process in MiB; None is no limit.
+        lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
+        given: In the lane ``checkpoints``: stage to its folder.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
@@ -56,7 +68,23 @@ class Plan(NamedTuple):
     overlap: bool
     keep: str
     base: Path
+    privileges: Privileges = Privileges()
+    budget: Budget = Budget()
+    memory_mib: float | None = None
+    lane: str = "trainer"
+    given: dict[int, Path] | None = None
     launch: str | None = None
+
+    def stages(self) -> list[int]:
+        """The stages that give a row of the matrix, the base model's 0 first."""
+        last = len(self.suite.sequence)
+        if self.given is not None:
+            return [0, *sorted(self.given)]
+        return [0, last] if self.privileges.joint else list(range(last + 1))
+
+    def tasks_of(self, t: int) -> tuple[str, ...]:
+        """The tasks that stage ``t`` learns."""
+        return self.suite.sequence if self.privileges.joint else (self.suite.sequence[t - 1],)
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
@@ -70,7 +98,9 @@ class Plan(NamedTuple):
             "trainer": self.trainer.name,
             "origin": self.trainer.origin,
             "config": self.config.model_dump(mode="json"),
-            "privileges": self.trainer.value.privileges.model_dump(),
+            "privileges": self.privileges.model_dump(),
+            "budget": self.budget.model_dump(include={"samples"}),
+            "lane": self.lane,
             "seed": self.seed,
             "order": list(self.suite.sequence),
             "limit": self.limit,
@@ -144,25 +174,31 @@ class Sequencer:
         paths: RunFolder,
         ledger: Ledger,
         tell: Callable[[Event], None],
+        data: Path | None = None,
     ) -> None:
         self.plan, self.identity, self.paths = plan, identity, paths
         self.ledger, self.tell = ledger, tell
         self.weights: dict[int, str] = {0: identity["base"]["weights"]}
-        self.states: dict[int, str] = {}
+        self.states: dict[int, list[str]] = {}
         self.done: list[dict[str, Any]] = []
         self.workers: set[Worker] = set()
         self.stopping = False
+        self.data = data or (ledger.shared or paths.root) / "data"
+        self.pool = ThreadPoolExecutor(max_workers=1)
+        self.preparing: dict[str, Future[Path]] = {}
         self.lock = threading.Lock()
 
     def run(self) -> None:
         """All stages, each evaluated, in order."""
-        stages = range(len(self.plan.suite.sequence) + 1)
+        stages = self.plan.stages()
         pool = ThreadPoolExecutor(max_workers=1)
         evaluations: dict[int, Future[None]] = {}
         try:
             for t in stages:
-                if t > 0:
-                    self._train(t)
+                if self.plan.given and t > 0:
+                    self.weights[t] = weights_digest(self.plan.given[t])
+                elif t > 0:
+                    self.train(t)
                 evaluations[t] = pool.submit(self._evaluate, t)
                 if not self.plan.overlap:
                     evaluations[t].result()
@@ -173,67 +209,117 @@ class Sequencer:
             for t in stages:
                 evaluations[t].result()
                 self._forget_weights(t, evaluations)
-            if self.plan.keep == "none":
-                self._drop(stages[-1])
+            if self.plan.keep == "none" and self.plan.given is None:
+                for t in stages[1:]:
+                    self._drop(t)
         finally:
             with self.lock:
                 self.stopping = True
             for worker in list(self.workers):
                 worker.stop()
             pool.shutdown(cancel_futures=True)
+            self.pool.shutdown(cancel_futures=True)
 
     # ---------------------------------------------------------------------- training
 
-    def _train(self, t: int) -> None:
-        suite, name = self.plan.suite, f"stage-{t}/train"
-        task = suite.sequence[t - 1]
+    def train(self, t: int) -> None:
+        """Train stage ``t``, unless the ledger says that it is done."""
+        suite, name, tasks = self.plan.suite, f"stage-{t}/train", self.plan.tasks_of(t)
+        start = time.monotonic()
+        before = self._before(t)
         inputs = {
-            "task": suite.card(task).model_dump(mode="json"),
+            "tasks": [suite.card(task).model_dump(mode="json") for task in tasks],
             "protocol": suite.protocol.model_dump(mode="json"),
-            "parent": self.weights[t - 1],
-            "state": self.states.get(t - 1),
-            "earlier": list(suite.sequence[: t - 1]),
-            **{k: self.identity[k] for k in ("origin", "config", "limit", "threads", "versions")},
+            "index": t,
+            "parent": self.weights[before],
+            "state": self.states.get(before),
+            "earlier": [*self.weights.values()] if self.plan.privileges.earlier_checkpoints else [],
+            **{k: self.identity[k] for k in TRAIN_KEYS},
             "seed": stage_seed(self.plan.seed, t),
             **({"launch": self.plan.launch} if self.plan.launch else {}),
         }
+        what = f"stage {t} ({self._title(t)}), training"
         record = self.ledger.find(name, inputs)
         if record is None:
-            self.tell({"kind": "train", "stage": t, "task": task, "step": 0, "steps": 0})
-            order = jobs.TrainOrder(
-                suite_folder=suite.place,
-                task=task,
-                index=t,
-                trainer=self.plan.trainer.origin["spec"],
-                config=self.plan.config.model_dump(),
-                seed=inputs["seed"],
-                limit=self.plan.limit,
-                threads=self.plan.threads,
-                policy=self._checkpoint(t - 1),
-                output=self.paths.checkpoint(t),
-                earlier_state=self.paths.state(t - 1) if t > 1 else None,
-                state=self.paths.state(t),
-                train_log=self.paths.train_log(t),
-                launch=self.plan.launch,
-            )
-            what = f"stage {t} ({task}), training"
-            start = time.monotonic()
-            facts = self._work(jobs.train, order, t, "train", what)
-            written = (self.paths.checkpoint(t), self.paths.state(t), self.paths.train_log(t))
-            outputs = [self.paths.relative(p) for p in written]
+            self.tell({"kind": "train", "stage": t, "task": self._title(t), "step": 0, "steps": 0})
+            try:
+                facts = self._train_now(t, inputs["seed"], what)
+            except TrainerFault as fault:
+                self._note_failure(t, fault)
+                raise
+            parts = [self.paths.stage(t) / part for part in PARTS]
+            outputs = [self.paths.relative(p) for p in parts]
             record = self.ledger.commit(name, inputs, outputs, facts, time.monotonic() - start)
             self.done.append(record)
         self.weights[t] = record["facts"]["weights"]
-        self.states[t] = record["outputs"][self.paths.relative(self.paths.state(t))]
-        self.tell({"kind": "trained", "stage": t, "task": task, "reused": record.get("reused")})
+        self.states[t] = [
+            record["outputs"][self.paths.relative(p)]
+            for p in (self.paths.state(t), self.paths.memory(t))
+        ]
+        self.tell(
+            {"kind": "trained", "stage": t, "task": self._title(t), "reused": record.get("reused")}
+        )
+
+    def _train_now(self, t: int, seed: int, what: str) -> dict[str, Any]:
+        data = [self._prepared(task).result() for task in self.plan.tasks_of(t)]
+        if t + 1 in self.plan.stages():
+            self._prepared(self.plan.suite.sequence[t])  # meanwhile, for the next stage
+        checkpoints = [self._checkpoint(s) for s in self.plan.stages() if s < t]
+        order = order_stage(self.plan, self.paths, t, seed, data, checkpoints)
+        # Copies, so that a policy changed under the trainer's hands is noticed without a namespace.
+        inputs = {path: digest(path) for path in order.view.read_only}
+        limits = Limits(self.plan.budget.seconds, self.plan.memory_mib)
+        worker = self._worker(training.train, order, t, "train", what, limits, training.isolate)
+        facts: dict[str, Any] = self._result(worker, t)
+        for path, before in inputs.items():
+            if digest(path) != before:
+                raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
+        finish_stage(self.paths, t)
+        usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
+        return {**facts, "weights": weights_digest(self.paths.checkpoint(t)), **usage}
+
+    def _prepared(self, task: str) -> Future[Path]:
+        """The folder of a task's train split, being written beside whatever else goes on."""
+        suite, limit = self.plan.suite, self.plan.limit
+        folder = prepared(suite.card(task), suite.protocol, limit, self.data)
+        if task not in self.preparing:
+            order = jobs.PrepareOrder(suite.place, task, limit, folder)
+
+            def carry_out() -> Path:
+                if not folder.exists():
+                    what = f"preparing {task}"
+                    worker = Worker(jobs.prepare, (order,), self.paths.root / "prepare.log", what)
+                    worker.result()
+                return folder
+
+            self.preparing[task] = self.pool.submit(carry_out)
+        return self.preparing[task]
+
+    def _note_failure(self, t: int, fault: TrainerFault) -> None:
+        """Record a stage's failure beside the run; what was committed stays as it is."""
+        row = {"stage": t, "task": self._title(t), "kind": fault.kind, "message": str(fault)}
+        row["at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        file = self.paths.failures
+        write_jsonl(file, [*(read_jsonl(file) if file.exists() else []), row])
+
+    def _title(self, t: int) -> str:
+        return "joint" if self.plan.privileges.joint else self.plan.suite.sequence[t - 1]
+
+    def _before(self, t: int) -> int:
+        return max(s for s in self.plan.stages() if s < t)
 
     def _checkpoint(self, t: int) -> Path:
-        return self.plan.base if t == 0 else self.paths.checkpoint(t)
+        if t == 0:
+            return self.plan.base
+        return self.plan.given[t] if self.plan.given else self.paths.checkpoint(t)
 
     def _forget_weights(self, t: int, evaluations: dict[int, Future[None]]) -> None:
         """Drop the weights of the stage before ``t`` once it is evaluated and trained on."""
         before = t - 1
-        if self.plan.keep != "all" and before > 0 and evaluations[before].done():
+        needed = self.plan.privileges.earlier_checkpoints or self.plan.given is not None
+        if self.plan.keep == "all" or needed or before < 1 or before not in evaluations:
+            return
+        if evaluations[before].done():
             self._drop(before)
 
     def _drop(self, t: int) -> None:
@@ -276,7 +362,8 @@ class Sequencer:
                 self._tell_cell(t, name)
 
         what = f"stage {t}, evaluation"
-        self._work(jobs.evaluate, order, t, "evaluate", what, on_event)
+        worker = self._worker(jobs.evaluate, order, t, "evaluate", what)
+        self._result(worker, t, on_event)
 
     def _evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
@@ -294,21 +381,26 @@ class Sequencer:
 
     # ------------------------------------------------------------------------- common
 
-    def _work(
+    def _worker(
         self,
         work: Callable[..., Any],
         order: Any,
         t: int,
         log: str,
         what: str,
-        on_event: Callable[[Event], None] = lambda event: None,
-    ) -> Any:
+        limits: Limits | None = None,
+        first: Callable[..., None] | None = None,
+    ) -> Worker:
         with self.lock:
             if self.stopping:
                 raise CptBenchError(f"{what}: the run is being stopped")
-            worker = Worker(work, (order,), self.paths.log(t, log), what)
+            worker = Worker(work, (order,), self.paths.log(t, log), what, limits, first)
             self.workers.add(worker)
+        return worker
 
+    def _result(
+        self, worker: Worker, t: int, on_event: Callable[[Event], None] = lambda event: None
+    ) -> Any:
         def heard(event: Event) -> None:
             on_event(event)
             self.tell({"stage": t, **event})
@@ -323,10 +415,14 @@ class Sequencer:
         trained = [r for r in self.done if r["step"].endswith("/train")]
         evaluated = [r for r in self.done if "/evaluate/" in r["step"]]
         generation = sum(r["facts"]["generation_seconds"] for r in trained)
+        gpu = sum(r["facts"]["gpu_seconds"] for r in trained)
+        peak = max((r["facts"]["peak_memory_mib"] for r in trained), default=0.0)
         return {
             "steps_done": len(self.done),
             "train_seconds": round(sum(r["seconds"] for r in trained), 2),
             "generation_seconds": round(generation, 2),
+            "gpu_seconds": round(gpu, 2),
+            "peak_memory_mib": peak,
             "evaluate_seconds": round(sum(r["seconds"] for r in evaluated), 2),
         }
 

@@ -10,7 +10,8 @@ The whole of it is one class::
             ...  # start from stage.policy, learn stage.samples, write stage.output
 
 A trainer sees a :class:`Stage` and never the suite: no test split, no other task's data, no general
-benchmark is within its reach.
+benchmark is within its reach. The same stage lies on disk as ``stage.json`` for methods that are
+not Python classes; see :mod:`cpt_bench.contract` and ``docs/trainer.md``.
 """
 
 from __future__ import annotations
@@ -19,19 +20,49 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from cpt_bench.memory import Memory
 
 
 class Privileges(BaseModel):
-    """What a method uses beyond the current task, declared and shown beside its numbers."""
+    """What a method uses beyond the current task: declared, enforced, shown beside its numbers.
+
+    Attributes:
+        replay_samples_per_task: Training samples of earlier tasks it may keep, for each task.
+        earlier_checkpoints: Whether it reads the checkpoints of stages before the last one.
+        joint: Whether it trains on all tasks at once, in one stage: an upper bound, no method.
+        extra_parameters: How many weights its checkpoints may have beyond the base model's.
+        task_identity: Whether its checkpoint must be told at test time which task a question is of.
+        general_data: Whether it trains on data of its own beside the suite's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    replay_samples_per_task: int = 0
-    joint: bool = False
+    replay_samples_per_task: int = Field(default=0, ge=0)
     earlier_checkpoints: bool = False
+    joint: bool = False
+    extra_parameters: int = Field(default=0, ge=0)
+    task_identity: bool = False
+    general_data: bool = False
+
+
+class Budget(BaseModel):
+    """What a stage may cost.
+
+    Attributes:
+        samples: Training prompts a stage may draw, a prompt drawn twice counted twice; None is no
+            limit. A trainer says how many it drew under ``samples`` in its log.
+        seconds: Wall time after which the stage is ended; None is no limit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
 
 
 class TrainerConfig(BaseModel):
@@ -46,21 +77,27 @@ class TrainSample:
 
     Attributes:
         id: The sample's id within its task.
+        task: The task's name.
         prompt: The user's turn, in the protocol's words.
-        images: Encoded image files, shown before the words.
+        image_files: Its images, shown before the words, as files any picture library reads.
         target: What supervised training writes: the gold answer in the protocol's form.
         rationale: A chain of thought, where the data set has one.
     """
 
     id: str
+    task: str
     prompt: str
-    images: Sequence[bytes]
+    image_files: tuple[Path, ...]
     target: str
     rationale: str | None = None
 
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        """The encoded images, read from disk each time: a train split may not fit in memory."""
+        return tuple(file.read_bytes() for file in self.image_files)
 
-@dataclass(frozen=True)
-class RewardParts:
+
+class RewardParts(NamedTuple):
     """A reply's verifiable reward and what it is made of, each in [0, 1]."""
 
     total: float
@@ -74,27 +111,38 @@ class Stage:
 
     Attributes:
         index: 1 for the first task.
-        task: The task's name.
-        policy: The checkpoint to start from, a folder in Hugging Face format.
-        samples: The task's train split.
-        reward: (sample id, reply) -> reward, from the suite's own grader.
+        task: The task's name; ``joint`` for a trainer with that privilege.
+        policy: The checkpoint to start from, a folder in Hugging Face format. Read-only.
+        samples: The task's train split (every task's, for a trainer with the privilege ``joint``).
+        reward: (sample, reply) -> reward, from the suite's own grader; samples of ``memory`` too.
         max_new_tokens: The longest reply the protocol lets a model write.
         seed: Seeds everything random in this stage; differs from stage to stage.
+        budget: What the stage may cost.
         output: The folder to write the new checkpoint to; it exists and is empty.
         state: A folder of the trainer's own that lasts from stage to stage.
+        memory: Samples kept from earlier tasks, as many as the trainer's privilege says.
+        earlier: Checkpoints of all stages before, base model first; empty without the privilege
+            ``earlier_checkpoints``.
+        document: The stage as ``stage.json``, for methods that hand it on.
         log: Reports one row of training figures (``step``, ``steps``, then any numbers).
+        tell: Shows one line of output to whoever watches the run.
     """
 
     index: int
     task: str
     policy: Path
     samples: Sequence[TrainSample]
-    reward: Callable[[str, str], RewardParts]
+    reward: Callable[[TrainSample, str], RewardParts]
     max_new_tokens: int
     seed: int
     output: Path
     state: Path
+    memory: Memory
+    document: Path
+    budget: Budget = field(default_factory=Budget)
+    earlier: tuple[Path, ...] = ()
     log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
+    tell: Callable[[str], None] = field(default=lambda line: None)
 
 
 class Trainer(ABC):
@@ -110,6 +158,11 @@ class Trainer(ABC):
 
     def __init__(self, config: TrainerConfig) -> None:
         self.config: Any = config
+
+    @classmethod
+    def declare(cls, config: Any) -> Privileges:
+        """The privileges under ``config``; override it where a setting changes them."""
+        return cls.privileges
 
     @abstractmethod
     def train(self, stage: Stage) -> None:

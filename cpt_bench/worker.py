@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.monitor import MEMORY_EVERY, Limits, Monitor
 
 PRELOAD = ("cpt_bench.warm",)
 
@@ -48,10 +49,18 @@ class Worker:
         args: Its other arguments; they must pickle.
         log: The file that takes what the child prints.
         what: What this is, for errors: ``stage 3 (gqa), training``.
+        limits: Where it is ended.
+        first: A module-level function of ``args`` that the child calls while it has no thread yet.
     """
 
     def __init__(
-        self, work: Callable[..., Any], args: tuple[Any, ...], log: Path, what: str
+        self,
+        work: Callable[..., Any],
+        args: tuple[Any, ...],
+        log: Path,
+        what: str,
+        limits: Limits | None = None,
+        first: Callable[..., None] | None = None,
     ) -> None:
         ctx = context()
         self.what, self.log = what, log
@@ -60,26 +69,32 @@ class Worker:
         # the child sees it close when this process dies, however it dies, and dies too: a killed
         # run leaves nobody behind who writes to its folder.
         lifeline, self.lifeline = ctx.Pipe(duplex=False)
-        call = (sender, lifeline, work, args, log)
-        self.process = ctx.Process(target=_child, args=call, daemon=True)
+        call = (sender, lifeline, work, args, log, first)
+        # Not a daemon: those may have no children, and data loaders are children.
+        self.process = ctx.Process(target=_child, args=call)
         with _uninterrupted():
             self.process.start()
         sender.close()
         lifeline.close()
+        self.monitor = Monitor(self.process.pid, what, limits or Limits())
 
     def result(self, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> Any:
         """Wait for the call's value, passing on its events.
 
         Raises:
             CptBenchError: The call raised, or its process died; the line says why.
+            TrainerFault: It passed a limit.
         """
         try:
             while True:
                 try:
+                    while not self.receiver.poll(MEMORY_EVERY):
+                        self.monitor.look()
                     kind, value = self.receiver.recv()
                 except EOFError:
                     raise self._died() from None
                 if kind == "event":
+                    self.monitor.look()
                     on_event(value)
                 elif kind == "value":
                     self.process.join()
@@ -90,7 +105,10 @@ class Worker:
             self.stop()
 
     def stop(self) -> None:
-        """End the child if it still runs."""
+        """End the child, and what it started, if it still runs."""
+        # The child leads a process group of its own; a command that it ran may have outlived it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
@@ -101,17 +119,20 @@ class Worker:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        last = (
-            self.log.read_text(errors="replace").strip().splitlines()[-1:]
-            if self.log.exists()
-            else []
-        )
-        said = f"; its last words: {last[0][:160]}" if last else ""
-        return CptBenchError(
-            f"{self.what}: the process {how}{said}",
+        return TrainerFault(
+            "killed" if code < 0 else "crash",
+            f"{self.what}: the process {how}{last_words(self.log, 1)}",
             where=self.log,
             todo="What was committed is kept: run the same command again",
         )
+
+
+def last_words(log: Path, lines: int) -> str:
+    """The end of a log for an error's line: ``; its last words: …``, or nothing."""
+    if not log.exists():
+        return ""
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
+    return f"; its last words: {' | '.join(line.strip()[:160] for line in said)}" if said else ""
 
 
 @contextlib.contextmanager
@@ -136,16 +157,20 @@ def _child(
     work: Callable[..., Any],
     args: tuple[Any, ...],
     log: Path,
+    first: Callable[..., None] | None,
 ) -> None:
-    # Ctrl-C goes to the whole terminal; the parent decides what to do about it.
+    # A group of its own: Ctrl-C goes to the parent alone, which decides, and all can be ended.
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8", buffering=1) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         sys.stdout, sys.stderr = stream, stream
         try:
+            if first is not None:
+                first(*args)
+            threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
             value = work(lambda event: sender.send(("event", event)), *args)
             sender.send(("value", value))
         except CptBenchError as error:
@@ -154,7 +179,7 @@ def _child(
         except BaseException as error:
             traceback.print_exc()
             line = " ".join(str(error).split())[:300]
-            wrapped = CptBenchError(f"{type(error).__name__}: {line}", where=log)
+            wrapped = TrainerFault("crash", f"{type(error).__name__}: {line}", where=log)
             with contextlib.suppress(OSError):
                 sender.send(("error", wrapped))
 
@@ -162,4 +187,4 @@ def _child(
 def _die_with_parent(lifeline: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)

@@ -86,7 +86,9 @@ class LLM:
         self.worker.model_runner = SimpleNamespace(model=Model(state))
         LLM.made.append(self)
 
-    def collective_rpc(self, method: str, timeout: Any = None, args: Any = (), kwargs: Any = None) -> Any:
+    def collective_rpc(
+        self, method: str, timeout: Any = None, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return [getattr(self.worker, method)(*args, **(kwargs or {}))]
 
     def generate(self, prompts: Any, sampling_params: Any = None, *, use_tqdm: Any = True) -> Any:

@@ -11,36 +11,50 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
+from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
-from cpt_bench.jobs import reward_function, train_samples
 from cpt_bench.policy import load_processor
+from cpt_bench.prepare import prepare, prepared
 from cpt_bench.sources import load_split
 from cpt_bench.suite import load_suite
-from cpt_bench.trainer import Stage
+from cpt_bench.trainer import Privileges, Stage, TrainSample
 
 TINY = load_suite(Path(__file__).parent / "tiny")
 IGNORE = -100
 
 
 def make_stage(
-    task: str, policy: Path, folder: Path, rows: list[dict[str, Any]] | None = None
+    task: str,
+    policy: Path,
+    folder: Path,
+    rows: list[dict[str, Any]] | None = None,
+    **changes: Any,
 ) -> Stage:
-    samples = load_split(TINY.card(task), "train")
-    output = folder / "out"
-    output.mkdir(parents=True, exist_ok=True)
-    return Stage(
+    """A stage of the tiny suite, laid out on disk as a run does."""
+    card = TINY.card(task)
+    data = prepared(card, TINY.protocol, None, folder / "data")
+    prepare(card, TINY.protocol, None, data)
+    for part in ("out", "state", "memory"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    document = StageDocument(
         index=1,
         task=task,
         policy=policy,
-        samples=train_samples(samples, TINY.protocol),
-        reward=reward_function(TINY.card(task), samples, TINY.protocol),
-        max_new_tokens=TINY.protocol.decoding.max_new_tokens,
+        data=(data / "train.jsonl",),
+        output=folder / "out",
+        state=folder / "state",
+        memory=MemoryPlace(folder=folder / "memory", samples_per_task=0),
+        log=folder / "log.jsonl",
         seed=7,
-        output=output,
-        state=folder,
-        log=(rows if rows is not None else []).append,
-    )
+        threads=1,
+        max_new_tokens=TINY.protocol.decoding.max_new_tokens,
+        config={},
+        privileges=Privileges(),
+        grading=Grading(cards={task: card}, form=TINY.protocol.form, weights=TINY.protocol.reward),
+    ).model_copy(update=changes)
+    document.write(folder / "stage.json")
+    return open_stage(folder / "stage.json", (rows if rows is not None else []).append)
 
 
 @pytest.fixture
@@ -56,7 +70,7 @@ def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, 
     model, processor = load(stage, config)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = SFTConfig(
-            **config.arguments(stage, Path(scratch)),
+            **config.arguments(stage, Path(scratch), 8),
             per_device_train_batch_size=8, max_length=None, completion_only_loss=True,
         )  # fmt: skip
         trainer = SFTTrainer(
@@ -106,17 +120,16 @@ def test_training_and_evaluation_ask_in_the_same_words(sft_batch: Any, tiny_mode
 
 @pytest.mark.parametrize("task", TINY.sequence)
 def test_a_gold_answer_earns_one_and_a_wrong_one_does_not(task: str, tmp_path: Path) -> None:
-    card = TINY.card(task)
-    samples = load_split(card, "train")
-    reward = reward_function(card, samples, TINY.protocol)
-    for sample, seen in zip(samples, train_samples(samples, TINY.protocol), strict=True):
-        gold = reward(sample.id, seen.target)
+    stage = make_stage(task, tmp_path, tmp_path)
+    for sample, seen in zip(load_split(TINY.card(task), "train"), stage.samples, strict=True):
+        assert sample.id == seen.id and sample.images == seen.images
+        gold = stage.reward(seen, seen.target)
         assert (gold.total, gold.accuracy, gold.format_ok) == (1.0, 1.0, True)
-        thoughtful = reward(sample.id, f"<think>look</think>{seen.target}")
+        thoughtful = stage.reward(seen, f"<think>look</think>{seen.target}")
         assert thoughtful.total == 1.0
-        wrong = reward(sample.id, TINY.protocol.target("nothing of the kind"))
+        wrong = stage.reward(seen, TINY.protocol.target("nothing of the kind"))
         assert (wrong.total, wrong.accuracy) == (pytest.approx(0.1), 0.0)
-        assert reward(sample.id, sample.answers[0]).total == 0.0  # right, but without the form
+        assert stage.reward(seen, sample.answers[0]).total == 0.0  # right, but without the form
 
 
 def test_rewards_meet_the_replies_they_belong_to(tiny_model: Path, tmp_path: Path) -> None:
@@ -127,9 +140,9 @@ def test_rewards_meet_the_replies_they_belong_to(tiny_model: Path, tmp_path: Pat
     stage = make_stage("science", tiny_model, tmp_path)
     prompt_of = {s.id: s.prompt for s in stage.samples}
 
-    def spy(sample_id: str, reply: str) -> Any:
-        parts = stage.reward(sample_id, reply)
-        seen.append((sample_id, reply, parts.total))
+    def spy(sample: TrainSample, reply: str) -> Any:
+        parts = stage.reward(sample, reply)
+        seen.append((sample.id, reply, parts.total))
         return parts
 
     from dataclasses import replace

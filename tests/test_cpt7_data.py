@@ -458,6 +458,35 @@ def test_the_first_gold_answer_is_right_under_every_protocol(
             )
 
 
+def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
+    suite: Suite, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path))
+    card, checked = suite.card("vizwiz"), hub._check_picture
+    seen: list[str] = []
+
+    def third_time(data: bytes, where: str) -> None:
+        seen.append(where)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        checked(data, where)
+
+    monkeypatch.setattr(hub, "_check_picture", third_time)
+    with pytest.raises(KeyboardInterrupt):
+        hub.prepare(card, "test", tables)
+    assert not cache.is_prepared(card, "test")
+    hub.prepare(card, "test", tables)
+    assert cache.recorded(card, "test") == card.splits["test"].sha256
+
+
+def test_fetched_data_are_hidden_from_trainers(suite: Suite, data: Path) -> None:
+    from types import SimpleNamespace
+
+    from cpt_bench.stages import hidden
+
+    assert data in hidden(SimpleNamespace(suite=suite), [])  # type: ignore[arg-type]
+
+
 # ------------------------------------------------------------------- tiers and protocols
 
 
@@ -675,7 +704,6 @@ def test_commands_say_what_is_there_and_what_is_missing(
     assert "grader   mathruler" in shown.stdout and "gqa is not prepared" in shown.stderr
 
 
-@pytest.mark.slow
 def test_a_run_says_first_what_is_not_prepared(cli: Cli, folder: Path, tmp_path: Path) -> None:
     import os
 

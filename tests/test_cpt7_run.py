@@ -16,13 +16,15 @@ pytestmark = pytest.mark.slow
 
 from tests.cpt7_fixtures import build_hub, build_suite
 
-SMALL = ["max_steps=2", "device=cpu", "dtype=float32", "sharding=none", "gradient_checkpointing=false", "attention=eager", "learning_rate=1e-3", "max_pixels=4096", "min_pixels=4096"]  # fmt: skip
+SMALL = ["max_steps=2", "device=cpu", "dtype=float32", "sharding=none", "gradient_checkpointing=false", "attention=eager", "learning_rate=1e-4", "max_pixels=4096", "min_pixels=4096"]  # fmt: skip
 SFT = [*SMALL, "batch_size=2", "gradient_accumulation=1"]
 RFT = [*SMALL, "use_vllm=false", "prompts_per_step=2", "rollouts=2", "gradient_accumulation=1", "updates_per_generation=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def prepared(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
     """The suite's folder, and the environment in which its data are prepared."""
     folder = tmp_path_factory.mktemp("cpt7")
     hub = build_hub(folder / "hub")
@@ -39,7 +41,9 @@ def command(env: dict[str, str], *args: object) -> Any:
     return done.stdout
 
 
-def run(prepared: Any, out: Path, trainer: str, settings: list[str], *more: object) -> dict[str, Any]:
+def run(
+    prepared: Any, out: Path, trainer: str, settings: list[str], *more: object
+) -> dict[str, Any]:
     suite, env = prepared
     changes = [word for setting in settings for word in ("--set", setting)]
     said = command(
@@ -66,28 +70,30 @@ def whole(found: dict[str, Any]) -> None:
 
 
 def test_sft_alone_and_on_two_processes(prepared: Any, tmp_path: Path) -> None:
-    """Two processes with half the batch each make the steps of one process with all of it."""
+    """Two processes with half the batch each make the steps of one process with all of it.
+
+    To the rounding of sums in another order: each step's loss and gradient norm, and so R.
+    """
     alone = run(prepared, tmp_path / "one", "sft", SFT)
     whole(alone)
     settings = [*[s for s in SFT if not s.startswith("batch_size")], "batch_size=1"]
     launch = ["--launch", "torchrun --nproc_per_node 2"]
     both = run(prepared, tmp_path / "two", "sft", settings, *launch)
+    whole(both)
     assert both["matrix"] == alone["matrix"]
-    record = json.loads((tmp_path / "two/ledger/stage-7.train.json").read_text())
-    assert record["facts"]["processes"] == 2
-    assert close(tmp_path / "one", tmp_path / "two") < 1e-4
-    replies = [(tmp_path / name / "stages/7-superclevr/predictions/gqa.jsonl").read_text() for name in ("one", "two")]
-    assert replies[0] == replies[1]
+    for t in range(1, 8):
+        record = json.loads((tmp_path / f"two/ledger/stage-{t}.train.json").read_text())
+        assert record["facts"]["processes"] == 2
+        for one, two in zip(steps(tmp_path / "one", t), steps(tmp_path / "two", t), strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-2)
+            assert two["samples"] == one["samples"]
+
+
+def steps(folder: Path, t: int) -> list[dict[str, Any]]:
+    file = next(folder.glob(f"stages/{t}-*/train.jsonl"))
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_rft_alone(prepared: Any, tmp_path: Path) -> None:
     whole(run(prepared, tmp_path / "run", "rft", RFT))
-
-
-def close(a: Path, b: Path) -> float:
-    """The largest difference of any weight at the end of two runs."""
-    from safetensors.torch import load_file
-
-    last = "stages/7-superclevr/checkpoint/model.safetensors"
-    one, two = load_file(a / last), load_file(b / last)
-    return max(float((one[n] - two[n]).abs().max()) for n in one)

@@ -75,7 +75,9 @@ def test_missing_packages_come_with_their_command() -> None:
 
 
 def test_a_torchvision_that_breaks_transformers() -> None:
-    found = topic(together(GOOD, "RuntimeError: operator torchvision::nms does not exist"), "torchvision")
+    found = topic(
+        together(GOOD, "RuntimeError: operator torchvision::nms does not exist"), "torchvision"
+    )
     assert found.state == "broken" and found.cure == "pip uninstall torchvision"
     assert topic(together(GOOD, None), "torchvision").state == "ok"
     assert topic(together(GOOD, "ok"), "torchvision").state == "ok"

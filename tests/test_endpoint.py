@@ -26,7 +26,11 @@ Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
 
 
 def completion(text: Any, **changes: Any) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+    }
     choice |= {k: v for k, v in changes.items() if k in choice}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice],
             "usage": {"completion_tokens": 3, "prompt_tokens": 5, "total_tokens": 8}}  # fmt: skip
@@ -133,7 +137,9 @@ def test_an_image_that_servers_would_turn_is_sent_as_it_is_seen() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     picture.save(stream, "JPEG", exif=exif)
-    sent = Image.open(io.BytesIO(base64.b64decode(data_url(stream.getvalue(), "x").partition(",")[2])))
+    sent = Image.open(
+        io.BytesIO(base64.b64decode(data_url(stream.getvalue(), "x").partition(",")[2]))
+    )
     assert sent.size == (2, 4) and not sent.getexif()
 
 
@@ -168,7 +174,11 @@ def test_what_is_no_reply_is_no_answer(status: int, said: Any, complaint: str, s
 
 def test_an_empty_reply_is_one(serve: Any) -> None:
     """A model that ends at once answered nothing, which is graded as such."""
-    reply = serve(lambda body, number: (200, completion("", usage=None))).engine().generate(ask(1), 7)[0]
+    reply = (
+        serve(lambda body, number: (200, completion("", usage=None)))
+        .engine()
+        .generate(ask(1), 7)[0]
+    )
     assert reply == ("", None)
 
 
@@ -270,10 +280,10 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
             if done >= 4:
                 server.kill()
 
-        engine = open_engine(
-            "endpoint", server.url, **settings, journal=journal, concurrency=1
-        )
-        with pytest.raises(CptBenchError, match="no answer to lowvision.* run the same command again"):
+        engine = open_engine("endpoint", server.url, **settings, journal=journal, concurrency=1)
+        with pytest.raises(
+            CptBenchError, match="no answer to lowvision.* run the same command again"
+        ):
             evaluate(engine, card, samples, SUITE.protocol, progress=kill_later)
         kept = len(engine.journal.known)  # type: ignore[attr-defined]
         assert 0 < kept < len(samples)

@@ -136,7 +136,9 @@ def opinion(body: dict[str, Any], number: int) -> tuple[int, Any]:
     kinds = [part["type"] for part in content]
     words = "|".join(part["text"] for part in content if part["type"] == "text")
     odd = hashlib.sha256(words.encode()).digest()[0] % 3
-    return 200, completion(f"{('Yes', 'No.', 'It is unclear')[odd]}" if "image_url" in kinds else "?")
+    return 200, completion(
+        f"{('Yes', 'No.', 'It is unclear')[odd]}" if "image_url" in kinds else "?"
+    )
 
 
 @pytest.mark.slow

@@ -13,7 +13,13 @@ pytestmark = pytest.mark.slow
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainers import selfcheck
-from cpt_bench.trainers.selfcheck import Reference, Rollout, check, disagreements, transformers_rollouts
+from cpt_bench.trainers.selfcheck import (
+    Reference,
+    Rollout,
+    check,
+    disagreements,
+    transformers_rollouts,
+)
 from tests.test_alignment import make_stage
 
 IMAGE = 7
@@ -27,10 +33,18 @@ def test_what_counts_as_a_disagreement() -> None:
         return " ".join(disagreements([r], [s], IMAGE, 1e-3))
 
     assert said(rollout, same) == ""
-    assert "3 image tokens; its pictures have 2" in said(rollout._replace(prompt=[1, *[IMAGE] * 3, 2]), same)
-    assert "token 3 is 5 for the engine and 2" in said(rollout._replace(prompt=[1, IMAGE, IMAGE, 5]), same)
-    assert "5 tokens for the engine and 4" in said(rollout._replace(prompt=[*rollout.prompt, 9]), same)
-    assert "differ by 0.5 on average (1 at most)" in said(rollout._replace(logprobs=[-0.5, 0.0]), same)
+    assert "3 image tokens; its pictures have 2" in said(
+        rollout._replace(prompt=[1, *[IMAGE] * 3, 2]), same
+    )
+    assert "token 3 is 5 for the engine and 2" in said(
+        rollout._replace(prompt=[1, IMAGE, IMAGE, 5]), same
+    )
+    assert "5 tokens for the engine and 4" in said(
+        rollout._replace(prompt=[*rollout.prompt, 9]), same
+    )
+    assert "differ by 0.5 on average (1 at most)" in said(
+        rollout._replace(logprobs=[-0.5, 0.0]), same
+    )
     assert "nan" in said(rollout._replace(logprobs=[float("nan"), -1.0]), same)
     assert said(rollout._replace(logprobs=None), same) == ""
 
@@ -68,14 +82,18 @@ def another_image_token(trainer: Any, turns: Any) -> list[Rollout]:
 
 def dropped_image(trainer: Any, turns: Any) -> list[Rollout]:
     """The picture did not reach the engine."""
-    bare = [[{**t[0], "content": [p for p in t[0]["content"] if p["type"] != "image"]}] for t in turns]
+    bare = [
+        [{**t[0], "content": [p for p in t[0]["content"] if p["type"] != "image"]}] for t in turns
+    ]
     return transformers_rollouts(trainer, bare)
 
 
 def swapped_images(trainer: Any, turns: Any) -> list[Rollout]:
     """Each prompt was shown its neighbour's picture: the same tokens, other pixels."""
     pictures = [t[0]["content"][0] for t in turns]
-    turned = [[{**t[0], "content": [pictures[i - 1], *t[0]["content"][1:]]}] for i, t in enumerate(turns)]
+    turned = [
+        [{**t[0], "content": [pictures[i - 1], *t[0]["content"][1:]]}] for i, t in enumerate(turns)
+    ]
     return transformers_rollouts(trainer, turned)
 
 
@@ -116,7 +134,9 @@ def test_a_corruption_stops_the_stage(
     assert complaint in str(caught.value)
 
 
-def test_vllm_s_prompts_and_log_probabilities_are_what_is_compared(trainer: tuple[Any, Any]) -> None:
+def test_vllm_s_prompts_and_log_probabilities_are_what_is_compared(
+    trainer: tuple[Any, Any],
+) -> None:
     """On a stand-in with the interface of trl.generation.vllm_generation."""
     built, stage = trainer
 

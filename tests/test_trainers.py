@@ -71,7 +71,7 @@ def test_advantages(algorithm: str, tiny_model: Path, tmp_path: Path, monkeypatc
     values = [1.0, 0.1, 0.0, 0.4, 0.1, 0.1, 1.0, 0.0]
     greedy = [0.3, 0.3, 0.3, 0.3, 0.6, 0.6, 0.6, 0.6]
 
-    def reward(sample_id: str, reply: str) -> RewardParts:
+    def reward(sample: Any, reply: str) -> RewardParts:
         total = (values + greedy)[len(given) % 16]
         given.append(total)
         return RewardParts(total, total, True)

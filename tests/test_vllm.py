@@ -64,7 +64,9 @@ def test_an_engine_that_opens_with_other_weights_is_refused(
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
     monkeypatch.setattr(llm, "__init__", stale)
-    with pytest.raises(CptBenchError, match="does not hold the checkpoint's weights: 1 tensors differ"):
+    with pytest.raises(
+        CptBenchError, match="does not hold the checkpoint's weights: 1 tensors differ"
+    ):
         open_engine("vllm", folder)
 
 

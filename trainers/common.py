@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,10 +11,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor
 from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
-
 
 ZERO3: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
@@ -71,7 +72,7 @@ class TRLConfig(TrainerConfig):
     warmup_steps: int | float = Field(default=0, ge=0)
     max_steps: int | None = Field(default=None, gt=0)
     epochs: float = Field(default=1.0, gt=0)
-    epochs_by_task: dict[str, float] = {}
+    epochs_by_task: dict[str, float] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -92,8 +93,18 @@ class TRLConfig(TrainerConfig):
             raise ValueError("adapters are small: lora_rank goes with sharding=none")
         return self
 
-    def arguments(self, stage: Stage, scratch: Path) -> dict[str, Any]:
-        """What is the same in the arguments of every TRL trainer."""
+    def arguments(self, stage: Stage, scratch: Path, prompts: int) -> dict[str, Any]:
+        """What is the same in the arguments of every TRL trainer; ``prompts`` are a batch's."""
+        steps, drawn = self.max_steps, prompts * self.gradient_accumulation * processes()
+        epochs = self.epochs_by_task.get(stage.task, self.epochs)
+        if stage.budget.samples is not None:
+            allowed = stage.budget.samples // drawn
+            if not allowed:
+                raise CptBenchError(
+                    f"one step draws {drawn} prompts, the budget is {stage.budget.samples}",
+                    todo="Make the batch smaller, or the budget larger",
+                )
+            steps = min(steps or math.ceil(epochs * len(stage.samples) / drawn), allowed)
         return {
             "output_dir": str(scratch),
             "seed": stage.seed,
@@ -101,8 +112,8 @@ class TRLConfig(TrainerConfig):
             "learning_rate": self.learning_rate,
             "lr_scheduler_type": self.schedule,
             "warmup_steps": self.warmup_steps,
-            "max_steps": self.max_steps or -1,
-            "num_train_epochs": self.epochs_by_task.get(stage.task, self.epochs),
+            "max_steps": steps or -1,
+            "num_train_epochs": epochs,
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
             "gradient_accumulation_steps": self.gradient_accumulation,
@@ -140,6 +151,11 @@ class TRLConfig(TrainerConfig):
         import torch
 
         return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+
+def processes() -> int:
+    """How many processes train this stage together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
@@ -185,15 +201,16 @@ def save(trainer: Any, processor: Any, stage: Stage) -> None:
 class StageLog(TrainerCallback):
     """Passes the figures of each step on to ``stage.log``."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, prompts: int) -> None:
+        self.stage, self.prompts = stage, prompts
         self.generation_seconds = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         figures = {key: _number(value) for key, value in (logs or {}).items()}
         if "train_runtime" in figures:  # the summary at the end
             return
-        row = {"step": state.global_step, "steps": state.max_steps}
+        drawn = state.global_step * self.prompts * args.gradient_accumulation_steps * processes()
+        row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
         if self.generation_seconds:
             row["generation_seconds"] = round(self.generation_seconds, 4)

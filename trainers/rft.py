@@ -91,7 +91,7 @@ class RFT(Trainer):
         if self.config.on_cpu():
             share_pictures(model)
         with tempfile.TemporaryDirectory() as scratch:
-            log = StageLog(stage)
+            log = StageLog(stage, self.config.prompts_per_step)
             trainer_class, arguments = self._build(stage, Path(scratch))
             trainer = trainer_class(
                 model=model,
@@ -112,7 +112,7 @@ class RFT(Trainer):
     def _build(self, stage: Stage, scratch: Path) -> tuple[type[GRPOTrainer | RLOOTrainer], Any]:
         config = self.config
         common = {
-            **config.arguments(stage, scratch),
+            **config.arguments(stage, scratch, config.prompts_per_step),
             "per_device_train_batch_size": config.prompts_per_step * config.rollouts,
             "num_generations": config.rollouts,
             "max_completion_length": stage.max_new_tokens,
@@ -140,9 +140,12 @@ class RFT(Trainer):
 
 
 def rows(stage: Stage) -> Dataset:
-    """Prompts with their images; ``sample_id`` finds the gold again when a reply is rewarded."""
+    """Prompts with their images; ``sample`` finds the gold again when a reply is rewarded."""
     return Dataset.from_list(
-        [{"prompt": user_turn(s), "images": pictures(s), "sample_id": s.id} for s in stage.samples]
+        [
+            {"prompt": user_turn(s), "images": pictures(s), "sample": i}
+            for i, s in enumerate(stage.samples)
+        ]
     )
 
 
@@ -151,12 +154,13 @@ def reward_function(stage: Stage) -> Callable[..., list[float]]:
 
     def verifiable(
         completions: list[list[dict[str, str]]],
-        sample_id: list[str],
+        sample: list[int],
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float]:
         texts = [completion[0]["content"] for completion in completions]
-        parts = [stage.reward(i, text) for i, text in zip(sample_id, texts, strict=True)]
+        asked = [stage.samples[i] for i in sample]
+        parts = [stage.reward(s, text) for s, text in zip(asked, texts, strict=True)]
         log_metric("accuracy", sum(p.accuracy for p in parts) / len(parts))
         log_metric("format_ok", sum(p.format_ok for p in parts) / len(parts))
         return [p.total for p in parts]

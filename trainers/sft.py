@@ -34,7 +34,7 @@ class SFT(Trainer):
         model, processor = load(stage, self.config)
         with tempfile.TemporaryDirectory() as scratch:
             arguments = SFTConfig(
-                **self.config.arguments(stage, Path(scratch)),
+                **self.config.arguments(stage, Path(scratch), self.config.batch_size),
                 per_device_train_batch_size=self.config.batch_size,
                 max_length=None,  # cutting a prompt would cut its image tokens
                 completion_only_loss=True,
@@ -46,7 +46,7 @@ class SFT(Trainer):
                 train_dataset=rows(stage),
                 peft_config=self.config.adapters(),
             )
-            quiet(trainer, StageLog(stage))
+            quiet(trainer, StageLog(stage, self.config.batch_size))
             trainer.train()
             save(trainer, processor, stage)
 

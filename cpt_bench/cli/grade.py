@@ -51,7 +51,7 @@ def grade(
     from cpt_bench.grading import grade as grade_reply
     from cpt_bench.grading.summary import Graded, summarise
 
-    if (suite is None) == (grader is None and profile is None) and suite is None:
+    if suite is None and grader is None and profile is None:
         raise CptBenchError("no ruler", todo="Give --grader NAME, or --suite NAME --task NAME")
     if profile is not None and suite is None:
         raise CptBenchError("--profile is a suite's", todo="Give --suite and --task with it")

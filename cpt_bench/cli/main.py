@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import data, doctor, grade, look, nano, plan, run, score
+from cpt_bench.cli import (
+    data,
+    doctor,
+    evaluate,
+    grade,
+    look,
+    nano,
+    plan,
+    run,
+    score,
+    trainer,
+)
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -23,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("eval")(evaluate.evaluate)
 app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
@@ -30,6 +42,8 @@ app.command("metrics")(score.metrics)
 app.command("grade")(grade.grade)
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
+app.add_typer(trainer.app, name="trainer")
+app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def plan(
-    suite: Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its small size.")] = "cpt7",
+    suite: Annotated[
+        str, typer.Option(help="The benchmark; cpt7@mini is its small size.")
+    ] = "cpt7",
     trainer: Annotated[str, typer.Option(help="sft or rft.")] = "rft",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that train.")] = 8,
     gpu: Annotated[str, typer.Option(help="a100-80, h100-80 or h200.")] = "a100-80",
@@ -43,7 +45,9 @@ def plan(
     if keep not in ("all", "last", "none"):
         raise CptBenchError(f"--keep {keep!r}", todo="There is: all, last, none")
     found = open_suite(compose(suite, None, tier))
-    name = recipe or f"{found.name}/{trainer}" + ("-lora" if gpus == 1 and found.name == "cpt7" else "")
+    name = recipe or f"{found.name}/{trainer}" + (
+        "-lora" if gpus == 1 and found.name == "cpt7" else ""
+    )
     settings = _settings(name, set_ or [])
     result = estimate(found, trainer == "rft", settings, planning.GPUS[gpu], gpus, keep)
     result = {"suite": found.label, "trainer": trainer, "recipe": name, **result}

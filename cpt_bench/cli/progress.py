@@ -24,15 +24,20 @@ Event = dict[str, Any]
 
 
 @contextlib.contextmanager
-def progress(plan: Plan, folder: Path, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """Yield what takes a run's events; it speaks on standard error when ``quiet``."""
+def progress(
+    plan: Plan, folder: Path, quiet: bool, verbose: bool = False
+) -> Iterator[Callable[[Event], None]]:
+    """Yield what takes a run's events; it speaks on standard error when ``quiet``.
+
+    ``verbose`` also shows what a command prints.
+    """
     console = Console(stderr=quiet, highlight=False)
     title = f"{plan.suite.name}: {plan.trainer.name}, seed {plan.seed}"
     console.print(f"[bold]{title}[/bold] → {folder}")
     if not console.is_terminal:
-        yield Lines(plan, sys.stderr if quiet else sys.stdout)
+        yield Lines(plan, sys.stderr if quiet else sys.stdout, verbose)
         return
-    board = Board(plan)
+    board = Board(plan, console if verbose else None)
     with Live(board, console=console, refresh_per_second=8, transient=True):
         yield board.tell
 
@@ -40,8 +45,8 @@ def progress(plan: Plan, folder: Path, quiet: bool) -> Iterator[Callable[[Event]
 class Lines:
     """One line a finished thing."""
 
-    def __init__(self, plan: Plan, stream: Any) -> None:
-        self.plan, self.stream = plan, stream
+    def __init__(self, plan: Plan, stream: Any, verbose: bool) -> None:
+        self.plan, self.stream, self.verbose = plan, stream, verbose
         self.lock = threading.Lock()
         self.scores: dict[int, list[str]] = {}
 
@@ -60,6 +65,9 @@ class Lines:
             if len(row) == len(suite.sequence) + len(suite.general):
                 self._say(f"stage {event['stage']} evaluated: {', '.join(row)}")
 
+        elif event["kind"] == "output" and self.verbose:
+            self._say(f"  {event['line']}")
+
     def _say(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
 
@@ -67,7 +75,8 @@ class Lines:
 class Board:
     """The matrix so far, and a bar for what is being trained."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, console: Console | None) -> None:
+        self.console = console
         suite = plan.suite
         rows = len(suite.sequence) + 1
         self.matrix: dict[str, Any] = {
@@ -79,12 +88,17 @@ class Board:
             },
         }
         self.training: Event = {}
+        self.said = ""
 
     def tell(self, event: Event) -> None:
         if event["kind"] == "train":
             self.training = event
         elif event["kind"] == "trained":
-            self.training = {}
+            self.training, self.said = {}, ""
+        elif event["kind"] == "output":
+            self.said = event["line"]
+            if self.console is not None:
+                self.console.print(Text(event["line"]))
         elif event["kind"] == "cell":
             tasks, general = self.matrix["tasks"], self.matrix["general"]
             where, names = (
@@ -110,6 +124,6 @@ class Board:
             f"stage {now['stage']} {now['task']}",
             ProgressBar(total=now["steps"] or 1, completed=now["step"], width=30),
             f"{now['step']}/{now['steps'] or '…'}",
-            Text("  ".join(figures), style="dim"),
+            Text("  ".join(figures) or self.said[:60], style="dim"),
         )
         return table

@@ -14,7 +14,10 @@ import typer
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
+    from cpt_bench.plugins import Resolved
     from cpt_bench.runner import Plan
+    from cpt_bench.suite import Suite
+    from cpt_bench.trainer import Privileges, TrainerConfig
 
 
 class Keep(StrEnum):
@@ -27,7 +30,8 @@ class Keep(StrEnum):
 
 def run(
     trainer: Annotated[
-        str, typer.Option(help="sft, rft, pkg/name, module:Class or ./file.py:Class.")
+        str,
+        typer.Option(help="sft, rft, pkg/name, module:Class, ./file.py:Class or 'cmd:… {stage}'."),
     ],
     suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
     tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,
@@ -60,6 +64,20 @@ def run(
     recipe: Annotated[
         str | None, typer.Option(help="Settings: SUITE/NAME of those that ship, or a YAML file.")
     ] = None,
+    privilege: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Training prompts a stage may draw.")
+    ] = None,
+    stage_timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which a stage's training is ended.")
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(min=0, help="GiB of memory at which it is ended.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option(help="Show what the trainer prints.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Take a model through a suite's tasks, one after the other, and say what it forgot.
@@ -69,24 +87,55 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.sources import require_prepared
+    from cpt_bench.suite import open_suite
     from cpt_bench.variants import compose
 
     suite = compose(suite, protocol, tier)
-    overlap = (os.cpu_count() or 1) > 1 if overlap is None else overlap
+    found_suite = open_suite(suite)
+    if order is not None:
+        found_suite = found_suite.reordered(tuple(order.split(",")))
+    require_prepared(found_suite, suite)
     settings = set_ or []
-    plan = make_plan(
-        trainer, suite, seed, settings, order, limit, keep.value, threads, overlap, base, launch, recipe
+    if launch is not None:
+        from cpt_bench.launch import command
+
+        command(launch)  # what cannot be followed is told at once
+    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [], recipe)
+    from cpt_bench.runner import Plan
+    from cpt_bench.trainer import Budget
+
+    plan = Plan(
+        suite_spec=suite,
+        suite=found_suite,
+        trainer=found,
+        config=config,
+        seed=seed,
+        limit=limit,
+        threads=threads,
+        overlap=(os.cpu_count() or 1) > 1 if overlap is None else overlap,
+        keep=keep.value,
+        base=base or found_suite.base_path(),
+        privileges=privileges,
+        budget=Budget(samples=budget, seconds=stage_timeout),
+        memory_mib=memory_limit * 1024 if memory_limit is not None else None,
+        launch=launch,
     )
     names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
     folder = out or Path("runs") / run_name(plan, names)
+    carry_out(plan, folder, share, json_, verbose)
+
+
+def carry_out(plan: Plan, folder: Path, share: bool, json_: bool, verbose: bool = False) -> None:
+    """Run ``plan`` in ``folder`` with progress, and print what came of it."""
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_scores
-    from cpt_bench.runner import run as carry_out
+    from cpt_bench.runner import run as run_plan
 
     shared = folder.parent / ".shared" if share else None
     try:
-        with progress(plan, folder, quiet=json_) as tell:
-            scores, costs = carry_out(plan, folder, shared, tell)
+        with progress(plan, folder, quiet=json_, verbose=verbose) as tell:
+            scores, costs = run_plan(plan, folder, shared, tell)
     except KeyboardInterrupt:
         advice = "What was committed is kept: run the same command to go on"
         raise Interrupted("interrupted", where=folder, todo=advice) from None
@@ -99,68 +148,47 @@ def run(
     print(f"\n{_spent(costs)}\n{folder}/metrics.json")
 
 
-def make_plan(
-    trainer: str,
-    suite: str,
-    seed: int,
+def make_method(
+    spec: str,
+    suite: Suite,
     settings: list[str],
-    order: str | None,
-    limit: int | None,
-    keep: str,
-    threads: int,
-    overlap: bool,
-    base: Path | None,
-    launch: str | None = None,
+    declared: list[str],
     recipe_spec: str | None = None,
-) -> Plan:
-    """Everything a run needs, checked before anything heavy starts."""
-    from cpt_bench.plugins import locate, resolve
-    from cpt_bench.suite import open_suite
+) -> tuple[Resolved, TrainerConfig, Privileges]:
+    """The trainer, its settings and its privileges, checked before anything heavy starts."""
+    from cpt_bench.command import PREFIX
+    from cpt_bench.plugins import locate
+    from cpt_bench.recipes import configure, declare, named, recipe
+    from cpt_bench.training import trainer_of
     from cpt_bench.worker import warm_up
 
-    found_suite = open_suite(suite)
-    if order is not None:
-        found_suite = found_suite.reordered(tuple(order.split(",")))
-    locate("trainers", trainer)  # a mistyped name is told before anything heavy is imported
-    from cpt_bench.sources import require_prepared
-
-    require_prepared(found_suite, suite)
+    if not spec.startswith(PREFIX):
+        locate("trainers", spec)  # a mistyped name is told before anything heavy is imported
+        if declared:
+            raise CptBenchError(
+                "--privilege is for cmd: trainers; a class declares its own",
+                where=f"--trainer {spec}",
+            )
     warm_up()
-    found = resolve("trainers", trainer)
-    from cpt_bench.recipes import configure, named, recipe
-    from cpt_bench.runner import Plan
-    from cpt_bench.trainer import Trainer
-
-    if not (isinstance(found.value, type) and issubclass(found.value, Trainer)):
-        raise CptBenchError(f"{trainer} is not a Trainer", todo="Give a subclass of it")
-    if launch is not None:
-        from cpt_bench.launch import command
-
-        command(launch, Path())
-    shipped = named(recipe_spec) if recipe_spec else recipe(found_suite.name, found.name)
+    found = trainer_of(spec)
+    shipped = named(recipe_spec) if recipe_spec else recipe(suite.name, found)
     config = configure(found.value, shipped, settings)
-    return Plan(
-        suite_spec=suite,
-        suite=found_suite,
-        trainer=found,
-        config=config,
-        seed=seed,
-        limit=limit,
-        threads=threads,
-        overlap=overlap,
-        keep=keep,
-        base=base or found_suite.base_path(),
-        launch=launch,
-    )
+    privileges = declare(declared) if declared else found.value.declare(config)
+    return found, config, privileges
 
 
 def run_name(plan: Plan, settings: list[str]) -> str:
     """``nano-rft-seed0``, with a tail for whatever is not the default."""
     from cpt_bench.files import digest_json
+    from cpt_bench.suite import open_suite
 
     special: dict[str, Any] = {"settings": sorted(settings)} if settings else {}
     if plan.limit is not None:
         special["limit"] = plan.limit
+    if plan.budget.samples is not None:
+        special["budget"] = plan.budget.samples
+    if plan.suite.sequence != open_suite(plan.suite_spec).sequence:
+        special["order"] = plan.suite.sequence
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
     if plan.launch:

@@ -12,14 +12,39 @@ from cpt_bench.errors import CptBenchError
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a folder of predictions.")],
+    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = "nano",
+    name: Annotated[str, typer.Option(help="For predictions: the method's name.")] = "predictions",
+    out: Annotated[
+        Path | None, typer.Option(help="For predictions: the run folder to make [runs/<name>].")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="For predictions: the task order, with commas.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="For predictions: only the first N were answered.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
 ) -> None:
-    """Recompute a run's matrix and metrics from its predictions (no torch)."""
+    """Recompute a run's matrix and metrics from its predictions (no torch).
+
+    A folder of replies that another harness collected (see cptbench export prompts) is graded into
+    a run folder first.
+    """
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.scoring import write_scores
 
-    scores = write_scores(run)
+    if (run / "run.json").exists() or not run.is_dir():
+        scores = write_scores(run)
+    else:
+        from cpt_bench.lanes import import_predictions
+        from cpt_bench.suite import open_suite
+
+        found = open_suite(suite)
+        if order is not None:
+            found = found.reordered(tuple(order.split(",")))
+        target = out or Path("runs") / f"{found.name}-{name}"
+        scores = import_predictions(run, target, found, suite, name, limit)
     if json_:
         print(json.dumps(scores.metrics, indent=2, ensure_ascii=False))
     else:

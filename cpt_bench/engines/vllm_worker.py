@@ -99,7 +99,7 @@ def compare(
 
 
 def vllm_name(name: str) -> tuple[str, int | None]:
-    """vLLM's name of a checkpoint's tensor, and its place when it is one of several joined."""
+    """VLLM's name of a checkpoint's tensor, and its place when it is one of several joined."""
     for old, new in PREFIXES:
         if name.startswith(old):
             name = new + name.removeprefix(old)

@@ -159,6 +159,4 @@ def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]
 def display_name(about: Mapping[str, Any]) -> str:
     """``lm-eval:mmlu_pro (lm-eval 0.4.13, task v1)``."""
     made = about["provenance"]
-    return (
-        f"{about['benchmark']} ({made['evaluator']} {made['version']}, task v{made['task_version']})"
-    )
+    return f"{about['benchmark']} ({made['evaluator']} {made['version']}, task v{made['task_version']})"

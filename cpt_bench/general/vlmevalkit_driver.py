@@ -11,7 +11,6 @@ import sys
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-
 UNITS = {"Y/N": 1.0, "MCQ": 100.0}
 """What makes its headline percent: yes/no tables are in percent, those of options are shares."""
 

@@ -1,0 +1,102 @@
+"""``cptbench eval`` and ``cptbench export``: methods that were trained elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt_bench.errors import CptBenchError
+
+export = typer.Typer(help="What others need to answer the suite's questions.", no_args_is_help=True)
+
+
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(help="One checkpoint: its zero-shot row and general scores.")
+    ] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="A glob of checkpoints, one a stage: 'ckpt/stage-*'.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    name: Annotated[str | None, typer.Option(help="The method's name.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="The task order that was trained, with commas.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model before stage 1 [the suite's].")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed it was trained with.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The run folder [runs/<what it is>].")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N samples of each split (marked).")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
+    share: Annotated[
+        bool, typer.Option(help="Take finished evaluations from runs beside this one.")
+    ] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Evaluate checkpoints that were trained elsewhere: whole models or PEFT adapters.
+
+    With --stages, a whole run's matrix; with one MODEL, its row alone.
+    """
+    from cpt_bench.cli.run import carry_out
+    from cpt_bench.cli.score import need_training_extra
+
+    need_training_extra()
+    if (model is None) == (stages is None):
+        raise CptBenchError("give one MODEL, or --stages", todo="cptbench eval --help shows both")
+    from cpt_bench.lanes import find_stages
+    from cpt_bench.plugins import Resolved
+    from cpt_bench.runner import Plan
+    from cpt_bench.sources import require_prepared
+    from cpt_bench.suite import open_suite
+    from cpt_bench.trainer import TrainerConfig
+    from cpt_bench.worker import warm_up
+
+    found = open_suite(suite)
+    if order is not None:
+        found = found.reordered(tuple(order.split(",")))
+    given = find_stages(stages, found) if stages is not None else {}
+    require_prepared(found, suite)
+    warm_up()
+    title = name or (model.name if model is not None else Path(stages or "").parent.name or "given")
+    plan = Plan(
+        suite_spec=suite,
+        suite=found,
+        trainer=Resolved(title, None, {"spec": f"checkpoints:{title}"}, Path()),
+        config=TrainerConfig(),
+        seed=seed,
+        limit=limit,
+        threads=threads,
+        overlap=False,
+        keep="all",
+        base=base or model or found.base_path(),
+        lane="checkpoints",
+        given=given,
+    )
+    folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
+    carry_out(plan, folder, share, json_)
+
+
+@export.callback()
+def main() -> None:
+    """What others need to answer the suite's questions."""
+
+
+@export.command("prompts")
+def prompts(
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N questions of each split.")
+    ] = None,
+) -> None:
+    """Write every test question as JSON lines with image files; the gold answers stay here."""
+    from cpt_bench.lanes import export_prompts
+    from cpt_bench.suite import open_suite
+
+    total = export_prompts(open_suite(suite), out, limit)
+    print(f"{total} questions in {out}; how to answer them: {out}/about.json")

@@ -1,0 +1,188 @@
+"""What a trainer must not see is not there.
+
+Before a trainer starts, its process gets a view of the file system of its own (a Linux mount
+namespace): over every hidden folder lies an empty copy of it, files of the same names without a
+byte in them, and a watch (inotify) that tells when one is opened. What it starts from is read-only.
+Frameworks run as ever; nothing of this reaches the rest of the machine, and it ends with the
+process.
+
+Where the system does not allow namespaces (a container without the right, no Linux), Python
+trainers are still watched by an audit hook, which refuses the file at the moment it is opened.
+Neither stops somebody determined, who may fetch test data from elsewhere; both make sure that
+nothing is read by accident or unnoticed. What was in force is part of the run's record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt_bench.errors import PrivilegeError
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+IN_ACCESS, IN_OPEN, IN_ISDIR, IN_NONBLOCK = 0x1, 0x20, 0x40000000, 0o4000
+DECOYS, DECOYS_IN_ONE = 1000, 50
+"""About so many folders, and files in one folder, leave a name; the rest is simply absent."""
+
+
+class View(NamedTuple):
+    """What a trainer may see.
+
+    Attributes:
+        hidden: Folders that look empty to it.
+        visible: Folders inside hidden ones that it does see.
+        read_only: Of what it sees, what it cannot change.
+    """
+
+    hidden: tuple[Path, ...]
+    visible: tuple[Path, ...]
+    read_only: tuple[Path, ...]
+
+    def hides(self, path: str) -> bool:
+        """Whether ``path`` (absolute, links resolved) lies in what is hidden."""
+
+        def below(folders: Iterable[Path]) -> bool:
+            return any(path == str(f) or path.startswith(f"{f}{os.sep}") for f in folders)
+
+        return below(self.hidden) and not below(self.visible)
+
+
+class Watch:
+    """Who looked at a decoy: paths opened under hidden folders, in this namespace."""
+
+    def __init__(self) -> None:
+        self.libc = _libc()
+        self.handle = self.libc.inotify_init1(IN_NONBLOCK)
+        self.folders: dict[int, Path] = {}
+
+    def add(self, folder: Path) -> None:
+        """Watch the files directly in ``folder``."""
+        which = self.libc.inotify_add_watch(self.handle, os.fsencode(folder), IN_OPEN)
+        if which >= 0:
+            self.folders[which] = folder
+
+    def opened(self) -> list[str]:
+        """Files opened since the last call."""
+        found: dict[str, None] = {}
+        while True:
+            try:
+                data = os.read(self.handle, 65536)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EBADF):
+                    return list(found)
+                raise
+            offset = 0
+            while offset < len(data):
+                which, mask, _, length = struct.unpack_from("iIII", data, offset)
+                name = data[offset + 16 : offset + 16 + length].split(b"\0")[0]
+                offset += 16 + length
+                if name and not mask & IN_ISDIR and which in self.folders:
+                    found[str(self.folders[which] / os.fsdecode(name))] = None
+
+
+def enter(view: View) -> Watch | None:
+    """Give this process the view; None where the system does not allow it.
+
+    To be called before the process starts a thread. There is no way back.
+    """
+    if sys.platform != "linux" or not _own_namespace():
+        return None
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    watch = Watch()
+    # What stays visible is held open while its parent disappears, and put back from there.
+    kept = {p: os.open(p, os.O_PATH) for p in view.visible if p.exists()}
+    try:
+        for folder in view.hidden:
+            if folder.is_dir():
+                _cover(folder, [p for p in kept if p.is_relative_to(folder)], kept, watch)
+    finally:
+        for handle in kept.values():
+            os.close(handle)
+    for path in view.read_only:
+        if path.exists():
+            _mount(str(path), str(path), None, MS_BIND | MS_REC)
+            _mount("none", str(path), None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+    watch.opened()  # what was opened so far were our own hands
+    return watch
+
+
+def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch) -> None:
+    folders, files = _names(folder, inside)
+    _mount("tmpfs", str(folder), "tmpfs", 0, "size=16m,mode=755")
+    for name in folders:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in files:
+        (folder / name).touch()
+    for path in inside:
+        path.mkdir(parents=True, exist_ok=True)
+    _mount("none", str(folder), None, MS_REMOUNT | MS_RDONLY)
+    for path in inside:
+        _mount(f"/proc/self/fd/{kept[path]}", str(path), None, MS_BIND | MS_REC)
+    for name in (Path(), *folders):
+        watch.add(folder / name)
+
+
+def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Names of what is hidden, without going into what stays visible."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    level = [folder]
+    while level and len(folders) < DECOYS:  # level by level: what people look for is near the top
+        below: list[Path] = []
+        for here in level:
+            entries = sorted(here.iterdir())
+            below += [e for e in entries if e.is_dir() and e not in inside]
+            files += [e.relative_to(folder) for e in entries if e.is_file()][:DECOYS_IN_ONE]
+        folders += [e.relative_to(folder) for e in below]
+        level = below
+    return folders, files
+
+
+def watch_opens(view: View, tell: Callable[[str], None]) -> None:
+    """Refuse, in this Python process, to open what the view hides; ``tell`` is told the path."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.listdir", "os.scandir"):
+            return
+        if not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        path = os.path.realpath(os.fsdecode(arguments[0]))
+        if view.hides(path):
+            tell(path)
+            raise PrivilegeError("a trainer may not read this", where=path)
+
+    sys.addaudithook(hook)
+
+
+def _own_namespace() -> bool:
+    libc, uid, gid = _libc(), os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWNS) == 0:
+        return True
+    # Without the right to mount, a user namespace of one's own gives it, where that is allowed.
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+        return False
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return True
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    arguments = [os.fsencode(x) if x else None for x in (source, target, kind)]
+    if _libc().mount(*arguments, flags, os.fsencode(data) if data else None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount: {os.strerror(number)}", target)
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    pointers = [ctypes.c_char_p] * 3
+    libc.mount.argtypes = [*pointers, ctypes.c_ulong, ctypes.c_char_p]
+    return libc

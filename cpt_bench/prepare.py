@@ -1,0 +1,83 @@
+"""A task's train split as every trainer reads it: ``train.jsonl`` and picture files, written once.
+
+The folder is named by the hash of all that can change it, so that runs beside each other share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.contract import FORMAT, Row
+from cpt_bench.files import digest_json
+from cpt_bench.sources import load_split
+from cpt_bench.suite import Protocol, Sample, TaskCard
+
+SIGNATURES = {b"P6": "ppm", b"\x89P": "png", b"\xff\xd8": "jpg", b"GI": "gif", b"RI": "webp"}
+
+
+def prepared(card: TaskCard, protocol: Protocol, limit: int | None, root: Path) -> Path:
+    """Where the train split of ``card`` lies, or will lie, under ``root``."""
+    key = digest_json(
+        {
+            "format": FORMAT,
+            "card": card.model_dump(mode="json"),
+            "prompt": protocol.prompts[protocol.style],
+            "form": protocol.form.model_dump(),
+            "limit": limit,
+        }
+    )
+    return root / f"{card.name}-{key[:16]}"
+
+
+def prepare(card: TaskCard, protocol: Protocol, limit: int | None, folder: Path) -> None:
+    """Write the train split to ``folder``, all of it or nothing; what is there stays."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: two runs may prepare the same split at the same time.
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        with (partial / "train.jsonl").open("w", encoding="utf-8", newline="\n") as out:
+            for sample in load_split(card, "train")[:limit]:
+                row = row_of(sample, card, protocol, partial)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        partial.chmod(0o755)
+        partial.replace(folder)
+    except OSError:
+        if not folder.exists():  # else another run was faster, with the same bytes
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def row_of(sample: Sample, card: TaskCard, protocol: Protocol, folder: Path) -> dict[str, Any]:
+    """A sample as a row of ``train.jsonl``; its pictures are written to ``folder/images``."""
+    return Row(
+        id=sample.id,
+        task=card.name,
+        prompt=protocol.prompt(sample.question),
+        images=tuple(write_images(sample, folder)),
+        target=protocol.target(sample.answers[0]),
+        rationale=sample.rationale,
+        gold=sample.model_dump(
+            mode="json", exclude={"id", "question", "images", "rationale"}, exclude_none=True
+        ),
+    ).model_dump(mode="json")
+
+
+def write_images(sample: Sample, folder: Path) -> list[str]:
+    """Write a sample's pictures to ``folder/images``; returns their names, relative to it."""
+    names = []
+    for image in sample.images:
+        kind = SIGNATURES.get(image[:2], "img")
+        name = f"images/{hashlib.sha256(image).hexdigest()[:32]}.{kind}"
+        (folder / "images").mkdir(exist_ok=True)
+        if not (folder / name).exists():
+            (folder / name).write_bytes(image)
+        names.append(name)
+    return names

@@ -1,0 +1,117 @@
+"""From a run's plan to one stage: its document, what its trainer may see, what becomes of it.
+
+A trainer works in ``stages/<t>-<task>/work``: there lies its ``stage.json``, and everything that it
+writes. When it is done and checked, the parts move to their places in one step each.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpt_bench.contract import Grading, MemoryPlace, StageDocument
+from cpt_bench.files import settle
+from cpt_bench.isolation import View
+from cpt_bench.rundir import RunFolder
+from cpt_bench.sources.cache import root
+from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
+
+if TYPE_CHECKING:
+    from cpt_bench.runner import Plan
+
+PARTS = ("checkpoint", "state", "memory", TRAIN_LOG)
+"""What a stage leaves, by its name in the stage's folder and in ``work``."""
+
+
+def order_stage(
+    plan: Plan,
+    paths: RunFolder,
+    t: int,
+    seed: int,
+    data: Sequence[Path],
+    checkpoints: Sequence[Path],
+) -> TrainOrder:
+    """Lay out stage ``t`` in its work folder.
+
+    Args:
+        plan: The run's plan.
+        paths: Its folder.
+        t: The stage.
+        seed: Seeds it.
+        data: The prepared train splits it learns from.
+        checkpoints: Checkpoints of the stages before, base model first.
+    """
+    work = paths.work(t)
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "checkpoint").mkdir(parents=True)
+    for part, before in (("state", paths.state(t - 1)), ("memory", paths.memory(t - 1))):
+        if before.is_dir():
+            shutil.copytree(before, work / part)
+        else:
+            (work / part).mkdir()
+    suite, joint = plan.suite, plan.privileges.joint
+    earlier = tuple(checkpoints) if plan.privileges.earlier_checkpoints else ()
+    document = StageDocument(
+        index=t,
+        task="joint" if joint else suite.sequence[t - 1],
+        policy=checkpoints[-1].resolve(),
+        data=tuple((folder / "train.jsonl").resolve() for folder in data),
+        output=(work / "checkpoint").resolve(),
+        state=(work / "state").resolve(),
+        memory=MemoryPlace(
+            folder=(work / "memory").resolve(),
+            samples_per_task=plan.privileges.replay_samples_per_task,
+        ),
+        earlier=tuple(folder.resolve() for folder in earlier),
+        log=(work / "log.jsonl").resolve(),
+        seed=seed,
+        threads=plan.threads,
+        max_new_tokens=suite.protocol.decoding.max_new_tokens,
+        budget=plan.budget,
+        config=plan.config.model_dump(mode="json"),
+        privileges=plan.privileges,
+        grading=Grading(
+            cards={
+                task: suite.card(task) for task in suite.sequence if joint or task in seen(plan, t)
+            },
+            form=suite.protocol.form,
+            weights=suite.protocol.reward,
+        ),
+    )
+    file = (work / "stage.json").resolve()
+    document.write(file)
+    inputs = [document.policy, *(folder.resolve() for folder in data), *document.earlier]
+    view = View(
+        hidden=tuple(p.resolve() for p in (paths.root, *hidden(plan, data))),
+        visible=(work.resolve(), *inputs),
+        read_only=tuple(inputs),
+    )
+    parameters = count_parameters(plan.base)
+    return TrainOrder(file, plan.trainer.origin["spec"], view, parameters, plan.launch)
+
+
+def seen(plan: Plan, t: int) -> tuple[str, ...]:
+    """The tasks of stages 1 to ``t``: those whose samples a replay memory may hold."""
+    return plan.suite.sequence[:t]
+
+
+def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
+    """Where test questions and other tasks' data lie: the suites', fetched and prepared."""
+    import cpt_bench.tasks
+
+    packaged = Path(cpt_bench.tasks.__path__[0])
+    fetched = [root()] if root().is_dir() else []
+    return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
+
+
+def finish_stage(paths: RunFolder, t: int) -> None:
+    """Move what a stage wrote from its work folder to its places."""
+    work = paths.work(t)
+    for part in PARTS:
+        if (work / part).is_dir():
+            settle(work / part, paths.stage(t) / part)
+        else:
+            (work / part).replace(paths.stage(t) / part)
+    shutil.rmtree(work, ignore_errors=True)
