@@ -56,6 +56,7 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
     suite_spec: str
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
     memory_mib: float | None = None
     lane: str = "trainer"
     given: dict[int, Path] | None = None
+    launch: str | None = None
 
     def stages(self) -> list[int]:
         """The stages that give a row of the matrix, the base model's 0 first."""
@@ -106,6 +108,8 @@ class Plan(NamedTuple):
             "threads": self.threads,
             "base": {"path": str(self.suite.base_model), "weights": weights_digest(self.base)},
             "versions": environment.versions(),
+            # How many processes trained changes the arithmetic, and with it the weights.
+            **({"launch": self.launch} if self.launch else {}),
         }
 
 
@@ -234,6 +238,7 @@ class Sequencer:
             "earlier": [*self.weights.values()] if self.plan.privileges.earlier_checkpoints else [],
             **{k: self.identity[k] for k in TRAIN_KEYS},
             "seed": stage_seed(self.plan.seed, t),
+            **({"launch": self.plan.launch} if self.plan.launch else {}),
         }
         what = f"stage {t} ({self._title(t)}), training"
         record = self.ledger.find(name, inputs)

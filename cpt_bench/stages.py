@@ -88,7 +88,8 @@ def order_stage(
         visible=(work.resolve(), *inputs),
         read_only=tuple(inputs),
     )
-    return TrainOrder(file, plan.trainer.origin["spec"], view, count_parameters(plan.base))
+    parameters = count_parameters(plan.base)
+    return TrainOrder(file, plan.trainer.origin["spec"], view, parameters, plan.launch)
 
 
 def seen(plan: Plan, t: int) -> tuple[str, ...]:

@@ -110,7 +110,9 @@ def test_seeds_of_two_experiments_are_refused(
 ) -> None:
     edit_run(run, seed=5, config={"learning_rate": 0.5})
     runs = [good[0].parent / "run1", run]
-    with pytest.raises(CptBenchError, match=r"its config differs \(learning_rate: 0\.0001 and 0\.5"):
+    with pytest.raises(
+        CptBenchError, match=r"its config differs \(learning_rate: 0\.0001 and 0\.5"
+    ):
         pack(runs, ABOUT, tmp_path / "b")
     with pytest.raises(CptBenchError, match="has the seed 1 like another run given"):
         pack([runs[0], runs[0]], ABOUT, tmp_path / "b")

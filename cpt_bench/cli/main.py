@@ -14,11 +14,13 @@ import typer
 from cpt_bench.cli import (
     compare,
     data,
+    doctor,
     evaluate,
     grade,
     leaderboard,
     look,
     nano,
+    plan,
     report,
     run,
     score,
@@ -47,6 +49,8 @@ app.command("submit")(leaderboard.submit)
 app.command("verify")(leaderboard.verify)
 app.command("reproduce")(leaderboard.reproduce)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")

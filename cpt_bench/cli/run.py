@@ -59,6 +59,13 @@ def run(
         bool, typer.Option(help="Take finished stages from runs beside this one.")
     ] = True,
     base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings: SUITE/NAME of those that ship, or a YAML file.")
+    ] = None,
     privilege: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task."),
@@ -97,7 +104,11 @@ def run(
         found_suite = found_suite.reordered(tuple(order.split(",")))
     require_prepared(found_suite, suite)
     settings = set_ or []
-    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [])
+    if launch is not None:
+        from cpt_bench.launch import command
+
+        command(launch)  # what cannot be followed is told at once
+    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [], recipe)
     from cpt_bench.runner import Plan
     from cpt_bench.trainer import Budget
 
@@ -115,8 +126,10 @@ def run(
         privileges=privileges,
         budget=Budget(samples=budget, seconds=stage_timeout),
         memory_mib=memory_limit * 1024 if memory_limit is not None else None,
+        launch=launch,
     )
-    folder = out or Path("runs") / run_name(plan, settings)
+    names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
+    folder = out or Path("runs") / run_name(plan, names)
     carry_out(plan, folder, share, json_, verbose, trackers)
 
 
@@ -160,12 +173,16 @@ def carry_out(
 
 
 def make_method(
-    spec: str, suite: Suite, settings: list[str], declared: list[str]
+    spec: str,
+    suite: Suite,
+    settings: list[str],
+    declared: list[str],
+    recipe_spec: str | None = None,
 ) -> tuple[Resolved, TrainerConfig, Privileges]:
     """The trainer, its settings and its privileges, checked before anything heavy starts."""
     from cpt_bench.command import PREFIX
     from cpt_bench.plugins import locate
-    from cpt_bench.recipes import configure, declare, recipe
+    from cpt_bench.recipes import configure, declare, named, recipe
     from cpt_bench.training import trainer_of
     from cpt_bench.worker import warm_up
 
@@ -178,7 +195,8 @@ def make_method(
             )
     warm_up()
     found = trainer_of(spec)
-    config = configure(found.value, recipe(suite.name, found), settings)
+    shipped = named(recipe_spec) if recipe_spec else recipe(suite.name, found)
+    config = configure(found.value, shipped, settings)
     privileges = declare(declared) if declared else found.value.declare(config)
     return found, config, privileges
 
@@ -197,6 +215,8 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["order"] = plan.suite.sequence
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
+    if plan.launch:
+        special["launch"] = plan.launch
     name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
