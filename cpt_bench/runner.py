@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench import environment, jobs, training
+from cpt_bench import environment, general, jobs, training
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
@@ -55,6 +55,7 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
+        general: Benchmarks of other harnesses, measured beside the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
@@ -74,6 +75,7 @@ class Plan(NamedTuple):
     lane: str = "trainer"
     given: dict[int, Path] | None = None
     launch: str | None = None
+    general: tuple[str, ...] = ()
 
     def stages(self) -> list[int]:
         """The stages that give a row of the matrix, the base model's 0 first."""
@@ -109,6 +111,7 @@ class Plan(NamedTuple):
             "versions": environment.versions(),
             # How many processes trained changes the arithmetic, and with it the weights.
             **({"launch": self.launch} if self.launch else {}),
+            **({"general": list(self.general)} if self.general else {}),
         }
 
 
@@ -333,6 +336,7 @@ class Sequencer:
         names = list(suite.sequence)
         if suite.protocol.general == "every-stage" or t in (0, stages):
             names += suite.general
+            self._measure_others(t)
         inputs = {name: self._evaluation_inputs(t, name) for name in names}
         todo = []
         for name in names:
@@ -364,6 +368,36 @@ class Sequencer:
         what = f"stage {t}, evaluation"
         worker = self._worker(jobs.evaluate, order, t, "evaluate", what)
         self._result(worker, t, on_event)
+
+    def _measure_others(self, t: int) -> None:
+        """The benchmarks of other harnesses; see :mod:`cpt_bench.general`."""
+        for spec in map(general.parse, self.plan.general):
+            name = f"stage-{t}/general/{spec.slug}"
+            inputs = {
+                "weights": self.weights[t],
+                "benchmark": spec.name,
+                "harness": general.installed(spec),
+                **{k: self.identity[k] for k in ("limit", "threads", "versions")},
+            }
+            if self.ledger.find(name, inputs) is not None:
+                continue
+            order = jobs.GeneralOrder(
+                checkpoint=self._checkpoint(t),
+                weights=self.weights[t],
+                specs=[spec.name],
+                folder=self.paths.general(t),
+                threads=self.plan.threads,
+                options={spec.name: {"limit": self.plan.limit}},
+            )
+            start = time.monotonic()
+            worker = self._worker(
+                jobs.measure_general, order, t, "general", f"stage {t}, {spec.name}"
+            )
+            self._result(worker, t)
+            outputs = [self.paths.relative(p) for p in general.paths(self.paths.general(t), spec)]
+            facts = {"weights": self.weights[t]}
+            seconds = time.monotonic() - start
+            self.done.append(self.ledger.commit(name, inputs, outputs, facts, seconds))
 
     def _evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cpt_bench import general
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import graded
 from cpt_bench.files import read_json, read_jsonl, write_json
@@ -119,7 +120,11 @@ def score(folder: Path) -> Scores:
             for i, row in enumerate(graded(read_jsonl(file), card, samples, suite.protocol)):
                 table[:, t, i] = row["score"], row["lenient"], row["format_ok"]
         outcomes[name] = Outcomes(*table)
-    return compute(suite, outcomes)
+    scores = compute(suite, outcomes)
+    others = general.delta([paths.general(t) for t in range(stages)], DRAWS)
+    if others is not None:
+        scores.metrics["GeneralDelta_others"] = others
+    return scores
 
 
 def compute(suite: Suite, outcomes: dict[str, Outcomes]) -> Scores:
