@@ -1,7 +1,7 @@
 """What is installed, what fits together, what is missing and the command that mends it.
 
-Every finding is looked up when it is asked for; nothing is assumed from a declaration. Importing the
-heavy packages would take half a minute, so their versions are read from their metadata.
+Every finding is looked up when it is asked for; nothing is assumed from a declaration. Importing
+the heavy packages would take half a minute, so their versions are read from their metadata.
 """
 
 from __future__ import annotations
@@ -201,7 +201,10 @@ def vlmevalkit() -> Finding:
         return Finding(
             "vlmevalkit", "missing", "no environment; needed for --general vlmevalkit:TASK", INSTALL
         )
-    ask = "from importlib.metadata import packages_distributions as p, version as v; d = p()['vlmeval'][0]; print(d, v(d))"
+    ask = (
+        "from importlib.metadata import packages_distributions as p, version as v; "
+        "d = p()['vlmeval'][0]; print(d, v(d))"
+    )
     done = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, timeout=120)
     if done.returncode:
         return Finding("vlmevalkit", "broken", f"{python} has no vlmeval", INSTALL)
@@ -265,7 +268,7 @@ def compare(a: str, b: str) -> int:
 
 
 def within(version: str, low: str, below: str | None, same: bool = False) -> bool:
-    """Whether ``version`` is at least ``low`` and below ``below``; ``same``: exactly ``low``'s minor."""
+    """Whether ``version`` is at least ``low`` and below ``below``; ``same``: of ``low``'s minor."""
     if same:
         return compare(version, low) == 0
     return compare(version, low) >= 0 and (below is None or compare(version, below) < 0)

@@ -1,8 +1,8 @@
 """What a run will take, by arithmetic alone: steps, tokens, rollouts, memory, disk, hours.
 
-Nothing is downloaded or measured. Every figure follows from counts that are known (samples, weights)
-and from assumptions that are printed beside it (how long replies are, how busy GPUs get); hours are
-good to a factor of two at best.
+Nothing is downloaded or measured. Every figure follows from counts that are known (samples,
+weights) and from assumptions that are printed beside it (how long replies are, how busy GPUs
+get); hours are good to a factor of two at best.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ class Architecture(NamedTuple):
         return max(1, round(pixels / (self.patch * self.merge) ** 2))
 
     def forward(self, words: float, image: float) -> float:
-        """Floating-point operations of a pass over a sequence: 2 a weight and token (attention's
-        own products left out); an image token costs merge^2 patches in the vision tower.
+        """Floating-point operations of a pass over a sequence: 2 a weight and token.
+
+        Attention's own products are left out; an image token costs merge^2 patches in the tower.
         """
         return 2 * (self.language * (words + image) + self.vision * image * self.merge**2)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench import environment, jobs, training
-from cpt_bench.aftermath import diagnose, diverge
+from cpt_bench.aftermath import diagnose, diverge, measure_others
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
@@ -56,6 +56,7 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
+        general: Benchmarks of other harnesses, measured beside the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
@@ -75,6 +76,7 @@ class Plan(NamedTuple):
     lane: str = "trainer"
     given: dict[int, Path] | None = None
     launch: str | None = None
+    general: tuple[str, ...] = ()
 
     def stages(self) -> list[int]:
         """The stages that give a row of the matrix, the base model's 0 first."""
@@ -110,6 +112,7 @@ class Plan(NamedTuple):
             "versions": environment.versions(),
             # How many processes trained changes the arithmetic, and with it the weights.
             **({"launch": self.launch} if self.launch else {}),
+            **({"general": list(self.general)} if self.general else {}),
         }
 
 
@@ -335,6 +338,7 @@ class Sequencer:
         names = list(suite.sequence)
         if suite.protocol.general == "every-stage" or t in (0, stages):
             names += suite.general
+            measure_others(self, t)
         inputs = {name: self.evaluation_inputs(t, name) for name in names}
         todo = []
         for name in names:

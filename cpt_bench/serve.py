@@ -1,9 +1,10 @@
-"""``python -m cpt_bench.serve CHECKPOINT``: ``transformers serve`` with replies as they were written.
+"""``python -m cpt_bench.serve CHECKPOINT``: ``transformers serve`` with replies left whole.
 
 Two things stand between a checkpoint of a suite and stock ``transformers serve``: without
-torchvision it cannot open Qwen2.5-VL's processor, and for all Qwen models it cuts ``<think>…</think>``
-out of every reply, which cannot be put back word for word and so cannot be graded. Here the
-processor is the image-only one and replies stay whole. Options are those of ``transformers serve``.
+torchvision it cannot open Qwen2.5-VL's processor, and for all Qwen models it cuts
+``<think>…</think>`` out of every reply, which cannot be put back word for word and
+so cannot be graded. Here the processor is the image-only one and replies stay whole. Options are
+those of ``transformers serve``.
 """
 
 from __future__ import annotations

@@ -227,9 +227,9 @@ def test_urls() -> None:
 
 
 def test_the_factory_names_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(CptBenchError, match="no engine is called 'vlm'. Did you mean 'vllm'?"):
+    with pytest.raises(CptBenchError, match=r"no engine is called 'vlm'. Did you mean 'vllm'?"):
         open_engine("vlm", tmp_path)
-    with pytest.raises(CptBenchError, match="has no setting 'modell'. Did you mean 'model'?"):
+    with pytest.raises(CptBenchError, match=r"has no setting 'modell'. Did you mean 'model'?"):
         open_engine("endpoint", "http://h", modell="x")
 
 
@@ -282,7 +282,7 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
 
         engine = open_engine("endpoint", server.url, **settings, journal=journal, concurrency=1)
         with pytest.raises(
-            CptBenchError, match="no answer to lowvision.* run the same command again"
+            CptBenchError, match=r"no answer to lowvision.* run the same command again"
         ):
             evaluate(engine, card, samples, SUITE.protocol, progress=kill_later)
         kept = len(engine.journal.known)  # type: ignore[attr-defined]

@@ -73,7 +73,7 @@ def test_what_is_not_installed_is_said_with_its_cure(monkeypatch: Any, tmp_path:
     from cpt_bench.general import lm_eval, vlmevalkit
 
     monkeypatch.setenv(vlmevalkit.VARIABLE, str(tmp_path / "python"))
-    with pytest.raises(CptBenchError, match="pip install torch==.* ms-vlmeval"):
+    with pytest.raises(CptBenchError, match=r"pip install torch==.* ms-vlmeval"):
         vlmevalkit.measure("POPE", None)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(CptBenchError, match=r"pip install 'cptbench\[eval\]'"):
@@ -122,9 +122,9 @@ def test_lm_eval_scores_as_its_own_command_line(tmp_path: Path, monkeypatch: Any
     assert len(found.rows) == 24
     assert np.mean([row["score"] for row in found.rows]) == pytest.approx(found.score / 100)
     assert found.provenance["version"] == results["lm_eval_version"]
-    with pytest.raises(CptBenchError, match="has no metric 'f1'"):
+    with pytest.raises(CptBenchError, match=r"has no metric 'f1'"):
         lm_eval.headline({"results": {"t": {"exact_match,none": 1.0}}}, "t", "f1")
-    with pytest.raises(CptBenchError, match="has no task 'local_pr'. Did you mean 'local_pro"):
+    with pytest.raises(CptBenchError, match=r"has no task 'local_pr'. Did you mean 'local_pro"):
         lm_eval.measure("local_pr", FOLDER / "checkpoint", include=tasks)
 
 

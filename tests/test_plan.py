@@ -170,17 +170,17 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
     import importlib.resources
 
     from cpt_bench.recipes import named
-    from cpt_bench.trainers.rft import RFT as Rft
+    from cpt_bench.trainers import rft
     from cpt_bench.trainers.sft import SFT
 
     for key, value in p.DEFAULTS.items():
-        fields = {**SFT.Config.model_fields, **Rft.Config.model_fields}
+        fields = {**SFT.Config.model_fields, **rft.RFT.Config.model_fields}
         assert fields[key].get_default(call_default_factory=True) == value, key
     folder = importlib.resources.files("cpt_bench.trainers") / "recipes/cpt7"
     names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
     assert names == ["rft", "rft-lora", "sft", "sft-lora"]
     for name in names:
-        config: Any = (SFT if name.startswith("sft") else Rft).Config
+        config: Any = (SFT if name.startswith("sft") else rft.RFT).Config
         made = config.model_validate(named(f"cpt7/{name}"))
         assert (made.adapters() is None) == ("lora" not in name)
         assert set(made.sharded()) == ({"deepspeed"} if "lora" not in name else set())

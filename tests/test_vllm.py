@@ -80,7 +80,7 @@ def test_a_model_whose_names_are_unknown_is_refused(tiny_model: Path, monkeypatc
         self.worker.model_runner.model.held = {f"x.{name}": p for name, p in held.items()}
 
     monkeypatch.setattr(llm, "__init__", renamed)
-    with pytest.raises(CptBenchError, match="only 0 of .* numbers could be compared"):
+    with pytest.raises(CptBenchError, match=r"only 0 of .* numbers could be compared"):
         open_engine("vllm", tiny_model)
 
 

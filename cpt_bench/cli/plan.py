@@ -33,7 +33,7 @@ def plan(
     keep: Annotated[str, typer.Option(help="Which checkpoints stay: all, last, none.")] = "all",
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Stages, samples, tokens, rollouts, memory a GPU, disk and hours to expect, and on what basis."""
+    """Stages, tokens, rollouts, memory a GPU, disk and hours to expect, and on what basis."""
     from cpt_bench import planning
     from cpt_bench.suite import open_suite
     from cpt_bench.variants import compose
@@ -155,8 +155,8 @@ def text(r: dict[str, Any]) -> str:
         + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
         + ": good to a factor of two at best",
         "\nassumed:",
-        f"  a question has {a['words']:.0f} tokens of words; an answer {a['target']:.0f}, a reply that "
-        f"thinks {a['thought']:.0f}",
+        f"  a question has {a['words']:.0f} tokens of words; an answer {a['target']:.0f}, a reply "
+        f"that thinks {a['thought']:.0f}",
         "  pictures have (thousand pixels) "
         + ", ".join(f"{t or 'other'} {n / 1e3:.0f}" for t, n in a["pixels"].items()),
         f"  training reaches {a['use_training']:.0%} of the GPU's peak, reading prompts "

@@ -63,6 +63,10 @@ def run(
         str | None,
         typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
     ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure lm-eval:TASK or vlmevalkit:DATASET (repeatable)."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Settings: SUITE/NAME of those that ship, or a YAML file.")
     ] = None,
@@ -104,6 +108,10 @@ def run(
         found_suite = found_suite.reordered(tuple(order.split(",")))
     require_prepared(found_suite, suite)
     settings = set_ or []
+    for spec in general or ():
+        from cpt_bench.general import installed, parse
+
+        installed(parse(spec))  # as is a harness that is not there
     if launch is not None:
         from cpt_bench.launch import command
 
@@ -127,6 +135,7 @@ def run(
         budget=Budget(samples=budget, seconds=stage_timeout),
         memory_mib=memory_limit * 1024 if memory_limit is not None else None,
         launch=launch,
+        general=tuple(general or ()),
     )
     names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
     folder = out or Path("runs") / run_name(plan, names)

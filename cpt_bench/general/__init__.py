@@ -11,7 +11,7 @@ last stage's answers for this one. What is kept here is kept by the weights' dig
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,7 +156,39 @@ def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]
     return stages
 
 
+def delta(folders: Sequence[Path], draws: int) -> dict[str, Any] | None:
+    """GeneralDelta of what other harnesses measured; None when they measured nothing.
+
+    Args:
+        folders: Each stage's folder of measurements, the base model's first.
+        draws: Bootstrap resamples behind each interval.
+    """
+    from cpt_bench.metrics import general_delta
+
+    stages = found_in(folders)
+    if not any(stages):
+        return None
+    return general_delta(stages[0], stages[-1], draws)
+
+
+def installed(spec: Spec) -> str:
+    """What would measure ``spec`` here: a version or a place, for the ledger's key."""
+    if spec.evaluator == "lm-eval":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return f"lm-eval {version('lm-eval')}"
+        except PackageNotFoundError:
+            raise CptBenchError(
+                "lm-eval is not installed", todo="Install it with: pip install 'cptbench[eval]'"
+            ) from None
+    from cpt_bench.general.vlmevalkit import interpreter
+
+    return str(interpreter())
+
+
 def display_name(about: Mapping[str, Any]) -> str:
     """``lm-eval:mmlu_pro (lm-eval 0.4.13, task v1)``."""
     made = about["provenance"]
-    return f"{about['benchmark']} ({made['evaluator']} {made['version']}, task v{made['task_version']})"
+    tool = f"{made['evaluator']} {made['version']}"
+    return f"{about['benchmark']} ({tool}, task v{made['task_version']})"

@@ -11,6 +11,7 @@ Its response cache is never used: the key is the request alone, without the mode
 from __future__ import annotations
 
 import logging
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def measure(
         task: ``mmlu_pro``; ``mmlu_pro/exact_match`` or ``mmlu_pro/exact_match,custom-extract``
             where a task has several metrics and the first is not wanted.
         checkpoint: A folder in Hugging Face format.
-        include: A folder with further task files; then lm-eval's own are not read.
+        include: A folder with task files; then lm-eval's own are not read. By default the one in
+            ``$CPTBENCH_LM_EVAL_TASKS``, if that is set.
         backend: lm-eval's model class: ``hf-multimodal``, ``vllm-vlm``, ``hf``.
         batch_size: Requests a batch.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
@@ -62,6 +64,8 @@ def measure(
     from cpt_bench.processor import install
 
     install()
+    if include is None and (folder := os.environ.get("CPTBENCH_LM_EVAL_TASKS")):
+        include = Path(folder)
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     name, _, metric = task.partition("/")
     manager = TaskManager(

@@ -61,8 +61,8 @@ def measure(
     """Run one dataset.
 
     Args:
-        task: ``POPE``, ``MMMU_DEV_VAL``; or ``ImageYORNDataset/NAME`` for ``NAME.tsv`` in VLMEvalKit's
-            data folder, read by that class of VLMEvalKit.
+        task: ``POPE``, ``MMMU_DEV_VAL``; or ``ImageYORNDataset/NAME`` for ``NAME.tsv`` in
+            VLMEvalKit's data folder, read by that class of VLMEvalKit.
         engine: Answers.
         max_new_tokens: The longest reply.
         limit: Only the first so many questions.
