@@ -29,7 +29,7 @@ entry()
     "args",
     [
         ["--help"], ["--version"], ["run", "--help"], ["list", "trainers"], ["list", "suites"],
-        ["list", "tasks"], ["list", "graders"], ["show", "nano"], ["show", "nano/science"],
+        ["list", "tasks"], ["list", "graders"], ["compare", "--help"], ["report", "--help"], ["show", "nano"], ["show", "nano/science"],
     ],
 )  # fmt: skip
 def test_looking_around_needs_no_torch(args: list[str]) -> None:
