@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from cpt_bench import jobs
+from cpt_bench import general, jobs
 from cpt_bench.diagnosis import prefixes, to_ask
 from cpt_bench.divergence import GENERAL, NEW
 from cpt_bench.files import read_jsonl
@@ -38,7 +38,7 @@ def diverge(run: Sequencer, t: int) -> None:
     if run.ledger.find(step, inputs) is not None:
         return
     order = jobs.DivergenceOrder(
-        suite_folder=suite.folder,
+        suite_folder=suite.place,
         base=run.plan.base,
         checkpoint=run.checkpoint(t),
         weights=run.weights[t],
@@ -60,6 +60,8 @@ def diagnose(run: Sequencer, t: int) -> None:
     if t != len(suite.sequence) or not run.checkpoint(t).exists():
         return
     forced = prefixes(suite.protocol)
+    if not forced:
+        return
     wanted, inputs = {}, {}
     for name in (*suite.sequence, *suite.general):
         task = suite.sequence.index(name) if name in suite.sequence else None
@@ -77,7 +79,7 @@ def diagnose(run: Sequencer, t: int) -> None:
         return
     outputs = {name: {p: run.paths.forced(t, p, name) for p in forced} for name in wanted}
     order = jobs.DiagnoseOrder(
-        suite_folder=suite.folder,
+        suite_folder=suite.place,
         checkpoint=run.checkpoint(t),
         weights=run.weights[t],
         prefixes=forced,
@@ -96,3 +98,32 @@ def diagnose(run: Sequencer, t: int) -> None:
 
     worker = run.worker(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis")
     run.result(worker, t, on_event)
+
+
+def measure_others(run: Sequencer, t: int) -> None:
+    """The benchmarks of other harnesses; see :mod:`cpt_bench.general`."""
+    for spec in map(general.parse, run.plan.general):
+        name = f"stage-{t}/general/{spec.slug}"
+        inputs = {
+            "weights": run.weights[t],
+            "benchmark": spec.name,
+            "harness": general.installed(spec),
+            **{k: run.identity[k] for k in ("limit", "threads", "versions")},
+        }
+        if run.ledger.find(name, inputs) is not None:
+            continue
+        order = jobs.GeneralOrder(
+            checkpoint=run.checkpoint(t),
+            weights=run.weights[t],
+            specs=[spec.name],
+            folder=run.paths.general(t),
+            threads=run.plan.threads,
+            options={spec.name: {"limit": run.plan.limit}},
+        )
+        start = time.monotonic()
+        worker = run.worker(jobs.measure_general, order, t, "general", f"stage {t}, {spec.name}")
+        run.result(worker, t)
+        outputs = [run.paths.relative(p) for p in general.paths(run.paths.general(t), spec)]
+        facts = {"weights": run.weights[t]}
+        seconds = time.monotonic() - start
+        run.done.append(run.ledger.commit(name, inputs, outputs, facts, seconds))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cpt_bench.engines import Engine, Request
-from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.grading import MATCHERS, Matcher, grade
+from cpt_bench.engines import Engine, Request, Sampling
+from cpt_bench.errors import CptBenchError
+from cpt_bench.grading import Matcher, find_matcher, grade
 from cpt_bench.suite import Protocol, Sample, Style, TaskCard
 
 Row = dict[str, Any]
@@ -19,14 +19,7 @@ def matcher_of(card: TaskCard) -> Matcher:
     Raises:
         CptBenchError: No grader has that name.
     """
-    try:
-        return MATCHERS[card.grader]
-    except KeyError:
-        raise CptBenchError(
-            f"no grader is called {card.grader!r}",
-            where=f"task {card.name}",
-            todo=did_you_mean(card.grader, [*MATCHERS]),
-        ) from None
+    return find_matcher(card.grader, where=f"task {card.name}")
 
 
 def evaluate(
@@ -56,7 +49,9 @@ def evaluate(
     requests = [
         Request(s.id, protocol.prompt(s.question, style), s.images, prefix) for s in samples
     ]
-    replies = engine.generate(requests, protocol.decoding.max_new_tokens, progress)
+    decoding = protocol.decoding
+    sampling = Sampling(decoding.temperature, decoding.top_p or 1.0)
+    replies = engine.generate(requests, decoding.max_new_tokens, progress, sampling)
     rows = [
         {"id": s.id, "reply": r.text, "tokens": r.tokens}
         for s, r in zip(samples, replies, strict=True)

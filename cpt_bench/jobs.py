@@ -5,15 +5,18 @@ Orders are plain data, so that they reach a worker by pickling and could as well
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpt_bench.engines import open_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import evaluate as evaluate_task
 from cpt_bench.files import read_jsonl, write_jsonl
+from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepare as write_split
 from cpt_bench.sources import load_split
 from cpt_bench.suite import load_suite
@@ -36,7 +39,10 @@ class PrepareOrder:
 
 @dataclass(frozen=True)
 class EvaluateOrder:
-    """Evaluate one checkpoint on ``names``, writing ``outputs``."""
+    """Evaluate one checkpoint on ``names``, writing ``outputs``.
+
+    ``engine`` and ``settings`` are what :func:`cpt_bench.engines.open_engine` takes.
+    """
 
     suite_folder: Path
     checkpoint: Path
@@ -45,6 +51,25 @@ class EvaluateOrder:
     outputs: list[Path]
     limit: int | None
     threads: int
+    engine: str = "transformers"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GeneralOrder:
+    """Measure one checkpoint on ``specs``, benchmarks of other harnesses, into ``folder``.
+
+    ``options`` are keyword arguments by spec, for the ``measure`` of its evaluator.
+    """
+
+    checkpoint: Path
+    weights: str
+    specs: list[str]
+    folder: Path
+    threads: int
+    engine: str = "transformers"
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def prepare(say: Say, order: PrepareOrder) -> None:
@@ -57,7 +82,9 @@ def evaluate(say: Say, order: EvaluateOrder) -> None:
     """Answer and grade each named benchmark; its file is whole before it is announced."""
     set_threads(order.threads)
     suite = load_suite(order.suite_folder)
-    engine = loaded(order.checkpoint, order.weights)
+    engine = open_engine(order.engine, order.checkpoint, **order.settings)
+    if engine.weights != order.weights:
+        raise _other_weights(order.checkpoint, engine.weights, order.weights)
     for name, output in zip(order.names, order.outputs, strict=True):
         start = time.monotonic()
         card = suite.card(name)
@@ -77,11 +104,7 @@ def loaded(checkpoint: Path, weights: str) -> TransformersEngine:
 
     engine = TransformersEngine(checkpoint)
     if engine.weights != weights:
-        raise CptBenchError(
-            f"holds weights {engine.weights[:12]}…, not {weights[:12]}… as recorded",
-            where=checkpoint,
-            todo="Delete the stage's folder and its ledger records to do it again",
-        )
+        raise _other_weights(checkpoint, engine.weights, weights)
     return engine
 
 
@@ -159,6 +182,35 @@ def divergence(say: Say, order: DivergenceOrder) -> None:
         ]
         rows += [{"name": name, **row} for row in along(base, policy, requests)]
     write_jsonl(order.output, rows)
+
+
+def measure_general(say: Say, order: GeneralOrder) -> None:
+    """Run other harnesses on a checkpoint; each measurement is whole before it is announced."""
+    from cpt_bench import general
+
+    set_threads(order.threads)
+    if (found := weights_digest(order.checkpoint)) != order.weights:
+        raise _other_weights(order.checkpoint, found, order.weights)
+    for name in order.specs:
+        start = time.monotonic()
+        spec = general.parse(name)
+        measure = importlib.import_module(general.EVALUATORS[spec.evaluator]).measure
+        options = order.options.get(name, {})
+        if spec.evaluator == "lm-eval":  # loads the checkpoint itself
+            measured = measure(spec.task, order.checkpoint, **options)
+        else:
+            engine = open_engine(order.engine, order.checkpoint, **order.settings)
+            measured = measure(spec.task, engine, **options)
+        general.write(order.folder, spec, order.weights, measured)
+        say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+
+
+def _other_weights(place: Path, found: str, wanted: str) -> CptBenchError:
+    return CptBenchError(
+        f"holds weights {found[:12]}…, not {wanted[:12]}… as recorded",
+        where=place,
+        todo="Delete the stage's folder and its ledger records to do it again",
+    )
 
 
 def set_threads(threads: int) -> None:

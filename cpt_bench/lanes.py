@@ -87,7 +87,7 @@ def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
             "version": suite.version,
             "fingerprint": suite.fingerprint(),
             "max_new_tokens": suite.protocol.decoding.max_new_tokens,
-            "decoding": "greedy",
+            "decoding": suite.protocol.decoding.model_dump(exclude={"max_new_tokens"}) or "greedy",
             "answer": '<stage>/<name>.jsonl, lines {"id": …, "reply": …}; stages: 0-base, 1-…',
         },
     )
@@ -182,5 +182,5 @@ def _stages_of(source: Path, suite: Suite) -> dict[int, Path]:
         inner = place / "predictions"
         stages[int(number[1])] = inner if inner.is_dir() else place
     if not stages:
-        raise CptBenchError("holds neither *.jsonl nor folders of stages", where=source)
+        raise CptBenchError("holds no run.json, no *.jsonl, no folders of stages", where=source)
     return stages

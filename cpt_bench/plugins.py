@@ -28,6 +28,18 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     },
     "suites": {
         "nano": ("cpt_bench.tasks.nano:FOLDER", "seven small tasks, on a laptop CPU in minutes"),
+        "cpt7": ("cpt_bench.tasks.cpt7:FOLDER", "seven published data sets, on GPUs"),
+    },
+    "engines": {
+        "transformers": (
+            "cpt_bench.engines.hf:TransformersEngine",
+            "batched greedy generation in this process, on CPU or one GPU",
+        ),
+        "vllm": ("cpt_bench.engines.vllm:VLLMEngine", "vLLM in this process, on GPUs"),
+        "endpoint": (
+            "cpt_bench.engines.endpoint:EndpointEngine",
+            "any OpenAI-compatible server: vLLM, SGLang, transformers serve",
+        ),
     },
 }
 

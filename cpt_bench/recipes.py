@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,6 +26,35 @@ def recipe(suite: str, trainer: Resolved) -> dict[str, Any]:
     if not file.is_file():
         return {}
     return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+
+
+def named(spec: str) -> dict[str, Any]:
+    """A recipe by name (``cpt7/rft-lora``) or as a YAML file.
+
+    Raises:
+        CptBenchError: There is none, or it is not a mapping.
+    """
+    file = Path(spec)
+    if not file.is_file():
+        suite, _, name = spec.partition("/")
+        folder = importlib.resources.files("cpt_bench.trainers") / "recipes"
+        known = sorted(
+            f"{s.name}/{f.name.removesuffix('.yaml')}"
+            for s in folder.iterdir()
+            if s.is_dir()
+            for f in s.iterdir()
+            if f.name.endswith(".yaml")
+        )
+        if spec not in known:
+            raise CptBenchError(f"no recipe is called {spec!r}", todo=did_you_mean(spec, known))
+        file = Path(str(folder / suite / f"{name}.yaml"))
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise CptBenchError("not valid YAML", where=file) from error
+    if not isinstance(data, dict):
+        raise CptBenchError("not a mapping of settings to values", where=file)
+    return data
 
 
 def configure(

@@ -11,6 +11,7 @@
     stages/2-text/predictions/<name>.jsonl
     stages/2-text/kl.jsonl            KL(base || policy) along base's replies, one row a prompt
     stages/7-counting/forced/<prefix>/<name>.jsonl   what was lost, asked with a forced beginning
+    stages/2-text/general/<evaluator>_<task>.json{,l}   measured by other harnesses
     stages/2-text/logs/               what the processes printed
     stages/2-text/work/               stage.json and what is being written, while a stage trains
     failures.jsonl                    stages that failed: when, which, how
@@ -59,6 +60,10 @@ class RunFolder(NamedTuple):
 
     def divergence(self, index: int) -> Path:
         return self.stage(index) / "kl.jsonl"
+
+    def general(self, index: int) -> Path:
+        """The folder of what other harnesses measured; see :mod:`cpt_bench.general`."""
+        return self.stage(index) / "general"
 
     def train_log(self, index: int) -> Path:
         return self.stage(index) / "train.jsonl"

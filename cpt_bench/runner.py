@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench import environment, jobs, training
-from cpt_bench.aftermath import diagnose, diverge
+from cpt_bench.aftermath import diagnose, diverge, measure_others
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
@@ -56,6 +56,8 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
+        general: Benchmarks of other harnesses, measured beside the suite's general ones.
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
     suite_spec: str
@@ -73,6 +75,8 @@ class Plan(NamedTuple):
     memory_mib: float | None = None
     lane: str = "trainer"
     given: dict[int, Path] | None = None
+    launch: str | None = None
+    general: tuple[str, ...] = ()
 
     def stages(self) -> list[int]:
         """The stages that give a row of the matrix, the base model's 0 first."""
@@ -106,6 +110,9 @@ class Plan(NamedTuple):
             "threads": self.threads,
             "base": {"path": str(self.suite.base_model), "weights": weights_digest(self.base)},
             "versions": environment.versions(),
+            # How many processes trained changes the arithmetic, and with it the weights.
+            **({"launch": self.launch} if self.launch else {}),
+            **({"general": list(self.general)} if self.general else {}),
         }
 
 
@@ -234,6 +241,7 @@ class Sequencer:
             "earlier": [*self.weights.values()] if self.plan.privileges.earlier_checkpoints else [],
             **{k: self.identity[k] for k in TRAIN_KEYS},
             "seed": stage_seed(self.plan.seed, t),
+            **({"launch": self.plan.launch} if self.plan.launch else {}),
         }
         what = f"stage {t} ({self._title(t)}), training"
         record = self.ledger.find(name, inputs)
@@ -280,7 +288,7 @@ class Sequencer:
         suite, limit = self.plan.suite, self.plan.limit
         folder = prepared(suite.card(task), suite.protocol, limit, self.data)
         if task not in self.preparing:
-            order = jobs.PrepareOrder(suite.folder, task, limit, folder)
+            order = jobs.PrepareOrder(suite.place, task, limit, folder)
 
             def carry_out() -> Path:
                 if not folder.exists():
@@ -330,6 +338,7 @@ class Sequencer:
         names = list(suite.sequence)
         if suite.protocol.general == "every-stage" or t in (0, stages):
             names += suite.general
+            measure_others(self, t)
         inputs = {name: self.evaluation_inputs(t, name) for name in names}
         todo = []
         for name in names:
@@ -345,7 +354,7 @@ class Sequencer:
     def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
         suite = self.plan.suite
         order = jobs.EvaluateOrder(
-            suite_folder=suite.folder,
+            suite_folder=suite.place,
             checkpoint=self.checkpoint(t),
             weights=self.weights[t],
             names=todo,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cpt_bench import general
 from cpt_bench.diagnosis import Kinds, kinds, lost_and_won, peak_row, prefixes
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import graded
@@ -178,6 +179,10 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
             splits[name] = load_split(suite.card(name), "test")
         outcomes[name] = read_outcomes(paths, suite, name, splits[name][: run["limit"]])
     scores = compute(suite, outcomes, read_divergence(paths, suite))
+    stages = range(len(suite.sequence) + 1)
+    others = general.delta([paths.general(t) for t in stages], DRAWS)
+    if others is not None:
+        scores.metrics["GeneralDelta_others"] = others
     joint = (run.get("privileges") or {}).get("joint")
     return scores._replace(rows=(0, len(suite.sequence))) if joint else scores
 
@@ -193,7 +198,7 @@ def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sampl
             continue
         for i, row in enumerate(graded(read_jsonl(file), card, samples, protocol)):
             length = math.nan if row["tokens"] is None else row["tokens"]
-            thinks = thought in row["reply"]
+            thinks = bool(thought) and thought in row["reply"]
             table[:, t, i] = row["score"], row["lenient"], row["format_ok"], length, thinks
     strict, lenient, form, tokens, reasoned = table
     forced = _read_forced(paths, card, protocol, samples, last)

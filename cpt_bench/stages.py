@@ -15,6 +15,7 @@ from cpt_bench.contract import Grading, MemoryPlace, StageDocument
 from cpt_bench.files import settle
 from cpt_bench.isolation import View
 from cpt_bench.rundir import RunFolder
+from cpt_bench.sources.cache import root
 from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def order_stage(
         visible=(work.resolve(), *inputs),
         read_only=tuple(inputs),
     )
-    return TrainOrder(file, plan.trainer.origin["spec"], view, count_parameters(plan.base))
+    parameters = count_parameters(plan.base)
+    return TrainOrder(file, plan.trainer.origin["spec"], view, parameters, plan.launch)
 
 
 def seen(plan: Plan, t: int) -> tuple[str, ...]:
@@ -96,11 +98,12 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
-    """Where test questions and other tasks' data lie: the suites', and the prepared splits."""
+    """Where test questions and other tasks' data lie: the suites', fetched and prepared."""
     import cpt_bench.tasks
 
     packaged = Path(cpt_bench.tasks.__path__[0])
-    return [packaged, plan.suite.folder, *{folder.parent for folder in data}]
+    fetched = [root()] if root().is_dir() else []
+    return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:

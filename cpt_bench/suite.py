@@ -7,26 +7,26 @@ grader, version. Nothing here knows torch or a task by name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.files import digest_json
+from cpt_bench.origins import Declared, Generator, Source, Split
 from cpt_bench.plugins import resolve
+from cpt_bench.variants import Variant, card_data, choose, split_spec, suite_data
+
+# libyaml where PyYAML has it: ten times as quick, and every command reads cards.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 M = TypeVar("M", bound=BaseModel)
 
 Style = str
 """A way of asking, by name: ``neutral``, ``direct`` or ``reasoning``."""
-
-
-class Declared(BaseModel):
-    """Data from a card: unknown keys are mistakes, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Sample(Declared):
@@ -39,33 +39,33 @@ class Sample(Declared):
         answers: Gold answers; the first one is what supervised training writes.
         kind: The answer's kind: ``letter``, ``yesno``, ``number``, ``word`` …
         rationale: A chain of thought that leads to the answer, where the data set has one.
+        choices: The options' words, in the order of their letters.
+        annotators: What each annotator answered, where a soft score needs them all.
+        category: The data set's own group of questions, for scores by group.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"choices", "annotators", "category"})
 
     id: str
     question: str
-    images: tuple[bytes, ...] = ()
+    images: Sequence[bytes] = ()
     answers: tuple[str, ...] = Field(min_length=1)
     kind: str
     rationale: str | None = None
-
-
-class Source(Declared):
-    """Where samples come from: ``kind`` picks the loader, ``options`` are its arguments."""
-
-    kind: Literal["generator"]
-    target: str
-    options: dict[str, Any] = {}
-
-
-class Split(Declared):
-    """A published list of samples: how many, and the SHA-256 over ids, questions, images, gold."""
-
-    n: int = Field(gt=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    choices: tuple[str, ...] = ()
+    annotators: tuple[str, ...] = ()
+    category: str = ""
 
 
 class TaskCard(Declared):
-    """One data set with its splits and grader."""
+    """One data set with its splits and grader.
+
+    Attributes:
+        instruction: What follows every question of this task, before the protocol's own words.
+        notes: What is not known about this data set, or differs from the publication.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"instruction", "notes"})
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     title: str
@@ -78,23 +78,43 @@ class TaskCard(Declared):
     answer_kinds: tuple[str, ...]
     licence: str
     citation: str = ""
+    instruction: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class AnswerForm(Declared):
     """How a reply must be written: patterns for the whole reply and for the answer in it.
 
     ``open`` and ``close`` surround the final answer; ``thought`` (open, close) may come before it.
+
+    Attributes:
+        kind: ``tags``: the strict form, nothing but an optional thought and one answer. ``boxed``:
+            the publication's: the last balanced box anywhere is the answer, the form is judged
+            apart. ``whole``: all of the reply is the answer.
     """
 
-    open: str
-    close: str
-    thought: tuple[str, str]
+    ADDED: ClassVar[frozenset[str]] = frozenset({"kind"})
+
+    open: str = ""
+    close: str = ""
+    thought: tuple[str, str] = ("", "")
+    kind: Literal["", "boxed", "whole"] = ""
 
 
 class Decoding(Declared):
-    """Greedy decoding: no sampling, the same reply every time."""
+    """Greedy decoding: no sampling, the same reply every time.
+
+    Attributes:
+        max_new_tokens: The longest reply.
+        temperature: Above 0 the reply is sampled, one a question; 0 is greedy.
+        top_p: Nucleus of the sampling, in (0, 1]; 0 leaves it whole.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"temperature", "top_p"})
 
     max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=0.0, ge=0, le=1)
 
 
 class RewardWeights(Declared):
@@ -155,7 +175,11 @@ class Suite(Declared):
     general: tuple[str, ...] = ()
     protocol: Protocol
     cards: dict[str, TaskCard]
+    tier: str = ""
     folder: Path = Field(exclude=True)
+    variant: Variant = Field(default=Variant(), exclude=True)
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"tier"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -170,6 +194,17 @@ class Suite(Declared):
                 if split not in self.cards[name].splits:
                     raise ValueError(f"task {name!r} has no {split} split")
         return self
+
+    @property
+    def place(self) -> Path:
+        """What :func:`load_suite` reads this very suite from, variant included."""
+        tag = self.variant.tag
+        return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
+
+    @property
+    def label(self) -> str:
+        """``cpt7-paper-direct-mini``: the name with whatever is not the default."""
+        return "-".join(filter(None, [self.name, *self.variant.tag.replace("+", ".").split(".")]))
 
     def card(self, name: str) -> TaskCard:
         if name not in self.cards:
@@ -197,31 +232,61 @@ class Suite(Declared):
 
 
 def open_suite(spec: str) -> Suite:
-    """A suite by its plug-in name (``nano``), or a folder that holds a ``suite.yaml``."""
-    folder = Path(spec)
+    """A suite by its plug-in name (``nano``), or a folder that holds a ``suite.yaml``.
+
+    ``@`` names a variant: ``cpt7@mini``, ``cpt7@paper``, ``cpt7@paper.direct+mini``.
+    """
+    name, tag = split_spec(spec)
+    folder = Path(name)
     if not (folder / "suite.yaml").is_file():
-        folder = Path(resolve("suites", spec).value)
-    return load_suite(folder)
+        folder = Path(resolve("suites", name).value)
+    return _load(folder, tag)
 
 
 def load_suite(folder: Path) -> Suite:
-    """Read ``suite.yaml`` and its cards from ``folder``.
+    """Read ``suite.yaml`` and its cards from ``folder``, which may end in ``@variant``.
 
     Raises:
         CptBenchError: A file is missing, is not YAML, or has a wrong type; the line says which key.
     """
+    name, tag = split_spec(str(folder))
+    return _load(Path(name), tag)
+
+
+def _load(folder: Path, tag: str) -> Suite:
     main = folder / "suite.yaml"
-    data = _read_yaml(main)
+    declared = _read_yaml(main)
+    variant = choose(tag, declared, main)
+    data = suite_data(declared, variant, main)
+    protocol = data.get("protocol") or {}
+    ruler = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
     for name in (*data.get("sequence", ()), *data.get("general", ())):
         file = folder / f"{name}.yaml"
-        cards[str(name)] = _validate(TaskCard, _read_yaml(file), file)
-    return _validate(Suite, {**data, "cards": cards, "folder": folder}, main)
+        card = _validate(TaskCard, card_data(_read_yaml(file), *ruler), file)
+        cards[str(name)] = pinned(card)
+    return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+
+
+def pinned(card: TaskCard) -> TaskCard:
+    """``card`` with the hashes of its prepared splits, where it publishes none.
+
+    So that ledger keys and fingerprints hold the data that was really used.
+    """
+    if isinstance(card.source, Generator) or all(s.sha256 for s in card.splits.values()):
+        return card
+    from cpt_bench.sources.cache import recorded
+
+    splits = {
+        name: split if split.sha256 else split.model_copy(update={"sha256": recorded(card, name)})
+        for name, split in card.splits.items()
+    }
+    return card.model_copy(update={"splits": splits})
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
     except FileNotFoundError:
         raise CptBenchError("no such file", where=file) from None
     except yaml.YAMLError as error:

@@ -37,12 +37,14 @@ class TrainOrder:
         trainer: The trainer's spec, or ``cmd:`` and a command line.
         view: What the trainer may see.
         parameters: How many weights the base model has.
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
 
     document: Path
     trainer: str
     view: isolation.View
     parameters: int
+    launch: str | None = None
 
 
 _watch: isolation.Watch | None = None
@@ -80,8 +82,14 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
     set_threads(document.threads)
     stage = open_stage(order.document, log, tell)
     kept = stage.memory.ids()
+    processes = 1
     try:
-        trainer.train(stage)
+        if order.launch is None:
+            trainer.train(stage)
+        else:
+            from cpt_bench import launch
+
+            processes = launch.train(order.launch, order.trainer, stage, document.threads)
     finally:
         # Whether or not the trainer noticed, or hid, that a file was closed to it.
         seen += _watch.opened() if _watch else []
@@ -106,6 +114,7 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
     return {
         "isolation": "namespace" if _watch else "audit hook",
         "parameters": parameters,
+        "processes": processes,
         "generation_seconds": sum(row.get("generation_seconds", 0.0) for row in rows),
         "samples": max((row.get("samples", 0) for row in rows), default=0),
     }

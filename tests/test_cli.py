@@ -29,7 +29,8 @@ entry()
     "args",
     [
         ["--help"], ["--version"], ["run", "--help"], ["list", "trainers"], ["list", "suites"],
-        ["list", "tasks"], ["list", "graders"], ["compare", "--help"], ["report", "--help"], ["show", "nano"], ["show", "nano/science"],
+        ["list", "tasks"], ["list", "graders"], ["compare", "--help"], ["report", "--help"], ["show", "nano"], ["show", "cpt7@paper"], ["show", "cpt7@mini/gqa"],
+        ["grade", "--help"], ["data", "--help"], ["show", "nano/science"],
     ],
 )  # fmt: skip
 def test_looking_around_needs_no_torch(args: list[str]) -> None:
@@ -59,7 +60,7 @@ def test_lists_as_json(cli: Cli) -> None:
         (["run", "--trainer", "sft", "--order", "text,science"], "is not a permutation of"),
         (["show", "nano/sciense"], "has no task 'sciense'. Did you mean 'science'?"),
         (["metrics", "none.json"], "none.json: no such file"),
-        (["score", "."], "run.json: no such file"),
+        (["score", "."], "holds no run.json"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_an_exit_code(args: list[str], line: str, cli: Cli) -> None:

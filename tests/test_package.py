@@ -39,6 +39,9 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"cpt_bench"}
     for needed in (
+        "tasks/cpt7/suite.yaml",
+        "tasks/cpt7/adapters.py",
+        "tasks/cpt7/superclevr.yaml",
         "tasks/nano/suite.yaml",
         "tasks/nano/science.yaml",
         "tasks/nano/assets/tiles.png",

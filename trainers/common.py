@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor
 from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
+
+ZERO3: dict[str, Any] = {
+    "bf16": {"enabled": "auto"},
+    "zero_optimization": {
+        "stage": 3,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        # Checkpoints are whole: the next stage and the evaluation read them.
+        "stage3_gather_16bit_weights_on_model_save": True,
+    },
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+}
+FSDP: dict[str, Any] = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"],
+    "reshard_after_forward": True,
+    "state_dict_type": "FULL_STATE_DICT",
+}
 
 
 class TRLConfig(TrainerConfig):
@@ -22,9 +45,10 @@ class TRLConfig(TrainerConfig):
     Attributes:
         learning_rate: Peak learning rate of AdamW.
         schedule: Its course over a stage, after the warm-up.
-        warmup_steps: Steps to the peak.
+        warmup_steps: Steps to the peak; below 1, a share of the stage's steps.
         max_steps: Optimiser steps a stage; None to go by ``epochs``.
         epochs: Passes over the train split when ``max_steps`` is None.
+        epochs_by_task: The same for single tasks, by name.
         weight_decay: AdamW's decay.
         max_grad_norm: Gradient clipping.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
@@ -32,14 +56,23 @@ class TRLConfig(TrainerConfig):
         attention: The attention implementation; ``eager`` is fastest on CPU for short sequences.
         gradient_accumulation: Batches an optimiser step.
         gradient_checkpointing: Trade time for memory.
-        deepspeed: A DeepSpeed config file, for many GPUs.
+        sharding: Split weights, gradients and optimiser over GPUs, by ``fsdp`` or DeepSpeed's
+            ``zero3``; needs ``--launch``.
+        deepspeed: A DeepSpeed config file instead of the built-in ``zero3``.
+        lora_rank: Train low-rank adapters of this rank and merge them into the weights at the
+            end of the stage; 0 trains all weights.
+        lora_alpha: Scale of the adapters: their product counts ``lora_alpha / lora_rank``.
+        min_pixels: Pictures are enlarged to at least so many pixels in training.
+        max_pixels: Pictures are shrunk to at most so many pixels in training. The checkpoint keeps
+            the limits it had: evaluation is the protocol's affair.
     """
 
     learning_rate: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int | float = Field(default=0, ge=0)
     max_steps: int | None = Field(default=None, gt=0)
     epochs: float = Field(default=1.0, gt=0)
+    epochs_by_task: dict[str, float] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -47,11 +80,23 @@ class TRLConfig(TrainerConfig):
     attention: str = "eager"
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp", "zero3"] = "none"
     deepspeed: str | None = None
+    lora_rank: int = Field(default=0, ge=0)
+    lora_alpha: float = Field(default=32.0, gt=0)
+    min_pixels: int | None = Field(default=None, gt=0)
+    max_pixels: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.lora_rank and self.sharding != "none":
+            raise ValueError("adapters are small: lora_rank goes with sharding=none")
+        return self
 
     def arguments(self, stage: Stage, scratch: Path, prompts: int) -> dict[str, Any]:
         """What is the same in the arguments of every TRL trainer; ``prompts`` are a batch's."""
-        steps, drawn = self.max_steps, prompts * self.gradient_accumulation
+        steps, drawn = self.max_steps, prompts * self.gradient_accumulation * processes()
+        epochs = self.epochs_by_task.get(stage.task, self.epochs)
         if stage.budget.samples is not None:
             allowed = stage.budget.samples // drawn
             if not allowed:
@@ -59,7 +104,7 @@ class TRLConfig(TrainerConfig):
                     f"one step draws {drawn} prompts, the budget is {stage.budget.samples}",
                     todo="Make the batch smaller, or the budget larger",
                 )
-            steps = min(steps or math.ceil(self.epochs * len(stage.samples) / drawn), allowed)
+            steps = min(steps or math.ceil(epochs * len(stage.samples) / drawn), allowed)
         return {
             "output_dir": str(scratch),
             "seed": stage.seed,
@@ -68,12 +113,12 @@ class TRLConfig(TrainerConfig):
             "lr_scheduler_type": self.schedule,
             "warmup_steps": self.warmup_steps,
             "max_steps": steps or -1,
-            "num_train_epochs": self.epochs,
+            "num_train_epochs": epochs,
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
             "gradient_accumulation_steps": self.gradient_accumulation,
             "gradient_checkpointing": self.gradient_checkpointing,
-            "deepspeed": self.deepspeed,
+            **self.sharded(),
             "use_cpu": self.on_cpu(),
             "bf16": self.dtype == "bfloat16",
             "save_strategy": "no",
@@ -83,17 +128,47 @@ class TRLConfig(TrainerConfig):
             "dataloader_pin_memory": not self.on_cpu(),
         }
 
+    def sharded(self) -> dict[str, Any]:
+        """The arguments that split the model over GPUs."""
+        if self.deepspeed or self.sharding == "zero3":
+            return {"deepspeed": self.deepspeed or ZERO3}
+        return {"fsdp": True, "fsdp_config": dict(FSDP)} if self.sharding == "fsdp" else {}
+
+    def adapters(self) -> Any:
+        """The peft config of ``lora_rank``, or None."""
+        if not self.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=self.lora_alpha,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+
     def on_cpu(self) -> bool:
         import torch
 
         return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
 
 
+def processes() -> int:
+    """How many processes train this stage together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     """The stage's start checkpoint: (model, processor)."""
     # accelerate places the model where it trains; loading it on the CPU first is enough.
     model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
-    return model, load_processor(stage.policy)
+    processor = load_processor(stage.policy)
+    images = processor.image_processor
+    processor.full_size = images.size
+    limits = {"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels}
+    if changed := {key: value for key, value in limits.items() if value}:
+        images.size = type(images.size)(**{**dict(images.size), **changed})
+    return model, processor
 
 
 def pictures(sample: TrainSample) -> list[Any]:
@@ -107,9 +182,20 @@ def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
 
 
 def save(trainer: Any, processor: Any, stage: Stage) -> None:
-    """Write the trained policy to ``stage.output`` as safetensors with its processor."""
-    trainer.save_model(str(stage.output))
-    processor.save_pretrained(stage.output)
+    """Write the trained policy to ``stage.output`` as safetensors with its processor.
+
+    Adapters are merged into the weights: every checkpoint is whole. With several processes all
+    must come here, and the first one writes.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        if trainer.args.should_save:
+            model.merge_and_unload().save_pretrained(stage.output)
+    else:
+        trainer.save_model(str(stage.output))
+    if trainer.args.should_save:
+        processor.image_processor.size = processor.full_size
+        processor.save_pretrained(stage.output)
 
 
 class StageLog(TrainerCallback):
@@ -123,7 +209,7 @@ class StageLog(TrainerCallback):
         figures = {key: _number(value) for key, value in (logs or {}).items()}
         if "train_runtime" in figures:  # the summary at the end
             return
-        drawn = state.global_step * self.prompts * args.gradient_accumulation_steps
+        drawn = state.global_step * self.prompts * args.gradient_accumulation_steps * processes()
         row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
         if self.generation_seconds:

@@ -34,6 +34,7 @@ from cpt_bench.trainers.common import (
     save,
     user_turn,
 )
+from cpt_bench.trainers.selfcheck import TOLERANCE, check
 from cpt_bench.trainers.vision import share_pictures
 
 
@@ -47,23 +48,37 @@ class RFT(Trainer):
             algorithm: The baseline; see the module.
             prompts_per_step: Prompts a batch and device.
             rollouts: Replies a prompt.
+            updates_per_generation: Optimiser steps made of one batch of rollouts, each with another
+                part of it. The publication draws 512 prompts and makes four steps of 128.
             temperature: Of the rollouts.
+            top_p: Nucleus of the rollouts. Below 1 the probabilities they were drawn with are not
+                the policy's own.
             kl: Weight of the KL penalty towards the stage's start policy; 0 loads no second model.
             clip: PPO's clipping range of the probability ratio (acts from the second update on).
+            clip_high: The range upwards, where it differs.
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
             vllm_memory: Share of GPU memory for vLLM, in (0, 1].
+            self_check: Prompts on which rollouts are compared with the trainer before the first
+                step; 0 compares nothing. See :mod:`cpt_bench.trainers.selfcheck`.
+            self_check_tolerance: Largest mean difference of a token's log-probability; None takes
+                1e-3 for float32 and 0.05 for bfloat16.
         """
 
         algorithm: Literal["grpo", "rloo", "remax"] = "grpo"
         prompts_per_step: int = Field(default=16, ge=1)
         rollouts: int = Field(default=8, ge=2)
+        updates_per_generation: int = Field(default=1, ge=1)
         temperature: float = Field(default=1.0, gt=0)
+        top_p: float = Field(default=1.0, gt=0, le=1)
         kl: float = Field(default=0.0, ge=0)
         clip: float = Field(default=0.2, gt=0)
+        clip_high: float | None = Field(default=None, gt=0)
         use_vllm: bool = False
         vllm_mode: Literal["colocate", "server"] = "colocate"
         vllm_memory: float = Field(default=0.3, gt=0, le=1)
+        self_check: int = Field(default=4, ge=0)
+        self_check_tolerance: float | None = Field(default=None, gt=0)
 
         @model_validator(mode="after")
         def _vllm_needs_a_gpu(self) -> RFT.Config:
@@ -84,7 +99,11 @@ class RFT(Trainer):
                 reward_funcs=reward_function(stage),
                 processing_class=processor,
                 train_dataset=rows(stage),
+                peft_config=self.config.adapters(),
             )
+            if self.config.self_check:
+                tolerance = self.config.self_check_tolerance or TOLERANCE[self.config.dtype]
+                check(trainer, stage, self.config.self_check, tolerance)
             _time_generation(trainer, Stopwatch(log))
             quiet(trainer, log)
             trainer.train()
@@ -98,10 +117,16 @@ class RFT(Trainer):
             "num_generations": config.rollouts,
             "max_completion_length": stage.max_new_tokens,
             "temperature": config.temperature,
+            "top_p": config.top_p,
             "beta": config.kl,
             "epsilon": config.clip,
+            "epsilon_high": config.clip_high,
             "use_vllm": config.use_vllm,
         }
+        if config.updates_per_generation > 1:
+            common["steps_per_generation"] = (
+                config.gradient_accumulation * config.updates_per_generation
+            )
         if config.use_vllm:
             common |= {
                 "vllm_mode": config.vllm_mode,

@@ -44,6 +44,7 @@ class SFT(Trainer):
                 args=arguments,
                 processing_class=processor,
                 train_dataset=rows(stage),
+                peft_config=self.config.adapters(),
             )
             quiet(trainer, StageLog(stage, self.config.batch_size))
             trainer.train()

@@ -51,6 +51,7 @@ def evaluate(
     from cpt_bench.lanes import find_stages
     from cpt_bench.plugins import Resolved
     from cpt_bench.runner import Plan
+    from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
     from cpt_bench.trainer import TrainerConfig
     from cpt_bench.worker import warm_up
@@ -59,6 +60,7 @@ def evaluate(
     if order is not None:
         found = found.reordered(tuple(order.split(",")))
     given = find_stages(stages, found) if stages is not None else {}
+    require_prepared(found, suite)
     warm_up()
     title = name or (model.name if model is not None else Path(stages or "").parent.name or "given")
     plan = Plan(
@@ -75,7 +77,7 @@ def evaluate(
         lane="checkpoints",
         given=given,
     )
-    folder = out or Path("runs") / f"{found.name}-{title}-seed{seed}"
+    folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
     carry_out(plan, folder, share, json_)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cpt_bench.origins import Draw
+    from cpt_bench.suite import Protocol
 
 
 class Kind(StrEnum):
@@ -19,6 +23,9 @@ class Kind(StrEnum):
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    check: Annotated[
+        bool, typer.Option(help="Import each, and say which cannot be (takes seconds).")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List suites, tasks, trainers or graders, with where each comes from."""
@@ -30,6 +37,8 @@ def list_(
         from cpt_bench.plugins import listing
 
         rows = [(row.name, row.summary, row.origin) for row in listing(kind.value)]
+        if check:
+            rows = [(name, _problem(kind.value, name) or what, where) for name, what, where in rows]
     if json_:
         import json
 
@@ -38,6 +47,18 @@ def list_(
     width = max((len(row[0]) for row in rows), default=0)
     for name, summary, origin in rows:
         print(f"{name:<{width}}  {summary}  [{origin}]")
+
+
+def _problem(kind: str, name: str) -> str:
+    """Why a plug-in cannot be used; empty when it can."""
+    from cpt_bench.errors import CptBenchError
+    from cpt_bench.plugins import resolve
+
+    try:
+        resolve(kind, name)
+    except CptBenchError as error:
+        return f"BROKEN: {error}"
+    return ""
 
 
 def _tasks() -> list[tuple[str, str, str]]:
@@ -56,11 +77,25 @@ def _tasks() -> list[tuple[str, str, str]]:
 
 def _graders() -> list[tuple[str, str, str]]:
     from cpt_bench.grading import MATCHERS
+    from cpt_bench.plugins import listing
 
     return [
         (name, (matcher.__doc__ or "").strip().splitlines()[0], "built in")
         for name, matcher in MATCHERS.items()
-    ]
+    ] + [(row.name, row.summary, row.origin) for row in listing("graders")]
+
+
+def _form(protocol: Protocol) -> str:
+    if protocol.form.kind == "whole":
+        return "all of the reply"
+    if protocol.form.kind == "boxed":
+        return "the last \\boxed{...}; the form is a thought before it, and judged apart"
+    thought = "…".join(protocol.form.thought)
+    return f"{protocol.target('…')}, after an optional {thought}"
+
+
+def _rule(draw: Draw | None) -> str:
+    return f"; drawn with seed {draw.seed} from rank {draw.skip}" if draw else ""
 
 
 def show(
@@ -68,9 +103,14 @@ def show(
     samples: Annotated[int, typer.Option(help="Also print so many test questions.")] = 0,
 ) -> None:
     """Show a suite's sequence and protocol, or one task's card."""
-    from cpt_bench.suite import open_suite
+    from pathlib import Path
 
-    suite_name, _, task = name.partition("/")
+    from cpt_bench.suite import open_suite
+    from cpt_bench.variants import split_spec
+
+    suite_name, task = name, ""
+    if "/" in name and not (Path(split_spec(name)[0]) / "suite.yaml").is_file():
+        suite_name, _, task = name.rpartition("/")
     suite = open_suite(suite_name)
     if not task:
         print(f"{suite.name} {suite.version}: {suite.title}\n\n{suite.description}\n")
@@ -85,12 +125,13 @@ def show(
                 f"general     {member:<10} {card.title} ({card.role}); {card.splits['test'].n} test"
             )
         protocol = suite.protocol
-        print(f"protocol    {protocol.name}: style {protocol.style}, greedy, ", end="")
+        heat = protocol.decoding.temperature
+        how = f"sampled at temperature {heat:g}" if heat else "greedy"
+        print(f"protocol    {protocol.name}: style {protocol.style}, {how}, ", end="")
         print(f"at most {protocol.decoding.max_new_tokens} new tokens")
         for style, template in protocol.prompts.items():
             print(f"prompt      {style:<10} {template!r}")
-        thought = "…".join(protocol.form.thought)
-        print(f"answer      {protocol.target('…')}, after an optional {thought}")
+        print(f"answer      {_form(protocol)}")
         weights = protocol.reward
         print(f"reward      {weights.accuracy} x accuracy + {weights.format} x form")
         print(f"fingerprint {suite.fingerprint()}")
@@ -99,9 +140,12 @@ def show(
     print(f"{suite.name}/{card.name} v{card.version}: {card.title}, in the role of {card.role}\n")
     print(f"{card.description}\n")
     for split, published in card.splits.items():
-        print(f"{split:<8} {published.n} samples, sha256 {published.sha256}")
+        known = published.sha256 or "recorded when it is prepared"
+        print(f"{split:<8} {published.n} samples, sha256 {known}{_rule(published.draw)}")
     print(f"grader   {card.grader}; answers: {', '.join(card.answer_kinds)}")
     print(f"licence  {card.licence}")
+    for note in card.notes:
+        print(f"note     {note}")
     if samples:
         from cpt_bench.sources import load_split
 

@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli import compare, evaluate, look, nano, report, run, score, trainer
+from cpt_bench.cli import (
+    compare,
+    data,
+    doctor,
+    evaluate,
+    grade,
+    leaderboard,
+    look,
+    nano,
+    plan,
+    report,
+    run,
+    score,
+    trainer,
+)
 from cpt_bench.errors import CptBenchError
 
 app = typer.Typer(
@@ -30,9 +44,17 @@ app.command("score")(score.score)
 app.command("metrics")(score.metrics)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("grade")(grade.grade)
+app.command("submit")(leaderboard.submit)
+app.command("verify")(leaderboard.verify)
+app.command("reproduce")(leaderboard.reproduce)
+app.add_typer(leaderboard.app, name="leaderboard")
+app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

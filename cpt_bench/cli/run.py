@@ -36,6 +36,10 @@ def run(
         typer.Option(help="sft, rft, pkg/name, module:Class, ./file.py:Class or 'cmd:… {stage}'."),
     ],
     suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Its ruler, where it has several: NAME or NAME.STYLE.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds every stage.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
@@ -55,6 +59,17 @@ def run(
         bool, typer.Option(help="Take finished stages from runs beside this one.")
     ] = True,
     base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
+    ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure lm-eval:TASK or vlmevalkit:DATASET (repeatable)."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings: SUITE/NAME of those that ship, or a YAML file.")
+    ] = None,
     privilege: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task."),
@@ -81,15 +96,27 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
     from cpt_bench.trackers import names_of
+    from cpt_bench.variants import compose
 
     trackers = names_of(report_to)
+    suite = compose(suite, protocol, tier)
     found_suite = open_suite(suite)
     if order is not None:
         found_suite = found_suite.reordered(tuple(order.split(",")))
+    require_prepared(found_suite, suite)
     settings = set_ or []
-    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [])
+    for spec in general or ():
+        from cpt_bench.general import installed, parse
+
+        installed(parse(spec))  # as is a harness that is not there
+    if launch is not None:
+        from cpt_bench.launch import command
+
+        command(launch)  # what cannot be followed is told at once
+    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [], recipe)
     from cpt_bench.runner import Plan
     from cpt_bench.trainer import Budget
 
@@ -107,8 +134,11 @@ def run(
         privileges=privileges,
         budget=Budget(samples=budget, seconds=stage_timeout),
         memory_mib=memory_limit * 1024 if memory_limit is not None else None,
+        launch=launch,
+        general=tuple(general or ()),
     )
-    folder = out or Path("runs") / run_name(plan, settings)
+    names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
+    folder = out or Path("runs") / run_name(plan, names)
     carry_out(plan, folder, share, json_, verbose, trackers)
 
 
@@ -153,12 +183,16 @@ def carry_out(
 
 
 def make_method(
-    spec: str, suite: Suite, settings: list[str], declared: list[str]
+    spec: str,
+    suite: Suite,
+    settings: list[str],
+    declared: list[str],
+    recipe_spec: str | None = None,
 ) -> tuple[Resolved, TrainerConfig, Privileges]:
     """The trainer, its settings and its privileges, checked before anything heavy starts."""
     from cpt_bench.command import PREFIX
     from cpt_bench.plugins import locate
-    from cpt_bench.recipes import configure, declare, recipe
+    from cpt_bench.recipes import configure, declare, named, recipe
     from cpt_bench.training import trainer_of
     from cpt_bench.worker import warm_up
 
@@ -171,7 +205,8 @@ def make_method(
             )
     warm_up()
     found = trainer_of(spec)
-    config = configure(found.value, recipe(suite.name, found), settings)
+    shipped = named(recipe_spec) if recipe_spec else recipe(suite.name, found)
+    config = configure(found.value, shipped, settings)
     privileges = declare(declared) if declared else found.value.declare(config)
     return found, config, privileges
 
@@ -190,7 +225,9 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["order"] = plan.suite.sequence
     if plan.base != plan.suite.base_path():
         special["base"] = str(plan.base)
-    name = f"{plan.suite.name}-{plan.trainer.name.lower()}-seed{plan.seed}"
+    if plan.launch:
+        special["launch"] = plan.launch
+    name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
     tail = f"-{digest_json(special)[:6]}" if special.keys() - {"settings"} else ""

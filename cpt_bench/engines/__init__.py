@@ -3,31 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
     """One question to a model.
 
     Attributes:
-        id: The sample it is from.
+        id: Where it is from.
         prompt: The user's words.
-        images: Encoded images, shown before the words.
+        images: Encoded images.
         prefix: How the reply must begin; the model goes on from there, and the reply's text begins
             with it. An engine that cannot do so refuses.
+        layout: For harnesses that put images between words: words, and numbers of ``images``, in
+            the order they stand. Empty: the images, then the prompt.
     """
 
     id: str
     prompt: str
-    images: tuple[bytes, ...]
+    images: Sequence[bytes]
     prefix: str = ""
+    layout: tuple[str | int, ...] = ()
+
+    def parts(self) -> tuple[str | int, ...]:
+        """Words, and numbers of images, in the order the model meets them."""
+        return self.layout or (*range(len(self.images)), self.prompt)
 
 
 class Reply(NamedTuple):
-    """What a model wrote: text without special tokens, and the number of tokens."""
+    """What a model wrote: text without special tokens, and how many tokens (None: not told)."""
 
     text: str
-    tokens: int
+    tokens: int | None
+
+
+class Sampling(NamedTuple):
+    """How replies are drawn; temperature 0 is greedy.
+
+    Attributes:
+        temperature: Divides the logits.
+        top_p: Nucleus, in (0, 1]; 1 leaves the distribution whole.
+        seed: The same seed and requests give the same replies on the same engine.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
 
 
 class Engine(Protocol):
@@ -35,7 +60,9 @@ class Engine(Protocol):
 
     Attributes:
         weights: SHA-256 of the weights that answer. Results are keyed by it: harnesses that cache
-            by name or path return the last stage's answers for this one.
+            by name or path return the last stage's answers for this one. An endpoint's weights
+            cannot be read; what stands here for one begins with ``endpoint:`` and is no digest of
+            weights (see :mod:`cpt_bench.engines.endpoint`).
     """
 
     weights: str
@@ -45,6 +72,51 @@ class Engine(Protocol):
         requests: Sequence[Request],
         max_new_tokens: int,
         progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Greedy replies, in the order of ``requests``; ``progress`` is told how many are done."""
+        """Replies in the order of ``requests``; ``progress`` is told how many are done."""
         ...
+
+
+def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
+    """Say that an engine cannot begin a reply, where that is asked of it.
+
+    Raises:
+        CptBenchError: A request has a prefix.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    if any(request.prefix for request in requests):
+        raise CptBenchError(f"engine {engine} cannot force how a reply begins")
+
+
+def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
+    """Open the engine called ``name`` on a checkpoint folder or, for ``endpoint``, a URL.
+
+    Args:
+        name: ``transformers``, ``vllm``, ``endpoint``, or a plug-in's spelling.
+        place: Where the model is.
+        settings: The engine's own keyword arguments.
+
+    Raises:
+        CptBenchError: No engine has that name, it lacks a package, or refuses a setting.
+    """
+    from cpt_bench.errors import CptBenchError, did_you_mean
+    from cpt_bench.plugins import resolve
+
+    engine = resolve("engines", name).value
+    known = _settings(engine)
+    for key in settings:
+        if key not in known:
+            raise CptBenchError(
+                f"engine {name} has no setting {key!r}", todo=did_you_mean(key, known)
+            )
+    opened: Engine = engine(place, **settings)
+    return opened
+
+
+def _settings(engine: Any) -> list[str]:
+    import inspect
+
+    kinds = (inspect.Parameter.KEYWORD_ONLY,)
+    return [p.name for p in inspect.signature(engine).parameters.values() if p.kind in kinds]

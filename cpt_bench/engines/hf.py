@@ -1,4 +1,4 @@
-"""Batched greedy generation with transformers, on CPU or one GPU."""
+"""Batched generation with transformers, on CPU or one GPU."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import Reply, Request
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor, weights_digest
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The chat turn of a request: its images, then its words."""
-    pictures = [{"type": "image", "image": decode(i, request.id)} for i in request.images]
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": request.prompt}]}]
+    """The chat turn of a request: its images and its words, in their order."""
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": decode(request.images[part], request.id)}
+        for part in request.parts()
+    ]
+    return [{"role": "user", "content": content}]
 
 
 class TransformersEngine:
@@ -48,8 +53,16 @@ class TransformersEngine:
         requests: Sequence[Request],
         max_new_tokens: int,
         progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Greedy replies, in the order of ``requests``."""
+        """Replies, in the order of ``requests``.
+
+        Sampled ones are the same again for the same requests, batch size and machine.
+        """
+        if sampling.temperature > 0:
+            import torch
+
+            torch.manual_seed(sampling.seed)
         replies: list[Reply | None] = [None] * len(requests)
         # A batch holds only requests with, or only requests without images; equal length is cheap.
         order = sorted(
@@ -62,7 +75,7 @@ class TransformersEngine:
             batch = [
                 i for i in order[done : done + self.batch_size] if len(requests[i].images) == first
             ]
-            answered = self._batch([requests[i] for i in batch], max_new_tokens)
+            answered = self._batch([requests[i] for i in batch], max_new_tokens, sampling)
             for i, reply in zip(batch, answered, strict=True):
                 replies[i] = reply
             done += len(batch)
@@ -72,7 +85,10 @@ class TransformersEngine:
     def encode(self, requests: Sequence[Request]) -> Any:
         """Prompts (and what their replies begin with) as the model takes them, padded left."""
         turns = [messages(r) for r in requests]
-        pictures = [[part["image"] for part in turn[0]["content"][:-1]] for turn in turns]
+        pictures = [
+            [part["image"] for part in turn[0]["content"] if part["type"] == "image"]
+            for turn in turns
+        ]
         return self.processor(
             text=self.texts(turns, [r.prefix for r in requests]),
             images=pictures if any(pictures) else None,
@@ -87,18 +103,21 @@ class TransformersEngine:
         )
         return [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
 
-    def _batch(self, requests: list[Request], max_new_tokens: int) -> list[Reply]:
+    def _batch(
+        self, requests: list[Request], max_new_tokens: int, sampling: Sampling
+    ) -> list[Reply]:
         import torch
 
         inputs = self.encode(requests)
         with torch.inference_mode():
+            drawn = sampling.temperature > 0
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_k=None,
-                top_p=None,
+                do_sample=drawn,
+                temperature=sampling.temperature if drawn else None,
+                top_k=0 if drawn else None,  # transformers' own default is 50
+                top_p=sampling.top_p if drawn else None,
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         padding = self.processor.tokenizer.pad_token_id

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from cpt_bench.suite import AnswerForm
+
+_AROUND_TAGS = re.compile(r"\s*(<|>|/)\s*")
+_THOUGHT_THEN_BOX = re.compile(r"<think>.*</think>.*\\boxed\{.*\}.*", re.DOTALL)
+_BOX = "\\boxed{"
 
 
 def read_form(reply: str, form: AnswerForm) -> str | None:
@@ -42,3 +48,21 @@ def read_freely(reply: str, form: AnswerForm) -> str | None:
     for tag in (*form.thought, form.open):
         text = text.replace(tag, " ")
     return text.strip() or None
+
+
+def has_boxed_form(reply: str) -> bool:
+    """The publication's form: a thought, then a box, with anything around (arXiv 2507.05386)."""
+    return _THOUGHT_THEN_BOX.fullmatch(_AROUND_TAGS.sub(r"\1", reply)) is not None
+
+
+def read_boxed(reply: str) -> str | None:
+    r"""What is in the last ``\boxed{}``, braces balanced; None when none is closed."""
+    start = reply.rfind(_BOX)
+    if start < 0:
+        return None
+    depth, inside = 1, reply[start + len(_BOX) :]
+    for i, character in enumerate(inside):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return inside[:i].strip()
+    return None

@@ -1,0 +1,116 @@
+"""``cptbench data``: fetch what a suite needs, once; say what is there and what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cpt_bench.errors import CptBenchError
+
+if TYPE_CHECKING:
+    from cpt_bench.suite import Suite, TaskCard
+
+app = typer.Typer(
+    help="The data of suites that do not ship them.", no_args_is_help=True, rich_markup_mode=None
+)
+
+SuiteOption = Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its small size.")]
+TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
+ProtocolOption = Annotated[str | None, typer.Option(help="Its ruler: paper needs its own gold.")]
+TaskOption = Annotated[
+    list[str] | None, typer.Option("--task", help="Only this task or benchmark (repeatable).")
+]
+
+
+@app.command()
+def prepare(
+    suite: SuiteOption = "cpt7",
+    task: TaskOption = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="A folder with <owner>/<name> as the hub has them."),
+    ] = None,
+    tier: TierOption = None,
+    protocol: ProtocolOption = None,
+) -> None:
+    """Fetch data sets into the cache ($CPTBENCH_DATA), checked; what is there is not fetched again.
+
+    One split that fails does not stop the others; the same command goes on after any interruption.
+    """
+    if from_ is not None and not from_.is_dir():
+        raise CptBenchError("no such folder", where=from_, todo="Give --from a folder")
+    from cpt_bench.sources import cache
+
+    failures = []
+    for card, split in _wanted(suite, task, tier, protocol):
+        name = f"{card.name}/{split}"
+        there = cache.is_prepared(card, split)
+        try:
+            from cpt_bench.sources.hub import prepare as fetch
+
+            facts = fetch(card, split, from_)
+        except CptBenchError as error:
+            failures.append(name)
+            print(f"{name:<20} FAILED  {error}", file=sys.stderr)
+            continue
+        state = "there" if there else "made"
+        print(f"{name:<20} {state:<6} {facts['n']:>6} samples  sha256 {facts['sha256']}"
+              f"  {facts['repo']}")  # fmt: skip
+        for reason in facts["passed_over"] if not there else ():
+            print(f"{'':<20} passed over {reason}", file=sys.stderr)
+    if failures:
+        todo = "What was prepared is kept: mend the cause and run the same command again"
+        raise CptBenchError(f"not prepared: {', '.join(failures)}", where=cache.root(), todo=todo)
+
+
+@app.command()
+def status(
+    suite: SuiteOption = "cpt7",
+    task: TaskOption = None,
+    tier: TierOption = None,
+    protocol: ProtocolOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say which splits are prepared and which are missing; exit status 1 when one is missing."""
+    from cpt_bench.files import read_json
+    from cpt_bench.sources import cache
+
+    rows = []
+    for card, split in _wanted(suite, task, tier, protocol):
+        file = cache.folder(card, split) / "meta.json"
+        facts = read_json(file) if file.is_file() else None
+        rows.append({**(facts or {}), "task": card.name, "split": split,
+                     "n": card.splits[split].n, "prepared": facts is not None})  # fmt: skip
+    if json_:
+        import json
+
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        for row in rows:
+            state = f"sha256 {row['sha256']}  {row['repo']}" if row["prepared"] else "MISSING"
+            print(f"{row['task'] + '/' + row['split']:<20} {row['n']:>6} samples  {state}")
+        print(f"in {cache.root()}")
+    if not all(row["prepared"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _wanted(
+    spec: str, tasks: list[str] | None, tier: str | None, protocol: str | None
+) -> list[tuple[TaskCard, str]]:
+    """The splits that must be fetched, in the suite's order."""
+    from cpt_bench.origins import Hub
+    from cpt_bench.suite import open_suite
+    from cpt_bench.variants import compose
+
+    suite: Suite = open_suite(compose(spec, protocol, tier))
+    names = tasks or [*suite.sequence, *suite.general]
+    cards = [suite.card(name) for name in dict.fromkeys(names)]
+    wanted = [(c, split) for c in cards if isinstance(c.source, Hub) for split in c.splits]
+    if not wanted:
+        raise CptBenchError(
+            f"suite {suite.name} makes its own samples: there is nothing to prepare"
+        )
+    return wanted

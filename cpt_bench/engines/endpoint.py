@@ -1,0 +1,258 @@
+"""Any OpenAI-compatible server: vLLM, SGLang, ``transformers serve``, a paid service.
+
+A request either has an answer or it has none: a server that is busy or away is asked again with
+back-off, and when it stays away the evaluation stops with one line. No error text, empty body or
+placeholder is ever taken for what a model wrote. What was answered before is in the journal, so
+that the same command goes on where it stopped.
+
+What a server serves cannot be known from outside: it has a name, not a digest. Results of an
+endpoint are therefore keyed by URL, model name and the *nonce* of one evaluation, never shared
+between evaluations, and marked ``endpoint:`` wherever a digest would stand.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest_json
+from cpt_bench.images import decode
+
+FINISHED = ("stop", "length")
+"""Reasons to end that make a reply; a content filter or a tool call is none."""
+
+
+class EndpointEngine:
+    """A model behind a chat-completions URL, asked many questions at a time.
+
+    Args:
+        url: The server's base, with or without ``/v1``: ``http://127.0.0.1:8000/v1``.
+        model: The name it serves the model by.
+        nonce: Names one evaluation of one model. Change it whenever the server may have got other
+            weights; results and journal entries of another nonce are never used.
+        journal: A file that keeps each answer as it comes, for going on after a failure.
+        concurrency: Requests under way at once.
+        retries: Times a failed request is sent again, waiting 0.5 s, 1 s, 2 s … 8 s in between, or
+            as long as the server asks for.
+        timeout: Seconds one request may take.
+        key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore.
+        extra: Further fields of the request body.
+
+    Attributes:
+        weights: ``endpoint:`` and a hash of URL, model and nonce; not a digest of weights.
+        served: What the server calls itself, as its replies say: model names and fingerprints.
+    """
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        model: str,
+        nonce: str,
+        journal: Path | None = None,
+        concurrency: int = 16,
+        retries: int = 6,
+        timeout: float = 600.0,
+        key: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise CptBenchError(
+                "the endpoint engine needs openai, which is not installed",
+                todo="Install it with: pip install 'cptbench[endpoint]'",
+            ) from error
+        self.url, self.model = base_url(str(url)), model
+        self.weights = f"endpoint:{digest_json([self.url, model, nonce])}"
+        self.extra = extra or {}
+        self.concurrency, self.retries = concurrency, retries
+        self.journal = Journal(journal, self.weights)
+        self.served: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}
+        self._client = openai.OpenAI(
+            base_url=self.url,
+            api_key=key or os.environ.get("OPENAI_API_KEY", "none"),
+            timeout=timeout,
+            max_retries=retries,
+        )
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        max_new_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
+    ) -> list[Reply]:
+        """Replies, in the order of ``requests``.
+
+        Raises:
+            CptBenchError: A request stayed without an answer; those answered are in the journal.
+        """
+        refuse_prefix(requests, "endpoint")
+        keys = [self._key(r, max_new_tokens, sampling) for r in requests]
+        open_ = [i for i, key in enumerate(keys) if key not in self.journal]
+        progress(len(requests) - len(open_))
+
+        def ask(i: int) -> None:
+            self.journal.add(keys[i], self._ask(requests[i], max_new_tokens, sampling))
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(ask, i) for i in open_]
+            try:
+                for more, future in enumerate(as_completed(futures), 1):
+                    future.result()
+                    progress(len(requests) - len(open_) + more)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [self.journal[key] for key in keys]
+
+    def _key(self, request: Request, max_new_tokens: int, sampling: Sampling) -> str:
+        images = [sha256(image).hexdigest() for image in request.images]
+        asked = [request.id, request.parts(), images, max_new_tokens, sampling, self.extra]
+        return digest_json(asked)
+
+    def _ask(self, request: Request, max_new_tokens: int, sampling: Sampling) -> Reply:
+        import openai
+
+        drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
+
+        try:
+            answer = self._client.chat.completions.create(
+                model=self.model,
+                messages=message(request),
+                temperature=sampling.temperature,
+                max_tokens=max_new_tokens,
+                **drawn,
+                extra_body=self.extra,
+            )
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+            raise self._failed(request, error) from error
+        return self._read(request, answer)
+
+    def _read(self, request: Request, answer: Any) -> Reply:
+        """The reply in a response; anything that is not one is a failed request."""
+        choices = getattr(answer, "choices", None)
+        if not choices:
+            raise self._failed(request, f"no choices in {str(answer)[:120]!r}")
+        said, why = getattr(choices[0], "message", None), getattr(choices[0], "finish_reason", None)
+        if why not in FINISHED:
+            raise self._failed(request, f"the reply ended with {why!r}")
+        for field in ("reasoning_content", "reasoning"):
+            if getattr(said, field, None):
+                raise CptBenchError(
+                    "the server cuts the reasoning out of replies, so that they cannot be graded",
+                    where=self.url,
+                    todo="Start it without a reasoning parser; or python -m cpt_bench.serve",
+                )
+        text = getattr(said, "content", None)
+        if not isinstance(text, str):
+            raise self._failed(request, f"the reply is {text!r}, not text")
+        self._note(answer)
+        return Reply(text.strip(), getattr(answer.usage, "completion_tokens", None))
+
+    def _note(self, answer: Any) -> None:
+        for field, seen in self.served.items():
+            if value := getattr(answer, field, None):
+                seen.add(str(value))
+        if len(self.served["model"]) > 1:
+            names = " and ".join(sorted(self.served["model"]))
+            raise CptBenchError(
+                f"two models answered one evaluation: {names}",
+                where=self.url,
+                todo="Serve one model, and evaluate under a new nonce",
+            )
+
+    def _failed(self, request: Request, reason: object) -> CptBenchError:
+        kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
+        said = " ".join(f"{kind}{reason}".split())[:200]
+        return CptBenchError(
+            f"no answer to {request.id} ({said})",
+            where=self.url,
+            todo="The cell is left empty; when the server is well, run the same command again",
+        )
+
+
+class Journal:
+    """Answers as they came, by the hash of what was asked; lost with the process without a file.
+
+    A line that a kill cut short is dropped: its question is asked again.
+    """
+
+    def __init__(self, file: Path | None, weights: str) -> None:
+        self.file, self.weights = file, weights
+        self.lock = threading.Lock()
+        self.known: dict[str, Reply] = {}
+        if file is None or not file.exists():
+            return
+        for line in file.read_text(encoding="utf-8").split("\n"):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row.get("weights") == weights:
+                self.known[row["key"]] = Reply(row["reply"], row["tokens"])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.known
+
+    def __getitem__(self, key: str) -> Reply:
+        return self.known[key]
+
+    def add(self, key: str, reply: Reply) -> None:
+        """Keep an answer; threads may do so at the same time."""
+        row = {"weights": self.weights, "key": key, "reply": reply.text, "tokens": reply.tokens}
+        with self.lock:
+            self.known[key] = reply
+            if self.file is not None:
+                self._append(self.file, row)
+
+    def _append(self, file: Path, row: dict[str, Any]) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as stream:
+            # The line break first: it also ends a line that a kill left unfinished.
+            stream.write("\n" + json.dumps(row, ensure_ascii=False))
+
+
+def base_url(url: str) -> str:
+    """``url`` as the client wants it: with a scheme, ending in ``/v1`` unless it has a path."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise CptBenchError(
+            f"{url!r} is not a URL", where="endpoint", todo="Give one like http://127.0.0.1:8000/v1"
+        )
+    return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
+
+
+def message(request: Request) -> list[Any]:
+    """The chat turn of a request: its images as data URLs and its words, in their order.
+
+    Pictures travel as PNG of the very pixels the in-process engines see. Sent as they are, they
+    would be turned by some servers (EXIF), flattened differently by others (palette, CMYK, alpha).
+    """
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": data_url(request.images[part], request.id)}}
+        for part in request.parts()
+    ]
+    return [{"role": "user", "content": content}]
+
+
+def data_url(image: bytes, where: object) -> str:
+    """An encoded image as a ``data:image/png`` URL of its RGB pixels."""
+    png = io.BytesIO()
+    decode(image, where).save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

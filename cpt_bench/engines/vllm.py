@@ -1,0 +1,152 @@
+"""Generation with vLLM in this process, on GPUs, with its weights read back before each evaluation.
+
+vLLM has served stale weights without a word: ``reload_weights`` that returned what it had cached
+(vllm issue 32718), an engine woken from deep sleep with garbage (54235). So the workers themselves
+compare what they hold with the checkpoint's files when the engine opens, tensor by tensor, and a
+checksum of all parameters must still be the same whenever something is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
+from cpt_bench.engines.hf import messages
+from cpt_bench.errors import CptBenchError
+from cpt_bench.policy import load_processor, weights_digest
+
+EXTENSION = "cpt_bench.engines.vllm_worker.WeightsCheck"
+LEAST_COMPARED = 0.99
+"""Share of the checkpoint's numbers that must have been compared; else nothing was shown."""
+
+
+class VLLMEngine:
+    """One checkpoint in vLLM.
+
+    Args:
+        folder: The checkpoint.
+        tensor_parallel: GPUs that share one copy.
+        memory: Share of GPU memory vLLM may take, in (0, 1].
+        max_model_len: Longest prompt and reply together, in tokens; None takes the model's.
+        max_images: Pictures a prompt at most.
+        dtype: Arithmetic; ``auto`` is the checkpoint's.
+        eager: No CUDA graphs: slower, starts sooner.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tensor_parallel: int = 1,
+        memory: float = 0.9,
+        max_model_len: int | None = None,
+        max_images: int = 8,
+        dtype: str = "auto",
+        eager: bool = False,
+    ) -> None:
+        # Requests of one process, in one order: the setting under which vLLM documents that the
+        # same requests give the same replies on the same hardware.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise CptBenchError(
+                "vLLM is not installed", todo="Install it with: pip install 'cptbench[vllm]'"
+            ) from error
+        self.folder = Path(folder)
+        self.weights = weights_digest(self.folder)
+        self.processor = load_processor(self.folder)
+        self._llm = LLM(
+            model=str(folder),
+            tensor_parallel_size=tensor_parallel,
+            gpu_memory_utilization=memory,
+            max_model_len=max_model_len,
+            limit_mm_per_prompt={"image": max_images, "video": 0},
+            dtype=dtype,
+            enforce_eager=eager,
+            seed=0,
+            # Answers of earlier prompts' caches would outlive a change of weights.
+            enable_prefix_caching=False,
+            worker_extension_cls=EXTENSION,
+        )
+        self._compare()
+        self._checksums = self._read_back()
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        max_new_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+        sampling: Sampling = GREEDY,
+    ) -> list[Reply]:
+        """Replies, in the order of ``requests``.
+
+        Raises:
+            CptBenchError: The weights in vLLM are not those the engine was opened with.
+        """
+        from vllm import SamplingParams
+
+        refuse_prefix(requests, "vllm")
+        if self._read_back() != self._checksums:
+            raise CptBenchError(
+                "vLLM's weights changed after they were compared with the checkpoint",
+                where=self.folder,
+                todo="Open a new engine for new weights",
+            )
+        drawn = sampling.temperature > 0
+        parameters = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p if drawn else 1.0,
+                seed=sampling.seed + i if drawn else None,
+                max_tokens=max_new_tokens,
+                skip_special_tokens=True,
+            )
+            for i in range(len(requests))
+        ]
+        prompts = [self.prompt(request) for request in requests]
+        answers = self._llm.generate(prompts, sampling_params=parameters, use_tqdm=False)
+        if len(answers) != len(requests) or not all(a.finished for a in answers):
+            raise CptBenchError(f"vLLM finished {len(answers)} of {len(requests)} requests")
+        progress(len(requests))
+        return [Reply(a.outputs[0].text.strip(), len(a.outputs[0].token_ids)) for a in answers]
+
+    def prompt(self, request: Request) -> dict[str, Any]:
+        """A request as vLLM takes it: the chat text with one placeholder an image, and the images.
+
+        One placeholder each: vLLM repeats it as often as the picture has tokens. Ids that were
+        expanded before would be expanded twice (trl issue 6294).
+        """
+        turns = messages(request)
+        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        pictures = [part["image"] for part in turns[0]["content"] if part["type"] == "image"]
+        if text.count(self.processor.image_token) != len(pictures):
+            raise CptBenchError(
+                f"the chat template has {text.count(self.processor.image_token)} places for "
+                f"{len(pictures)} images",
+                where=request.id,
+            )
+        return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
+
+    def _compare(self) -> None:
+        for rank, found in enumerate(
+            self._llm.collective_rpc("cptbench_compare", args=(str(self.folder),))
+        ):
+            if found["differ"] or found["compared"] < LEAST_COMPARED * found["total"]:
+                what = (
+                    f"{len(found['differ'])} tensors differ, first {found['differ'][0]}"
+                    if found["differ"]
+                    else f"only {found['compared']} of {found['total']} numbers could be compared, "
+                    f"not {', '.join(found['unknown'][:3])}"
+                )
+                raise CptBenchError(
+                    f"vLLM's worker {rank} does not hold the checkpoint's weights: {what}",
+                    where=self.folder,
+                    todo="Use --engine transformers, and report the model's architecture",
+                )
+
+    def _read_back(self) -> list[Any]:
+        return list(self._llm.collective_rpc("cptbench_checksum"))

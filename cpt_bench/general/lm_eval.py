@@ -1,0 +1,181 @@
+"""lm-evaluation-harness in this process: any of its tasks, on a checkpoint.
+
+The model is loaded and asked by lm-eval's own ``hf-multimodal`` backend, so that a score is the one
+its command line gives:
+
+    lm_eval --model hf-multimodal --model_args pretrained=CHECKPOINT,dtype=auto --tasks TASK
+
+Its response cache is never used: the key is the request alone, without the model (its issue 4063).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.general import Measured
+
+NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
+
+
+def measure(
+    task: str,
+    checkpoint: Path,
+    *,
+    include: Path | None = None,
+    backend: str = "hf-multimodal",
+    batch_size: int = 8,
+    dtype: str = "auto",
+    device: str | None = None,
+    chat_template: bool = True,
+    limit: int | None = None,
+    model_args: dict[str, Any] | None = None,
+) -> Measured:
+    """Run one task, or a group of tasks.
+
+    Args:
+        task: ``mmlu_pro``; ``mmlu_pro/exact_match`` or ``mmlu_pro/exact_match,custom-extract``
+            where a task has several metrics and the first is not wanted.
+        checkpoint: A folder in Hugging Face format.
+        include: A folder with task files; then lm-eval's own are not read. By default the one in
+            ``$CPTBENCH_LM_EVAL_TASKS``, if that is set.
+        backend: lm-eval's model class: ``hf-multimodal``, ``vllm-vlm``, ``hf``.
+        batch_size: Requests a batch.
+        dtype: Arithmetic; ``auto`` is the checkpoint's.
+        device: ``cpu``, ``cuda:0``; None takes a GPU where there is one.
+        chat_template: Ask in the model's chat format.
+        limit: Only the first so many documents of each task.
+        model_args: Further arguments of the backend.
+
+    Raises:
+        CptBenchError: lm-eval is not installed, or has no such task or metric.
+    """
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise CptBenchError(
+            "lm-eval is not installed", todo="Install it with: pip install 'cptbench[eval]'"
+        ) from error
+    from cpt_bench.processor import install
+
+    install()
+    if include is None and (folder := os.environ.get("CPTBENCH_LM_EVAL_TASKS")):
+        include = Path(folder)
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    name, _, metric = task.partition("/")
+    manager = TaskManager(
+        include_path=str(include) if include else None, include_defaults=include is None
+    )
+    if name not in manager.all_tasks:
+        raise CptBenchError(
+            f"lm-eval {version('lm-eval')} has no task {name!r}",
+            todo=did_you_mean(name, manager.all_tasks[:2000]),
+        )
+    arguments = {"pretrained": str(checkpoint), "dtype": dtype, **(model_args or {})}
+    found = simple_evaluate(
+        model=backend,
+        model_args=arguments,
+        tasks=[name],
+        batch_size=batch_size,
+        device=device,
+        limit=limit,
+        apply_chat_template=chat_template,
+        task_manager=manager,
+        bootstrap_iters=0,
+        log_samples=True,
+        use_cache=None,
+    )
+    assert found is not None, "lm-eval gives results on the first rank alone"
+    wanted, filter_name = headline(found, name, metric)
+    rows = samples(found, wanted, filter_name)
+    return Measured(
+        rows=rows,
+        score=100 * float(_of(found, name)[f"{wanted},{filter_name}"]),
+        provenance={
+            "evaluator": "lm-eval",
+            "version": version("lm-eval"),
+            "task": name,
+            "task_version": _task_version(found, name),
+            "task_hashes": found.get("task_hashes", {}),
+            "metric": wanted,
+            "filter": filter_name,
+            "n_shot": found.get("n-shot", {}),
+            "backend": backend,
+            "model_args": {k: v for k, v in arguments.items() if k != "pretrained"},
+            "batch_size": batch_size,
+            "chat_template": chat_template,
+            "limit": limit,
+        },
+    )
+
+
+def headline(found: dict[str, Any], task: str, metric: str) -> tuple[str, str]:
+    """The metric and filter to report: those asked for, else the task's first.
+
+    Raises:
+        CptBenchError: The task has no such metric.
+    """
+    keys = [
+        key
+        for key in _of(found, task)
+        if "," in key and "_stderr" not in key and key.partition(",")[0] not in NOT_METRICS
+    ]
+    chosen = next((key for key in keys if metric in ("", key, key.partition(",")[0])), None)
+    if chosen is None:
+        raise CptBenchError(
+            f"task {task} has no metric {metric!r}", todo=did_you_mean(metric, keys)
+        )
+    name, _, filter_name = chosen.partition(",")
+    return name, filter_name
+
+
+def samples(found: dict[str, Any], metric: str, filter_name: str) -> list[dict[str, Any]]:
+    """One row a document of every task asked, with its score under ``metric``."""
+    rows = []
+    for task, documents in sorted(found["samples"].items()):
+        for document in documents:
+            if document.get("filter", "none") != filter_name:
+                continue
+            value = document.get(metric)
+            if not isinstance(value, bool | int | float):
+                raise CptBenchError(
+                    f"metric {metric!r} of {task} is no number for each document",
+                    where=f"document {document['doc_id']}",
+                    todo="Name another: lm-eval:TASK/METRIC",
+                )
+            rows.append(
+                {
+                    "id": f"{task}/{document['doc_id']}",
+                    "reply": _text(document.get("resps")),
+                    "extracted": _text(document.get("filtered_resps")),
+                    "target": str(document.get("target")),
+                    "score": float(value),
+                    "sha256": document.get("prompt_hash"),
+                }
+            )
+    return rows
+
+
+def _of(found: dict[str, Any], task: str) -> dict[str, Any]:
+    """The task's or group's results."""
+    table: dict[str, Any] = found["results"].get(task) or found.get("groups", {}).get(task, {})
+    return table
+
+
+def _task_version(found: dict[str, Any], task: str) -> str:
+    versions = found.get("versions", {})
+    if task in versions:
+        return str(versions[task])
+    return "+".join(sorted({str(v) for v in versions.values()})) or "?"
+
+
+def _text(value: Any) -> str:
+    """A response as text; a document of one response holds it in nested lists."""
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else str(value)

@@ -1,0 +1,241 @@
+"""The data sets' own scorers: raw reply -> answer -> score.
+
+Written from their definitions; no code of theirs is here. Where they guess at random when they find
+no answer, the reply here is wrong and counted as unparsed: the same reply always scores the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cpt_bench.suite import Sample
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _letters(sample: Sample) -> Sequence[str]:
+    """The letters of the sample's options; all five of the usual ones where they are not known."""
+    return LETTERS[: len(sample.choices) or 5]
+
+
+def _right(letter: str | None, sample: Sample) -> float:
+    return float(letter is not None and letter == sample.answers[0].strip().upper())
+
+
+# -------------------------------------------------------------------------------- ScienceQA
+
+_THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
+
+
+def parse_scienceqa(reply: str, sample: Sample) -> str | None:
+    """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X'."""
+    letters = _letters(sample)
+    text = reply.strip()
+    if text in LETTERS and len(text) == 1:
+        found = [text]
+    elif len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
+        found = [text[0]]
+    else:
+        found = _THE_ANSWER_IS.findall(text)
+    return found[0] if len(found) == 1 and found[0] in letters else None
+
+
+def scienceqa(reply: str, sample: Sample) -> float:
+    """LLaVA's ScienceQA evaluation: the letter, 'X. ...', or one 'The answer is X'."""
+    return _right(parse_scienceqa(reply, sample), sample)
+
+
+# --------------------------------------------------------------------------------- MMLU-Pro
+
+_ANSWER_IS = re.compile(r"answer is \(?([A-J])\)?")
+_ANSWER = re.compile(r"[aA]nswer:(?=\s*([A-J]))")
+_LONE_LETTER = re.compile(r"\b[A-J]\b")
+
+
+def parse_mmlu_pro(reply: str, level: int = 3) -> str | None:
+    """The official patterns up to ``level``: 'answer is (X)', 'Answer: X', the last lone letter.
+
+    The official second and third patterns take time quadratic in the reply's length; these find the
+    same in one pass.
+    """
+    found = _ANSWER_IS.search(reply)
+    if found:
+        return found[1]
+    if level >= 2:
+        answers = list(_ANSWER.finditer(reply))
+        # The last one on the line of the first: '.*' is greedy and stays on its line.
+        line = [m for m in answers if "\n" not in reply[answers[0].start() : m.start()]]
+        if line:
+            return line[-1][1]
+    if level >= 3:
+        letters = _LONE_LETTER.findall(reply)
+        if letters:
+            return str(letters[-1])
+    return None
+
+
+def mmlu_pro(reply: str, sample: Sample) -> float:
+    """MMLU-Pro's first two patterns: 'answer is (X)', else 'Answer: X'."""
+    return _right(parse_mmlu_pro(reply, 2), sample)
+
+
+def mmlu_pro_1(reply: str, sample: Sample) -> float:
+    """MMLU-Pro's first pattern alone, as lm-eval: 'answer is (X)'."""
+    return _right(parse_mmlu_pro(reply, 1), sample)
+
+
+def mmlu_pro_3(reply: str, sample: Sample) -> float:
+    """As published (any last lone letter counts, also the word I): MMLU-Pro's three patterns."""
+    return _right(parse_mmlu_pro(reply, 3), sample)
+
+
+# ------------------------------------------------------------------------------------- MMMU
+
+_KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_NUMBERS = (
+    re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
+    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+)
+
+
+def parse_mmmu_letter(reply: str, sample: Sample) -> str | None:
+    """The last '(X)', else the last ' X ', else the option whose words come last if it is long."""
+    text = f" {reply.strip(',.!?;:' + chr(39))} "
+    letters = _letters(sample)
+    for form in ("({})", " {} "):
+        found = [x for x in letters if form.format(x) in text]
+        if found:
+            return max(found, key=lambda x: text.rfind(form.format(x)))
+    if len(text.split()) > 5:
+        low = text.lower()
+        words = dict(zip(letters, (c.lower() for c in sample.choices), strict=False))
+        found = [x for x, words_of_x in words.items() if words_of_x in low]
+        if found:
+            return max(found, key=lambda x: low.rfind(words[x]))
+    return None
+
+
+def _mmmu_value(text: str) -> str | float:
+    """A number to two decimals, or the words in lower case."""
+    text = text.strip()
+    try:
+        return round(float(text.replace(",", "")), 2)
+    except (ValueError, OverflowError):
+        return text.lower()
+
+
+def _mmmu_forms(text: str) -> list[str | float]:
+    value = _mmmu_value(text)
+    # A single character must stand beside a space.
+    return [f" {value}", f"{value} "] if isinstance(value, str) and len(value) == 1 else [value]
+
+
+def _mmmu_ends(reply: str) -> list[str]:
+    """The ends of an open reply's key sentences: what follows the last 'is ', 'answer ', '=' ..."""
+    text = reply.strip().strip(".").lower()
+    # The official split also asks for a capital letter, of which lower case has none.
+    sentences = text.split("\n")
+    ends = []
+    for i, sentence in enumerate(sentences):
+        keys = (*_KEYS, "=") if i == len(sentences) - 1 else _KEYS
+        tails = [sentence.rpartition(key)[2].strip() for key in keys if key in sentence]
+        shortest = min(filter(None, tails), key=len, default="")
+        if shortest and shortest not in list(":,.!?;'"):
+            ends.append(shortest)
+    return ends or [text]
+
+
+def _mmmu_forms_of_all(ends: Sequence[str]) -> list[str | float]:
+    numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
+    return [form for piece in (*ends, *numbers) for form in _mmmu_forms(piece)]
+
+
+def mmmu(reply: str, sample: Sample) -> float:
+    """MMMU's evaluation without its random guesses; an open answer is the reply's end."""
+    if sample.kind == "letter":
+        return _right(parse_mmmu_letter(reply, sample), sample)
+    end = _mmmu_ends(reply)[-1]
+    numbers = {n for n in _mmmu_forms_of_all([end]) if isinstance(n, float)}
+    for answer in sample.answers:
+        value = _mmmu_value(answer)
+        if isinstance(value, float):
+            if numbers == {value}:
+                return 1.0
+        elif value and re.fullmatch(rf"(?:an? |the )?{re.escape(value)}", end):
+            return 1.0
+    return 0.0
+
+
+def mmmu_official(reply: str, sample: Sample) -> float:
+    """As published (an open gold counts anywhere, also inside a word): MMMU's evaluation."""
+    if sample.kind == "letter":
+        return _right(parse_mmmu_letter(reply, sample), sample)
+    golds = [form for answer in sample.answers for form in _mmmu_forms(answer)]
+    return float(
+        any(
+            said == gold if isinstance(said, float) else isinstance(gold, str) and gold in said
+            for said in _mmmu_forms_of_all(_mmmu_ends(reply))
+            for gold in golds
+        )
+    )
+
+
+# ------------------------------------------------------------------------------------- POPE
+
+
+def parse_pope(reply: str) -> str | None:
+    """Yes or no, from the first sentence's words; None where it has neither."""
+    words = {w.lower() for w in re.findall(r"\w+", _first_sentence(reply))}
+    if words & {"no", "not"}:
+        return "no"
+    return "yes" if "yes" in words else None
+
+
+def _first_sentence(reply: str) -> str:
+    return reply.partition(".")[0].replace(",", "")
+
+
+def pope(reply: str, sample: Sample) -> float:
+    """POPE's reading of the first sentence; a reply that says neither yes nor no is wrong."""
+    return float(parse_pope(reply) == sample.answers[0].strip().lower())
+
+
+def pope_official(reply: str, sample: Sample) -> float:
+    """As published (all but a 'no' in the first sentence counts as yes): POPE's evaluation."""
+    words = _first_sentence(reply).split(" ")
+    said = "no" if {"No", "not", "no"} & set(words) else "yes"
+    return float(said == sample.answers[0].strip().lower())
+
+
+# ---------------------------------------------------------------------------------- PathVQA
+
+_NOT_A_LETTER = re.compile(r"[^a-z0-9 ]+")
+
+
+def _words(text: str) -> list[str]:
+    return _NOT_A_LETTER.sub(" ", text.lower()).split()
+
+
+def pathvqa(answer: str, sample: Sample) -> float:
+    """Closed questions: exactly yes or no. Open ones: F1 of the words, so that more words cost."""
+    given, gold = _words(answer), _words(sample.answers[0])
+    if gold in (["yes"], ["no"]):
+        return float(given == gold)
+    if not given or not gold:
+        return 0.0
+    left, shared = list(gold), 0
+    for word in given:
+        if word in left:
+            left.remove(word)
+            shared += 1
+    return 2 * shared / (len(given) + len(gold))
+
+
+# ------------------------------------------------------------------------------------- GQA
+
+
+def gqa(answer: str, sample: Sample) -> float:
+    """GQA's equality, in any case."""
+    return float(answer.strip().lower() == sample.answers[0].strip().lower())

@@ -1,0 +1,176 @@
+"""Formulas compared by math-verify and mathruler, in a process of their own.
+
+Both hand what a model wrote to sympy, which a hostile or a merely strange formula can keep busy for
+hours or fill the memory with; their own time limits are signals, which work in a main thread only.
+So one helper process with bounded memory answers for all threads, one comparison at a time; when it
+takes longer than ``SECONDS``, it is stopped, the answer is wrong, and a new helper takes over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from importlib.util import find_spec
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.suite import Sample
+
+SECONDS = 10.0
+"""The longest one comparison may take; ordinary ones take milliseconds."""
+
+START_SECONDS = 120.0
+"""The longest the helper may take to import sympy on a busy machine."""
+
+LONGEST = 1000
+"""Characters of an answer that are looked at; a longer one is no formula, and wrong."""
+
+
+class Helper:
+    """The helper process: started when first asked, replaced when it hangs or dies."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.owner = 0
+
+    def ask(self, function: str, answer: str, gold: str) -> bool:
+        """Whether ``answer`` equals ``gold`` under ``function``; False when it takes too long."""
+        with self.lock:
+            # A forked child shares its parent's pipes and must have a helper of its own.
+            if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+                self._start()
+            process = self.process
+            assert process is not None and process.stdin is not None
+            question = json.dumps([function, answer, gold]).encode() + b"\n"
+            with contextlib.suppress(BrokenPipeError):  # then there is no line to read either
+                process.stdin.write(question)
+                process.stdin.flush()
+            line = self._line(SECONDS)
+            if line is None:
+                self._gone(process)
+                return False
+            verdict = line.strip().decode()
+        if verdict.startswith("!"):
+            raise CptBenchError(
+                f"comparing formulas needs {verdict[1:]}, which is not installed",
+                todo="Install it with: pip install 'cptbench[grade]'",
+            )
+        return verdict == "1"
+
+    def _gone(self, process: subprocess.Popen[bytes]) -> None:
+        """No answer came: too slow or killed is a wrong formula, an error of ours is an error."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        code = process.poll()
+        self.stop()
+        if code is not None and code >= 0:
+            raise CptBenchError(
+                f"the process that compares formulas ended with status {code}",
+                todo="Its last words are above",
+            )
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "cpt_bench.grading.symbolic_helper"]
+        # The package may be importable only because of how this process was started.
+        paths = [p for p in sys.path if p]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, close_fds=True
+        )
+        self.owner = os.getpid()
+        if self._line(START_SECONDS) != b"ready\n":
+            code = self.process.poll()
+            self.stop()
+            raise CptBenchError(
+                f"the process that compares formulas does not start (status {code})",
+                todo="Run: python -m cpt_bench.grading.symbolic_helper",
+            )
+
+    def _line(self, seconds: float) -> bytes | None:
+        """The helper's next line; None when it takes longer or dies."""
+        assert self.process is not None and self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                return None
+        return self.process.stdout.readline() or None
+
+    def stop(self) -> None:
+        """End the helper, if it is this process's own."""
+        process, self.process = self.process, None
+        if process is None or self.owner != os.getpid():
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+_HELPER = Helper()
+atexit.register(_HELPER.stop)
+
+
+@lru_cache(maxsize=65536)
+def _equal(function: str, answer: str, gold: str) -> bool:
+    return _HELPER.ask(function, answer, gold)
+
+
+def _need(module: str, name: str) -> None:
+    if find_spec(module) is None:
+        raise CptBenchError(
+            f"the grader {name!r} needs {module}, which is not installed",
+            todo="Install it with: pip install 'cptbench[grade]'",
+        )
+
+
+def mathruler(answer: str, sample: Sample) -> float:
+    """The publication's grader: mathruler's grade_answer against one gold ('on' equals 'no')."""
+    _need("mathruler", "mathruler")
+    answer = answer.strip()
+    if len(answer) > LONGEST:
+        return 0.0
+    return float(_equal("mathruler", answer, sample.answers[0]))
+
+
+# What a formula is made of: commands, single letters, numbers, operators. A word is no formula.
+_FORMULA = re.compile(
+    r"(?:\\(?:frac|dfrac|tfrac|sqrt|pi|cdot|times|left|right|div|pm|circ|text|mathrm|angle|degree"
+    r"|sin|cos|tan|,|;|!|\s)|\d+|[A-Za-z](?![A-Za-z])|pi|sqrt|[-+*/^=().,{}\[\]\s]|°|π|√|×|·|÷)+"
+)
+_TOWER = re.compile(r"\^\s*\{?\s*-?\s*(?:\d{3,}|.{0,12}\^)|\*\s*\*")
+
+
+def parse_math(answer: str) -> str | None:
+    """A lone formula, with what does not change its value taken off; None when it is none."""
+    text = answer.strip().rstrip(".")
+    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        inside = text.removeprefix(opening)
+        if text.startswith(opening) and inside.endswith(closing):
+            text = inside.removesuffix(closing)
+            break
+    text = re.sub(r"\^\s*\{?\s*(?:\\circ|\\degree)\s*\}?|°|\\degree|\s*degrees?$", "", text)
+    text = re.sub(r"^\s*(?:m\s*)?(?:\\angle\s*)?[A-Za-z]{1,3}\s*=", "", text).strip()
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    if not text or len(text) > 200 or not _FORMULA.fullmatch(text) or _TOWER.search(text):
+        return None
+    return text if re.search(r"\d|\\pi|π|[A-Za-z]", text) else None
+
+
+def math(answer: str, sample: Sample) -> float:
+    r"""1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\frac{4}{11}."""
+    _need("math_verify", "math")
+    given = parse_math(answer)
+    if given is None:
+        return 0.0
+    golds = [(gold, parse_math(gold)) for gold in sample.answers]
+    return float(any(_equal("math", given, parsed or gold) for gold, parsed in golds))

@@ -1,0 +1,75 @@
+"""The process that compares formulas; see :mod:`cpt_bench.grading.symbolic`.
+
+Reads ``[function, answer, gold]`` as a JSON line, writes ``1`` or ``0``, or ``!`` and what is not
+installed, until its input ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from typing import Any
+
+MEMORY = 3 << 30
+"""Address space in bytes; a formula that wants more is wrong."""
+
+SECONDS = 5
+"""What one library call may take by its own count, before the parent stops the whole process."""
+
+
+def mathruler(answer: str, gold: str) -> bool:
+    from mathruler.grader import grade_answer
+
+    return bool(grade_answer(answer, gold))
+
+
+def math(answer: str, gold: str) -> bool:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    def read(text: str) -> list[Any]:
+        targets = (LatexExtractionConfig(), ExprExtractionConfig())
+        parsed: list[Any] = parse(
+            f"${text}$",
+            extraction_config=targets,
+            fallback_mode="no_fallback",
+            parsing_timeout=SECONDS,
+        )
+        return parsed
+
+    return bool(verify(read(gold), read(answer), timeout_seconds=SECONDS))
+
+
+FUNCTIONS = {"mathruler": mathruler, "math": math}
+
+
+def main() -> None:
+    """Answer questions until the input ends."""
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")  # sympy warns about what models write
+    logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    out, sys.stdout = sys.stdout, sys.stderr  # libraries that print must not answer
+    import sympy  # noqa: F401 - before the limit, and before the first question is timed
+
+    with contextlib.suppress(ImportError, ValueError, OSError):  # else the time limit remains
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    print("ready", file=out, flush=True)
+    for line in sys.stdin:
+        function, answer, gold = json.loads(line)
+        try:
+            verdict = str(int(FUNCTIONS[function](answer, gold)))
+        except ImportError as error:
+            verdict = f"!{error.name}"
+        except Exception:  # whatever a library makes of a strange formula, it is not equal
+            verdict = "0"
+        print(verdict, file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One stage's training on several processes: ``torchrun`` or ``accelerate launch`` in a worker.
+
+The worker that would call the trainer starts instead
+
+    torchrun --nproc_per_node 8 -m cpt_bench.launch STAGE.JSON TRAINER
+
+whose processes open the same stage and train together. The first one writes the checkpoint, the
+state, the memory and the log; what the others write goes nowhere. Figures come back as JSON lines
+on the first one's standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from cpt_bench.trainer import Stage
+
+EVENT = "\x1ecptbench "
+"""Begins a line of standard output that is an event."""
+
+
+def command(launch: str, *arguments: str) -> list[str]:
+    """The launcher's command line.
+
+    Raises:
+        CptBenchError: ``launch`` is no launcher this can follow.
+    """
+    words = shlex.split(launch)
+    name = Path(words[0]).name if words else ""
+    if name == "torchrun":
+        words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+        if not any(w.startswith(("--master", "--rdzv", "--standalone", "--nnodes")) for w in words):
+            words.insert(3, "--standalone")  # a free port: two runs on one machine
+    elif name == "accelerate":
+        if words[1:2] != ["launch"]:
+            raise CptBenchError(f"--launch {launch!r} is not accelerate launch")
+        if "--cpu" in words:
+            raise CptBenchError(
+                "accelerate launch --cpu runs one process whatever --num_processes says",
+                where=f"--launch {launch!r}",
+                todo="Use torchrun --nproc_per_node N",
+            )
+        words = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
+    else:
+        raise CptBenchError(
+            f"--launch {launch!r} begins with neither torchrun nor accelerate launch"
+        )
+    return [*words, "-m", "cpt_bench.launch", *arguments]
+
+
+def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
+    """Train ``stage`` under ``launch``.
+
+    Returns:
+        How many processes trained.
+
+    Raises:
+        CptBenchError: A process failed; the line is the first one's own where it has one.
+    """
+    assert stage.document is not None
+    result = stage.document.with_name("launch.json")
+    process = subprocess.Popen(
+        command(launch, str(stage.document), trainer),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if not line.startswith(EVENT):
+                print(line, end="")
+                continue
+            kind, value = json.loads(line.removeprefix(EVENT))
+            (stage.log if kind == "log" else stage.tell)(value)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()  # the launcher ends its processes
+            process.wait()
+    said = read_json(result) if result.exists() else {}
+    if code or "processes" not in said:
+        raise CptBenchError(
+            said.get("error") or f"{launch} ended with {code}",
+            where=f"stage {stage.index} ({stage.task})",
+        )
+    return int(said["processes"])
+
+
+def main() -> None:
+    """One of the processes."""
+    from cpt_bench.contract import StageDocument, open_stage
+    from cpt_bench.jobs import set_threads
+    from cpt_bench.training import trainer_of
+
+    file, spec = Path(sys.argv[1]), sys.argv[2]
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    result = file.with_name("launch.json")
+
+    def say(kind: str, value: Any) -> None:
+        if rank == 0:
+            print(f"{EVENT}{json.dumps([kind, value])}", flush=True)
+
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            mine = file if rank == 0 else _apart(file, Path(scratch))
+            document = StageDocument.read(mine)
+            set_threads(document.threads)
+            kind = trainer_of(spec).value
+            stage = open_stage(mine, lambda row: say("log", row), lambda line: say("tell", line))
+            kind(kind.Config.model_validate(document.config)).train(stage)
+            _leave()
+    except CptBenchError as error:
+        if rank == 0:
+            write_json(result, {"error": str(error)})
+        raise
+    if rank == 0:
+        write_json(result, {"processes": world})
+
+
+def _apart(file: Path, scratch: Path) -> Path:
+    """The same stage with places of its own to write to."""
+    data = read_json(file)
+    for key in ("output", "state"):
+        shutil.copytree(data[key], scratch / key)
+        data[key] = str(scratch / key)
+    shutil.copytree(data["memory"]["folder"], scratch / "memory")
+    data["memory"]["folder"] = str(scratch / "memory")
+    data["log"] = str(scratch / "log.jsonl")
+    write_json(scratch / "stage.json", data)
+    return scratch / "stage.json"
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()  # the first process may still be writing
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Published tables -> prepared splits, through ``datasets.load_dataset``.
+
+One call reads them all, from the hub or from a folder in the hub's layout, so that what is tested
+offline is what runs. A table is believed only when its columns, their types and its number of rows
+are what the card says; the first table of a card that fits is used, and every other one is
+accounted for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.images import BROKEN
+from cpt_bench.origins import Draw, Hub, Join, Table
+from cpt_bench.sources import cache
+from cpt_bench.suite import Sample, TaskCard
+
+Adapter = Callable[..., Sample | None]
+
+
+class Unfit(Exception):  # noqa: N818 - one reason among several, turned into one error later
+    """Why a table cannot be used."""
+
+
+def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str, Any]:
+    """Fetch one split into the cache; one that is there already is left alone.
+
+    Args:
+        card: The task; its source is the hub.
+        split: ``train`` or ``test``.
+        origin: A folder that holds ``<owner>/<name>`` folders as the hub has them; None for the
+            hub itself.
+
+    Returns:
+        What ``meta.json`` says of the split.
+
+    Raises:
+        CptBenchError: No table of the card can be read and fits; each is named with its reason.
+    """
+    from cpt_bench.files import read_json
+
+    if not isinstance(card.source, Hub) or split not in card.source.splits:
+        raise CptBenchError(f"nothing says where the {split} split is", where=f"task {card.name}")
+    if cache.is_prepared(card, split):
+        cache.read(card, split)  # raises when it was changed since
+    else:
+        scratch = cache.folder(card, split).with_suffix(".building")
+        try:
+            _prepare(card, split, card.source, origin, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    found: dict[str, Any] = read_json(cache.folder(card, split) / "meta.json")
+    return found
+
+
+def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scratch: Path) -> None:
+    wanted, passed = source.splits[split], []
+    for table in wanted.tables:
+        try:
+            rows = open_table(table, table.columns or wanted.columns, origin, scratch)
+            pictures = _open_join(table, wanted.join, origin, scratch)
+        except Unfit as reason:
+            passed.append(f"{table.repo}: {reason}")
+            continue
+        samples = _samples(card, split, source, table, rows, wanted.join, pictures)
+        facts = {
+            "repo": table.repo,
+            "configs": list(table.configs),
+            "split": table.split,
+            "revision": _revision(rows) or table.revision,
+            "local": origin is not None,
+            "passed_over": passed,
+            "datasets": importlib.import_module("datasets").__version__,
+        }
+        cache.write(card, split, samples, facts)
+        return
+    raise CptBenchError(
+        f"no table can be used: {'; '.join(passed)}",
+        where=f"task {card.name}, {split} split",
+        todo="Correct the folder given with --from"
+        if origin
+        else "Check the network, or give a local copy with --from DIR",
+    )
+
+
+# ---------------------------------------------------------------------------------- tables
+
+
+def open_table(
+    table: Table, columns: Mapping[str, str], origin: Path | None, scratch: Path | None = None
+) -> Any:
+    """A published table with pictures left encoded, checked to be what the card says.
+
+    Raises:
+        Unfit: It cannot be read, or has other columns, types or rows.
+    """
+    from datasets import concatenate_datasets
+
+    parts = [
+        load(table.repo, config, table.split, table.revision, origin, scratch)
+        for config in table.configs or (None,)
+    ]
+    for part, config in zip(parts, table.configs or (None,), strict=True):
+        _check_columns(part, columns, f"config {config}: " if len(parts) > 1 else "")
+    parts = [encoded(part.select_columns(list(columns))) for part in parts]
+    whole = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    if table.rows is not None and len(whole) != table.rows:
+        raise Unfit(f"split {table.split} has {len(whole)} rows, not {table.rows}")
+    return whole
+
+
+def load(
+    repo: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    origin: Path | None,
+    scratch: Path | None = None,
+) -> Any:
+    """The one call: ``load_dataset(place, config, split=..., revision=...)``."""
+    try:
+        from datasets import load_dataset
+    except ModuleNotFoundError as error:
+        raise CptBenchError(
+            f"preparing data needs {error.name}, which is not installed",
+            todo="Install it with: pip install 'cptbench[train]'",
+        ) from None
+    place = repo if origin is None else str(origin / repo)
+    if origin is not None and not (origin / repo).is_dir():
+        raise Unfit(f"no folder {origin / repo}")
+    options = {"cache_dir": str(scratch)} if scratch else {}
+    try:
+        return load_dataset(place, config, split=split, revision=revision, **options)
+    except Exception as error:
+        # Unknown configs and splits, an unreachable hub, a repository that is gone or gated, files
+        # of different shapes: a reason not to use this table. Anything else is a mistake of ours.
+        home = type(error).__module__.partition(".")[0]
+        if home in _THEIRS or isinstance(error, ValueError | OSError | KeyError | RuntimeError):
+            raise Unfit(_reason(error)) from None
+        raise
+
+
+_THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")
+
+
+def _reason(error: BaseException) -> str:
+    """An error's own words and those of its first cause, on one line."""
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    named = [error] if first is error else [error, first]
+    return ", caused by ".join(
+        f"{type(e).__name__}: {' '.join(str(e).split())}"[:400] for e in named
+    )
+
+
+def type_name(feature: Any) -> str:
+    """A column's type in the words of a card: ``string``, ``int``, ``list<image>`` ..."""
+    kind = type(feature).__name__
+    if kind == "Image":
+        return "image"
+    if kind in ("List", "LargeList", "Sequence"):
+        return f"list<{type_name(feature.feature)}>"
+    if isinstance(feature, list):
+        return f"list<{type_name(feature[0])}>"
+    if isinstance(feature, Mapping):
+        return "struct"
+    dtype = str(getattr(feature, "dtype", kind))
+    for stem, name in (("int", "int"), ("uint", "int"), ("large_string", "string"),
+                       ("float", "float")):  # fmt: skip
+        if dtype.startswith(stem):
+            return name
+    return dtype
+
+
+def _check_columns(rows: Any, columns: Mapping[str, str], where: str) -> None:
+    there = rows.features
+    for column, wanted in columns.items():
+        if column not in there:
+            raise Unfit(f"{where}no column {column!r} (there is: {', '.join(there)})")
+        found = type_name(there[column])
+        if found not in wanted.split("|"):
+            raise Unfit(f"{where}column {column!r} is {found}, not {wanted}")
+
+
+def encoded(rows: Any) -> Any:
+    """The table with its pictures as encoded bytes: decoding is for whoever looks at them."""
+    from datasets import Image, List
+
+    for column, feature in rows.features.items():
+        name = type_name(feature)
+        if name == "image":
+            rows = rows.cast_column(column, Image(decode=False))
+        elif name == "list<image>":
+            rows = rows.cast_column(column, List(Image(decode=False)))
+    return rows
+
+
+def _open_join(
+    table: Table, join: Join | None, origin: Path | None, scratch: Path
+) -> tuple[Any, dict[str, int]] | None:
+    """The table of pictures and where each key is in it."""
+    if join is None:
+        return None
+    images = Table(repo=table.repo, revision=table.revision, configs=(join.config,),
+                   split=join.split)  # fmt: skip
+    rows = open_table(images, {join.key: "string", join.image: "image"}, origin, scratch)
+    return rows, {key: i for i, key in enumerate(rows[join.key])}
+
+
+def _revision(rows: Any) -> str | None:
+    """The commit that answered, where the hub's addresses name it."""
+    for address in rows.info.download_checksums or {}:
+        _, at, rest = str(address).partition("@")
+        if at:
+            return rest.partition("/")[0]
+    return None
+
+
+# ---------------------------------------------------------------------------------- samples
+
+
+def _samples(
+    card: TaskCard,
+    split: str,
+    source: Hub,
+    table: Table,
+    rows: Any,
+    join: Join | None,
+    pictures: tuple[Any, dict[str, int]] | None,
+) -> Iterator[Sample]:
+    """The split's samples, in order; pictures of rows that are not drawn are not read."""
+    module, _, function = source.target.partition(":")
+    adapter: Adapter = getattr(importlib.import_module(module), function)
+
+    def adapt(row: dict[str, Any], number: int, kept: int) -> Sample | None:
+        try:
+            return adapter(row, kept, split, **source.options)
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, SyntaxError) as error:
+            raise CptBenchError(
+                f"row {number} makes no sample ({type(error).__name__}: {error})"[:300],
+                where=f"{table.repo}, split {table.split}",
+            ) from None
+
+    published = card.splits[split]
+    chosen: Iterator[tuple[int, int]] | None = None
+    if published.draw is not None:
+        known: list[tuple[str, int, int]] = []
+        for number, row in enumerate(_without_pictures(rows)):
+            sample = adapt(row, number, len(known))
+            if sample is not None:
+                known.append((sample.id, number, len(known)))
+        chosen = ((n, k) for _, n, k in drawn(known, published.draw, published.n))
+    else:
+        chosen = _in_order(rows, adapt)
+    for number, kept in chosen:
+        row = {name: _bytes(value) for name, value in rows[number].items()}
+        if join is not None and pictures is not None:
+            images, places = pictures
+            place = places.get(row[join.on])
+            if place is None:
+                raise CptBenchError(
+                    f"row {number} names the picture {row[join.on]!r}, which is not in "
+                    f"{join.config}",
+                    where=f"{table.repo}, split {table.split}",
+                )
+            row["image"] = _bytes(images[place][join.image])
+        sample = adapt(row, number, kept)
+        assert sample is not None
+        for picture in sample.images:
+            _check_picture(picture, f"{table.repo}, {sample.id}")
+        yield sample
+
+
+def _in_order(rows: Any, adapt: Callable[..., Sample | None]) -> Iterator[tuple[int, int]]:
+    """Every row that is kept, with how many were kept before it."""
+    kept = 0
+    for number, row in enumerate(_without_pictures(rows)):
+        if adapt(row, number, kept) is not None:
+            yield number, kept
+            kept += 1
+
+
+def drawn(known: list[tuple[str, int, int]], draw: Draw, n: int) -> list[tuple[str, int, int]]:
+    """``n`` entries from rank ``skip`` on, ranked by SHA-256 of ``seed`` NUL ``id`` (entry 0)."""
+    ranked = sorted(known, key=lambda entry: sha256(f"{draw.seed}\0{entry[0]}".encode()).digest())
+    return ranked[draw.skip : draw.skip + n]
+
+
+def _without_pictures(rows: Any) -> Iterator[dict[str, Any]]:
+    """The rows with an empty picture for each that is there: quick, for choosing among them."""
+    types = {name: type_name(feature) for name, feature in rows.features.items()}
+    images = [name for name, kind in types.items() if kind in ("image", "list<image>")]
+    there = {name: rows.data.column(name).is_valid().to_pylist() for name in images}
+    words = rows.remove_columns(images)
+    for number in range(len(rows)):
+        # A table of pictures alone has no words to iterate over.
+        row = dict(words[number]) if words.column_names else {}
+        for name in images:
+            blank: Any = b"" if types[name] == "image" else []
+            row[name] = blank if there[name][number] else None
+        yield row
+
+
+def _bytes(value: Any) -> Any:
+    """A picture's encoded bytes, a list of them, or the value as it is."""
+    if isinstance(value, list):
+        return [_bytes(item) for item in value]
+    if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+        if value["bytes"] is not None:
+            return value["bytes"]
+        return Path(value["path"]).read_bytes() if value["path"] else None
+    return value
+
+
+def _check_picture(data: bytes, where: str) -> None:
+    """The header alone: decoding every picture would take hours, and is done when it is shown."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)):
+            pass
+    except (*BROKEN, Image.DecompressionBombError, UnidentifiedImageError) as error:
+        raise CptBenchError(f"the picture is broken ({error})", where=where) from None

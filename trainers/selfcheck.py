@@ -1,0 +1,236 @@
+"""Before the first RL step: do the rollout engine and the trainer see the same thing?
+
+Rollouts come from one program (vLLM, or transformers' generation) and gradients from another. When
+they disagree, training goes on and learns something else: placeholders expanded twice (trl issue
+6294), images mixed up between prompts (6401), position ids of left-padded batches against
+right-padded ones (5785), weights of an earlier step (vllm 32718). So on a few prompts of the stage
+three things are compared, and the stage does not start when one differs:
+
+* the prompt's tokens: those the engine was given and those the protocol's chat turn has;
+* the image placeholders: as many as the pictures have patches after merging;
+* the log-probability of each token the engine wrote: the engine's own, and the trainer's for the
+  prompt alone, without a batch, padding or cache around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from cpt_bench.engines import Request
+from cpt_bench.engines.hf import messages
+from cpt_bench.errors import CptBenchError
+from cpt_bench.trainer import Stage
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest mean difference of a token's log-probability, by the arithmetic of the weights."""
+
+
+class Rollout(NamedTuple):
+    """One reply as the engine that wrote it tells it.
+
+    Attributes:
+        prompt: The prompt's token ids, placeholders expanded.
+        completion: The reply's token ids.
+        logprobs: Of each reply token under the distribution it was drawn from; None: not told.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    logprobs: list[float] | None
+
+
+class Reference(NamedTuple):
+    """The same prompt and reply as the trainer's model sees them, one at a time.
+
+    Attributes:
+        prompt: Token ids of the protocol's chat turn.
+        placeholders: Image tokens that the pictures must have.
+        logprobs: Of each reply token.
+    """
+
+    prompt: list[int]
+    placeholders: int
+    logprobs: list[float]
+
+
+Rollouts = Callable[[Any, Sequence[Any]], list[Rollout]]
+
+
+def disagreements(
+    rollouts: Sequence[Rollout],
+    references: Sequence[Reference],
+    image_token: int,
+    tolerance: float,
+) -> list[str]:
+    """What differs between engine and trainer, one line each; empty when nothing does."""
+    found = []
+    for i, (rollout, reference) in enumerate(zip(rollouts, references, strict=True)):
+        places = rollout.prompt.count(image_token)
+        if places != reference.placeholders:
+            found.append(
+                f"prompt {i} has {places} image tokens; its pictures have {reference.placeholders}"
+            )
+        elif rollout.prompt != reference.prompt:
+            found.append(f"prompt {i}: {_first_difference(rollout.prompt, reference.prompt)}")
+    if found:
+        return found
+    told = [(r, s) for r, s in zip(rollouts, references, strict=True) if r.logprobs is not None]
+    gaps = np.array(
+        [abs(a - b) for r, s in told for a, b in zip(r.logprobs or (), s.logprobs, strict=True)]
+    )
+    if gaps.size and not gaps.mean() <= tolerance:  # NaN is a disagreement too
+        found.append(
+            f"log-probabilities of {gaps.size} tokens differ by {gaps.mean():.2g} on average "
+            f"({gaps.max():.2g} at most); {tolerance:g} is allowed"
+        )
+    return found
+
+
+def _first_difference(a: list[int], b: list[int]) -> str:
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return f"token {i} is {x} for the engine and {y} for the trainer"
+    return f"{len(a)} tokens for the engine and {len(b)} for the trainer"
+
+
+def check(
+    trainer: Any, stage: Stage, prompts: int, tolerance: float, rollouts: Rollouts | None = None
+) -> None:
+    """Compare rollout engine and trainer on the stage's first ``prompts``; log what was found.
+
+    Args:
+        trainer: TRL's GRPOTrainer or RLOOTrainer, before ``train()``.
+        stage: The stage; its first samples are asked, those with a picture first.
+        prompts: How many.
+        tolerance: Largest mean difference of a token's log-probability.
+        rollouts: The engine; by default the trainer's own.
+
+    Raises:
+        CptBenchError: Something differs.
+    """
+    samples = sorted(stage.samples[: 8 * prompts], key=lambda s: not s.images)[:prompts]
+    turns = [messages(Request(s.id, s.prompt, s.images)) for s in samples]
+    engine = rollouts or (vllm_rollouts if trainer.use_vllm else transformers_rollouts)
+    with undisturbed(trainer):
+        found = engine(trainer, turns)
+        references = [refer(trainer, turn, r) for turn, r in zip(turns, found, strict=True)]
+    token = trainer.processing_class.image_token_id
+    differ = disagreements(found, references, token, tolerance)
+    if differ:
+        raise CptBenchError(
+            f"the rollout engine and the trainer disagree before the first step: {differ[0]}"
+            + (f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""),
+            where=f"stage {stage.index} ({stage.task})",
+            todo="Use a tested set of versions (cptbench doctor), or use_vllm=false",
+        )
+
+
+@contextlib.contextmanager
+def undisturbed(trainer: Any) -> Iterator[None]:
+    """Leave the run as if nothing had been asked: random states, training mode."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    training = trainer.model.training
+    trainer.model.eval()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        trainer.model.train(training)
+
+
+def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
+    """Rollouts by transformers, as TRL makes them: one batch, padded on the left, with a cache."""
+    from trl.models.utils import unwrap_model_for_generation
+
+    ids, _, fields = trainer._tokenize_prompts(list(turns))
+    longest = max(map(len, ids))
+    pad = trainer.processing_class.tokenizer.pad_token_id
+    device = trainer.accelerator.device
+    inputs = {
+        "input_ids": torch.tensor([[pad] * (longest - len(i)) + list(i) for i in ids]),
+        "attention_mask": torch.tensor([[0] * (longest - len(i)) + [1] * len(i) for i in ids]),
+    }
+    for key, value in fields.items():
+        if isinstance(value, torch.Tensor):
+            inputs[key] = value
+        elif isinstance(value[0], list):  # one row a prompt, as long as its tokens, or a picture
+            most = max(map(len, value))
+            inputs[key] = torch.tensor([[0] * (most - len(row)) + row for row in value])
+        else:
+            inputs[key] = torch.tensor(np.array(value))
+    inputs = {key: value.to(device) for key, value in inputs.items()}
+    with (
+        unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
+        torch.no_grad(),
+    ):
+        out = model.generate(
+            **inputs,
+            generation_config=trainer.generation_config,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logits = torch.stack(out.logits, dim=1)
+    new = out.sequences[:, longest:]
+    logps = _logps(logits, new, trainer.temperature)
+    end = trainer.processing_class.tokenizer.eos_token_id
+    rollouts = []
+    for prompt, row, told in zip(ids, new.tolist(), logps.tolist(), strict=True):
+        n = row.index(end) + 1 if end in row else len(row)
+        rollouts.append(Rollout(list(prompt), row[:n], told[:n]))
+    return rollouts
+
+
+def vllm_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
+    """Rollouts by the trainer's vLLM; it tells the prompts it saw and what it drew from."""
+    ids, images, _ = trainer._tokenize_prompts(list(turns))
+    trainer.vllm_generation.sync_weights()
+    trainer._last_loaded_step = trainer.state.global_step
+    seen, completions, logprobs, _ = trainer.vllm_generation.generate(
+        prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
+    )
+    return [
+        Rollout(list(prompt), list(completion), [float(token[0]) for token in told])
+        for prompt, completion, told in zip(seen, completions, logprobs, strict=True)
+    ]
+
+
+def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
+    """The trainer's own view of a prompt and the reply an engine wrote to it."""
+    processor = trainer.processing_class
+    asked = processor.apply_chat_template(
+        [turn], tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    prompt = asked["input_ids"][0].tolist()
+    grid = asked.get("image_grid_thw")
+    merged = processor.image_processor.merge_size**2
+    places = int((grid.prod(dim=1) // merged).sum()) if grid is not None else 0
+    completion = torch.tensor([rollout.completion])
+    inputs = dict(asked)
+    inputs["input_ids"] = torch.cat([asked["input_ids"], completion], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "mm_token_type_ids" in inputs:
+        words = torch.zeros_like(completion)
+        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], words], dim=1)
+    device = trainer.accelerator.device
+    with torch.no_grad(), trainer.accelerator.autocast():
+        out = trainer.model(**{key: value.to(device) for key, value in inputs.items()})
+    logits = out.logits[:, len(prompt) - 1 : -1]
+    logps = _logps(logits, completion.to(device), trainer.temperature)
+    return Reference(prompt, places, logps[0].tolist())
+
+
+def _logps(logits: torch.Tensor, tokens: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log-probabilities of ``tokens`` (batch, length) under ``logits`` (batch, length, words)."""
+    scaled = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
