@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test fast lint clean
+.PHONY: install browser demo test fast lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -16,7 +16,11 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## seven tasks by reinforcement fine-tuning on nano, a few minutes on a laptop
 	$(BIN)/cptbench run --trainer rft
 
-test: install  ## the whole test suite
+browser:  # for the tests of pages; without it they are skipped, and say so
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null) \
+		|| echo "no chromium here: install it to run the tests of pages"
+
+test: install browser  ## the whole test suite
 	$(BIN)/python -m pytest
 
 fast: install  ## the tests that train nothing

@@ -28,15 +28,27 @@ def evaluate(
     samples: Sequence[Sample],
     protocol: Protocol,
     style: Style | None = None,
+    prefix: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Ask every sample, grade every reply.
+
+    Args:
+        engine: What answers.
+        card: The task.
+        samples: What to ask.
+        protocol: Prompts, decoding and form.
+        style: Another way of asking than the one that ranks.
+        prefix: How every reply must begin.
+        progress: Told how many are answered.
 
     Returns:
         One row a sample, in the split's order: ``id``, ``reply``, ``tokens``, then what
         :func:`graded` adds.
     """
-    requests = [Request(s.id, protocol.prompt(s.question, style), s.images) for s in samples]
+    requests = [
+        Request(s.id, protocol.prompt(s.question, style), s.images, prefix) for s in samples
+    ]
     decoding = protocol.decoding
     sampling = Sampling(decoding.temperature, decoding.top_p or 1.0)
     replies = engine.generate(requests, decoding.max_new_tokens, progress, sampling)

@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpt_bench.engines import open_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import evaluate as evaluate_task
-from cpt_bench.files import write_jsonl
+from cpt_bench.files import read_jsonl, write_jsonl
 from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepare as write_split
 from cpt_bench.sources import load_split
 from cpt_bench.suite import load_suite
+
+if TYPE_CHECKING:
+    from cpt_bench.engines.hf import TransformersEngine
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -89,6 +92,96 @@ def evaluate(say: Say, order: EvaluateOrder) -> None:
         rows = evaluate_task(engine, card, samples, suite.protocol)
         write_jsonl(output, rows)
         say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+
+
+def loaded(checkpoint: Path, weights: str) -> TransformersEngine:
+    """An engine for a checkpoint that holds the recorded weights.
+
+    Raises:
+        CptBenchError: It holds others.
+    """
+    from cpt_bench.engines.hf import TransformersEngine
+
+    engine = TransformersEngine(checkpoint)
+    if engine.weights != weights:
+        raise _other_weights(checkpoint, engine.weights, weights)
+    return engine
+
+
+@dataclass(frozen=True)
+class DiagnoseOrder:
+    """Ask ``samples`` of each benchmark again, the reply's beginning forced.
+
+    Attributes:
+        prefixes: Name to how the reply must begin.
+        samples: Benchmark to sample ids.
+        outputs: Benchmark to prefix name to file.
+    """
+
+    suite_folder: Path
+    checkpoint: Path
+    weights: str
+    prefixes: dict[str, str]
+    samples: dict[str, list[str]]
+    outputs: dict[str, dict[str, Path]]
+    threads: int
+
+
+@dataclass(frozen=True)
+class DivergenceOrder:
+    """Compare a checkpoint with the base along the base's own replies.
+
+    Attributes:
+        predictions: Benchmark to the base's predictions.
+        prompts: Benchmark to how many of its first prompts are asked.
+    """
+
+    suite_folder: Path
+    base: Path
+    checkpoint: Path
+    weights: str
+    predictions: dict[str, Path]
+    prompts: dict[str, int]
+    output: Path
+    threads: int
+
+
+def diagnose(say: Say, order: DiagnoseOrder) -> None:
+    """Answer with each prefix; a benchmark's files are whole before it is announced."""
+    set_threads(order.threads)
+    suite = load_suite(order.suite_folder)
+    engine = loaded(order.checkpoint, order.weights)
+    for name, ids in order.samples.items():
+        start = time.monotonic()
+        card, wanted = suite.card(name), set(ids)
+        samples = [s for s in load_split(card, "test") if s.id in wanted]
+        for prefix, output in order.outputs[name].items():
+            rows = evaluate_task(
+                engine, card, samples, suite.protocol, prefix=order.prefixes[prefix]
+            )
+            write_jsonl(output, rows)
+        say({"kind": "diagnosed", "name": name, "seconds": time.monotonic() - start})
+
+
+def divergence(say: Say, order: DivergenceOrder) -> None:
+    """KL(base || policy) on the first prompts of each benchmark; see the module of that name."""
+    from cpt_bench.divergence import divergence as along
+    from cpt_bench.engines import Request
+    from cpt_bench.engines.hf import TransformersEngine
+
+    set_threads(order.threads)
+    suite = load_suite(order.suite_folder)
+    base, policy = TransformersEngine(order.base), loaded(order.checkpoint, order.weights)
+    rows: list[dict[str, Any]] = []
+    for name, predictions in order.predictions.items():
+        replies = {row["id"]: row["reply"] for row in read_jsonl(predictions)}
+        requests = [
+            Request(s.id, suite.protocol.prompt(s.question), s.images, replies[s.id])
+            for s in load_split(suite.card(name), "test")[: order.prompts[name]]
+            if s.id in replies
+        ]
+        rows += [{"name": name, **row} for row in along(base, policy, requests)]
+    write_jsonl(order.output, rows)
 
 
 def measure_general(say: Say, order: GeneralOrder) -> None:

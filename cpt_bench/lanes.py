@@ -182,5 +182,5 @@ def _stages_of(source: Path, suite: Suite) -> dict[int, Path]:
         inner = place / "predictions"
         stages[int(number[1])] = inner if inner.is_dir() else place
     if not stages:
-        raise CptBenchError("holds neither *.jsonl nor folders of stages", where=source)
+        raise CptBenchError("holds no run.json, no *.jsonl, no folders of stages", where=source)
     return stages

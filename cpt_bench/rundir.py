@@ -9,6 +9,8 @@
     stages/2-text/memory/             the samples it keeps, within its declared budget
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
+    stages/2-text/kl.jsonl            KL(base || policy) along base's replies, one row a prompt
+    stages/7-counting/forced/<prefix>/<name>.jsonl   what was lost, asked with a forced beginning
     stages/2-text/general/<evaluator>_<task>.json{,l}   measured by other harnesses
     stages/2-text/logs/               what the processes printed
     stages/2-text/work/               stage.json and what is being written, while a stage trains
@@ -52,6 +54,12 @@ class RunFolder(NamedTuple):
 
     def predictions(self, index: int, name: str) -> Path:
         return self.stage(index) / "predictions" / f"{name}.jsonl"
+
+    def forced(self, index: int, prefix: str, name: str) -> Path:
+        return self.stage(index) / "forced" / prefix / f"{name}.jsonl"
+
+    def divergence(self, index: int) -> Path:
+        return self.stage(index) / "kl.jsonl"
 
     def general(self, index: int) -> Path:
         """The folder of what other harnesses measured; see :mod:`cpt_bench.general`."""

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench import environment, general, jobs, training
+from cpt_bench import environment, jobs, training
+from cpt_bench.aftermath import diagnose, diverge, measure_others
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
@@ -212,6 +213,7 @@ class Sequencer:
             for t in stages:
                 evaluations[t].result()
                 self._forget_weights(t, evaluations)
+            diagnose(self, stages[-1])
             if self.plan.keep == "none" and self.plan.given is None:
                 for t in stages[1:]:
                     self._drop(t)
@@ -267,13 +269,13 @@ class Sequencer:
         data = [self._prepared(task).result() for task in self.plan.tasks_of(t)]
         if t + 1 in self.plan.stages():
             self._prepared(self.plan.suite.sequence[t])  # meanwhile, for the next stage
-        checkpoints = [self._checkpoint(s) for s in self.plan.stages() if s < t]
+        checkpoints = [self.checkpoint(s) for s in self.plan.stages() if s < t]
         order = order_stage(self.plan, self.paths, t, seed, data, checkpoints)
         # Copies, so that a policy changed under the trainer's hands is noticed without a namespace.
         inputs = {path: digest(path) for path in order.view.read_only}
         limits = Limits(self.plan.budget.seconds, self.plan.memory_mib)
-        worker = self._worker(training.train, order, t, "train", what, limits, training.isolate)
-        facts: dict[str, Any] = self._result(worker, t)
+        worker = self.worker(training.train, order, t, "train", what, limits, training.isolate)
+        facts: dict[str, Any] = self.result(worker, t)
         for path, before in inputs.items():
             if digest(path) != before:
                 raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
@@ -311,7 +313,7 @@ class Sequencer:
     def _before(self, t: int) -> int:
         return max(s for s in self.plan.stages() if s < t)
 
-    def _checkpoint(self, t: int) -> Path:
+    def checkpoint(self, t: int) -> Path:
         if t == 0:
             return self.plan.base
         return self.plan.given[t] if self.plan.given else self.paths.checkpoint(t)
@@ -336,19 +338,24 @@ class Sequencer:
         names = list(suite.sequence)
         if suite.protocol.general == "every-stage" or t in (0, stages):
             names += suite.general
-            self._measure_others(t)
-        inputs = {name: self._evaluation_inputs(t, name) for name in names}
+            measure_others(self, t)
+        inputs = {name: self.evaluation_inputs(t, name) for name in names}
         todo = []
         for name in names:
             if self.ledger.find(f"stage-{t}/evaluate/{name}", inputs[name]) is None:
                 todo.append(name)
             else:
                 self._tell_cell(t, name)
-        if not todo:
-            return
+        if todo:
+            self._answer(t, todo, inputs)
+        if t > 0:
+            diverge(self, t)
+
+    def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
+        suite = self.plan.suite
         order = jobs.EvaluateOrder(
             suite_folder=suite.place,
-            checkpoint=self._checkpoint(t),
+            checkpoint=self.checkpoint(t),
             weights=self.weights[t],
             names=todo,
             outputs=[self.paths.predictions(t, name) for name in todo],
@@ -366,40 +373,10 @@ class Sequencer:
                 self._tell_cell(t, name)
 
         what = f"stage {t}, evaluation"
-        worker = self._worker(jobs.evaluate, order, t, "evaluate", what)
-        self._result(worker, t, on_event)
+        worker = self.worker(jobs.evaluate, order, t, "evaluate", what)
+        self.result(worker, t, on_event)
 
-    def _measure_others(self, t: int) -> None:
-        """The benchmarks of other harnesses; see :mod:`cpt_bench.general`."""
-        for spec in map(general.parse, self.plan.general):
-            name = f"stage-{t}/general/{spec.slug}"
-            inputs = {
-                "weights": self.weights[t],
-                "benchmark": spec.name,
-                "harness": general.installed(spec),
-                **{k: self.identity[k] for k in ("limit", "threads", "versions")},
-            }
-            if self.ledger.find(name, inputs) is not None:
-                continue
-            order = jobs.GeneralOrder(
-                checkpoint=self._checkpoint(t),
-                weights=self.weights[t],
-                specs=[spec.name],
-                folder=self.paths.general(t),
-                threads=self.plan.threads,
-                options={spec.name: {"limit": self.plan.limit}},
-            )
-            start = time.monotonic()
-            worker = self._worker(
-                jobs.measure_general, order, t, "general", f"stage {t}, {spec.name}"
-            )
-            self._result(worker, t)
-            outputs = [self.paths.relative(p) for p in general.paths(self.paths.general(t), spec)]
-            facts = {"weights": self.weights[t]}
-            seconds = time.monotonic() - start
-            self.done.append(self.ledger.commit(name, inputs, outputs, facts, seconds))
-
-    def _evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
+    def evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
             "weights": self.weights[t],
             "card": self.plan.suite.card(name).model_dump(mode="json"),
@@ -415,7 +392,7 @@ class Sequencer:
 
     # ------------------------------------------------------------------------- common
 
-    def _worker(
+    def worker(
         self,
         work: Callable[..., Any],
         order: Any,
@@ -432,7 +409,7 @@ class Sequencer:
             self.workers.add(worker)
         return worker
 
-    def _result(
+    def result(
         self, worker: Worker, t: int, on_event: Callable[[Event], None] = lambda event: None
     ) -> Any:
         def heard(event: Event) -> None:
@@ -448,6 +425,7 @@ class Sequencer:
         """Seconds of this session by what they were spent on, from the steps it did."""
         trained = [r for r in self.done if r["step"].endswith("/train")]
         evaluated = [r for r in self.done if "/evaluate/" in r["step"]]
+        diagnosed = [r for r in self.done if "/diagnose/" in r["step"] or r["step"].endswith("/kl")]
         generation = sum(r["facts"]["generation_seconds"] for r in trained)
         gpu = sum(r["facts"]["gpu_seconds"] for r in trained)
         peak = max((r["facts"]["peak_memory_mib"] for r in trained), default=0.0)
@@ -458,6 +436,7 @@ class Sequencer:
             "gpu_seconds": round(gpu, 2),
             "peak_memory_mib": peak,
             "evaluate_seconds": round(sum(r["seconds"] for r in evaluated), 2),
+            "diagnose_seconds": round(sum(r["seconds"] for r in diagnosed), 2),
         }
 
 

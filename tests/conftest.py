@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,3 +46,34 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, **{**options, **kwargs})
 
     return call
+
+
+SFT = [
+    "--trainer",
+    "sft",
+    "--set",
+    "learning_rate=1e-3",
+    "--set",
+    "max_steps=2",
+    "--set",
+    "device=cpu",
+]
+
+
+def sft_args(model: Path, *more: object) -> list[str]:
+    return ["run", *SFT, "--suite", str(TINY), "--base", str(model), "--no-share", *map(str, more)]
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    command = [sys.executable, "-m", "cpt_bench", *sft_args(tiny_model, "--out", folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))

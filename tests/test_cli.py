@@ -60,7 +60,7 @@ def test_lists_as_json(cli: Cli) -> None:
         (["run", "--trainer", "sft", "--order", "text,science"], "is not a permutation of"),
         (["show", "nano/sciense"], "has no task 'sciense'. Did you mean 'science'?"),
         (["metrics", "none.json"], "none.json: no such file"),
-        (["score", "."], "run.json: no such file"),
+        (["score", "."], "holds no run.json"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_an_exit_code(args: list[str], line: str, cli: Cli) -> None:

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.test_run import finished, sft_args  # noqa: F401 - a fixture
+from tests.conftest import sft_args
 
 KILLS = 10
 
@@ -32,7 +32,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def test_ten_kills(finished: Path, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_ten_kills(finished: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A run is killed until it gets through; then the next one, until ten kills have struck."""
     rng, kills, runs = random.Random(20261122), 0, 0
     while kills < KILLS:

@@ -17,39 +17,10 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.conftest import TINY
+from tests.conftest import TINY, sft_args
 from tests.test_cli import LIGHT
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-SFT = [
-    "--trainer",
-    "sft",
-    "--set",
-    "learning_rate=1e-3",
-    "--set",
-    "max_steps=2",
-    "--set",
-    "device=cpu",
-]
-
-
-def sft_args(model: Path, *more: object) -> list[str]:
-    return ["run", *SFT, "--suite", str(TINY), "--base", str(model), "--no-share", *map(str, more)]
-
-
-@pytest.fixture(scope="session")
-def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, not to be changed."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    command = [sys.executable, "-m", "cpt_bench", *sft_args(tiny_model, "--out", folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def run_copy(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
 def test_what_a_run_leaves(finished: Path) -> None:
@@ -140,8 +111,8 @@ def test_orders_that_share_a_prefix_share_its_stages(
     second = cli(*args, "--out", "runs/b", "--order", "science,counting,lowvision", "--json")
     assert second.returncode == 0, second.stderr
     steps = json.loads(first.stdout)["costs"]["steps_done"]
-    # Base row (4 files) and stage 1 (training and 4 files) are taken from the first run.
-    assert json.loads(second.stdout)["costs"]["steps_done"] == steps - 4 - 5
+    # Base row (4 files) and stage 1 (training, 4 files, KL) are taken from the first run.
+    assert json.loads(second.stdout)["costs"]["steps_done"] == steps - 4 - 6
 
 
 def test_a_truncated_checkpoint(run_copy: Path, tiny_model: Path, cli: Cli, tmp_path: Path) -> None:

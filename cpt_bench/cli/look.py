@@ -23,6 +23,9 @@ class Kind(StrEnum):
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    check: Annotated[
+        bool, typer.Option(help="Import each, and say which cannot be (takes seconds).")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List suites, tasks, trainers or graders, with where each comes from."""
@@ -34,6 +37,8 @@ def list_(
         from cpt_bench.plugins import listing
 
         rows = [(row.name, row.summary, row.origin) for row in listing(kind.value)]
+        if check:
+            rows = [(name, _problem(kind.value, name) or what, where) for name, what, where in rows]
     if json_:
         import json
 
@@ -42,6 +47,18 @@ def list_(
     width = max((len(row[0]) for row in rows), default=0)
     for name, summary, origin in rows:
         print(f"{name:<{width}}  {summary}  [{origin}]")
+
+
+def _problem(kind: str, name: str) -> str:
+    """Why a plug-in cannot be used; empty when it can."""
+    from cpt_bench.errors import CptBenchError
+    from cpt_bench.plugins import resolve
+
+    try:
+        resolve(kind, name)
+    except CptBenchError as error:
+        return f"BROKEN: {error}"
+    return ""
 
 
 def _tasks() -> list[tuple[str, str, str]]:

@@ -12,13 +12,16 @@ from typing import Annotated
 import typer
 
 from cpt_bench.cli import (
+    compare,
     data,
     doctor,
     evaluate,
     grade,
+    leaderboard,
     look,
     nano,
     plan,
+    report,
     run,
     score,
     trainer,
@@ -39,7 +42,13 @@ app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("score")(score.score)
 app.command("metrics")(score.metrics)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("grade")(grade.grade)
+app.command("submit")(leaderboard.submit)
+app.command("verify")(leaderboard.verify)
+app.command("reproduce")(leaderboard.reproduce)
+app.add_typer(leaderboard.app, name="leaderboard")
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(trainer.app, name="trainer")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,6 +83,9 @@ def run(
     memory_limit: Annotated[
         float | None, typer.Option(min=0, help="GiB of memory at which it is ended.")
     ] = None,
+    report_to: Annotated[
+        str, typer.Option(help="Trackers to feed, with commas: trackio, wandb, tensorboard.")
+    ] = "",
     verbose: Annotated[bool, typer.Option(help="Show what the trainer prints.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -93,8 +98,10 @@ def run(
     need_training_extra()
     from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
+    from cpt_bench.trackers import names_of
     from cpt_bench.variants import compose
 
+    trackers = names_of(report_to)
     suite = compose(suite, protocol, tier)
     found_suite = open_suite(suite)
     if order is not None:
@@ -136,19 +143,36 @@ def run(
     )
     names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
     folder = out or Path("runs") / run_name(plan, names)
-    carry_out(plan, folder, share, json_, verbose)
+    carry_out(plan, folder, share, json_, verbose, trackers)
 
 
-def carry_out(plan: Plan, folder: Path, share: bool, json_: bool, verbose: bool = False) -> None:
+def carry_out(
+    plan: Plan,
+    folder: Path,
+    share: bool,
+    json_: bool,
+    verbose: bool = False,
+    trackers: Sequence[str] = (),
+) -> None:
     """Run ``plan`` in ``folder`` with progress, and print what came of it."""
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.runner import run as run_plan
+    from cpt_bench.trackers import Reporter
 
     shared = folder.parent / ".shared" if share else None
     try:
-        with progress(plan, folder, quiet=json_, verbose=verbose) as tell:
-            scores, costs = run_plan(plan, folder, shared, tell)
+        with (
+            contextlib.closing(Reporter(trackers, folder, plan.identity())) as reporter,
+            progress(plan, folder, quiet=json_, verbose=verbose) as tell,
+        ):
+
+            def heard(event: dict[str, Any]) -> None:
+                tell(event)
+                reporter(event)
+
+            scores, costs = run_plan(plan, folder, shared, heard)
+            reporter.finish(scores.metrics)
     except KeyboardInterrupt:
         advice = "What was committed is kept: run the same command to go on"
         raise Interrupted("interrupted", where=folder, todo=advice) from None

@@ -25,6 +25,7 @@ def score(
         int | None, typer.Option(min=1, help="For predictions: only the first N were answered.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every convention, flips, kinds.")] = False,
 ) -> None:
     """Recompute a run's matrix and metrics from its predictions (no torch).
 
@@ -48,12 +49,15 @@ def score(
     if json_:
         print(json.dumps(scores.metrics, indent=2, ensure_ascii=False))
     else:
-        print_scores(scores.matrix_json(), scores.metrics)
+        print_scores(scores.matrix_json(), scores.metrics, all_)
+        for cell in scores.missing():
+            print(f"missing  {cell}")
 
 
 def metrics(
     matrix: Annotated[Path, typer.Argument(help='{"tasks": [...], "accuracy": [[...], ...]}')],
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every convention.")] = False,
 ) -> None:
     """Compute every metric of any accuracy matrix; missing cells are named, never averaged over."""
     from cpt_bench.cli.tables import print_scores
@@ -66,7 +70,7 @@ def metrics(
     if json_:
         print(json.dumps({"missing": missing, "metrics": values}, indent=2, ensure_ascii=False))
     else:
-        print_scores(matrix_to_json(read), values)
+        print_scores(matrix_to_json(read), values, all_)
         for cell in missing:
             print(f"missing  {cell}")
 

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-HEADLINE = ("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta")
+HEADLINE = (
+    *("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta"),
+    *("Lost", "Lost_format", "Lost_mode", "Lost_content", "KL_new", "KL_general"),
+)
 
 
 def matrix_table(matrix: dict[str, Any], width: int = 80) -> Table:
@@ -38,15 +41,16 @@ def _cell(value: float | None, learned: bool = False) -> Text:
     return Text(f"{value:.1f}", style=f"bold underline {color}" if learned else color)
 
 
-def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Each metric with its interval, n and formula."""
+def metrics_table(metrics: dict[str, Any], everything: bool = False) -> Table:
+    """The headline metrics, or all of them, each with its interval, n and formula."""
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", style="bold")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("n", justify="right")
     table.add_column("formula", style="dim", overflow="fold")
-    for key in [*HEADLINE, *(k for k in metrics if k not in HEADLINE)]:
+    others = [k for k in metrics if k not in HEADLINE] if everything else []
+    for key in [*HEADLINE, *others]:
         if key in metrics:
             table.add_row(*(Text(cell) for cell in (key, *_values(metrics[key]))))
     return table
@@ -59,13 +63,19 @@ def _values(passport: dict[str, Any]) -> tuple[str, str, str, str]:
         return "–", "", "", f"needs {why[0]}{more}"
     interval = passport["interval"]
     sign = "+" if " - " in passport["formula"] else ""  # differences show theirs
-    between = f"{interval['low']:{sign}.1f} … {interval['high']:{sign}.1f}" if interval else ""
+    digits = 3 if "KL(" in passport["formula"] else 1  # nats, not percentage points
+    ends = (interval["low"], interval["high"]) if interval else ()
+    between = " … ".join(f"{end:{sign}.{digits}f}" for end in ends)
     n = f"{passport['n']}" if passport["n"] is not None else ""
-    return f"{passport['value']:{sign}.2f}", between, n, passport["formula"]
+    return f"{passport['value']:{sign}.{max(2, digits)}f}", between, n, passport["formula"]
 
 
-def print_scores(matrix: dict[str, Any], metrics: dict[str, Any]) -> None:
+def print_scores(matrix: dict[str, Any], metrics: dict[str, Any], everything: bool = False) -> None:
+    """The matrix, then the headline metrics (or all)."""
     console = Console(highlight=False)
     console.print(matrix_table(matrix, console.width))
     console.print()
-    console.print(metrics_table(metrics))
+    console.print(metrics_table(metrics, everything))
+    more = len(metrics.keys() - set(HEADLINE))
+    if more and not everything:
+        console.print(f"\n{more} more, other conventions among them: --all", style="dim")

@@ -27,6 +27,16 @@ def new(
     print(f"{folder}\n\nNext:\n  pip install -e {folder}\n  cptbench trainer check {name}/{name}")
 
 
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of stage.json."""
+    import json
+
+    from cpt_bench.contract import schema as of_stage
+
+    print(json.dumps(of_stage(), indent=2))
+
+
 @app.command("check")
 def check(
     spec: Annotated[str, typer.Argument(help="As for cptbench run --trainer.")],

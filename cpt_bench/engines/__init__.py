@@ -14,6 +14,8 @@ class Request(NamedTuple):
         id: Where it is from.
         prompt: The user's words.
         images: Encoded images.
+        prefix: How the reply must begin; the model goes on from there, and the reply's text begins
+            with it. An engine that cannot do so refuses.
         layout: For harnesses that put images between words: words, and numbers of ``images``, in
             the order they stand. Empty: the images, then the prompt.
     """
@@ -21,6 +23,7 @@ class Request(NamedTuple):
     id: str
     prompt: str
     images: Sequence[bytes]
+    prefix: str = ""
     layout: tuple[str | int, ...] = ()
 
     def parts(self) -> tuple[str | int, ...]:
@@ -73,6 +76,18 @@ class Engine(Protocol):
     ) -> list[Reply]:
         """Replies in the order of ``requests``; ``progress`` is told how many are done."""
         ...
+
+
+def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
+    """Say that an engine cannot begin a reply, where that is asked of it.
+
+    Raises:
+        CptBenchError: A request has a prefix.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    if any(request.prefix for request in requests):
+        raise CptBenchError(f"engine {engine} cannot force how a reply begins")
 
 
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:

@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
 from cpt_bench.images import decode
@@ -98,6 +98,7 @@ class EndpointEngine:
         Raises:
             CptBenchError: A request stayed without an answer; those answered are in the journal.
         """
+        refuse_prefix(requests, "endpoint")
         keys = [self._key(r, max_new_tokens, sampling) for r in requests]
         open_ = [i for i, key in enumerate(keys) if key not in self.journal]
         progress(len(requests) - len(open_))

@@ -82,19 +82,33 @@ class TransformersEngine:
             progress(done)
         return [reply for reply in replies if reply is not None]
 
+    def encode(self, requests: Sequence[Request]) -> Any:
+        """Prompts (and what their replies begin with) as the model takes them, padded left."""
+        turns = [messages(r) for r in requests]
+        pictures = [
+            [part["image"] for part in turn[0]["content"] if part["type"] == "image"]
+            for turn in turns
+        ]
+        return self.processor(
+            text=self.texts(turns, [r.prefix for r in requests]),
+            images=pictures if any(pictures) else None,
+            padding=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+
+    def texts(self, turns: list[list[dict[str, Any]]], replies: Sequence[str]) -> list[str]:
+        """Chats as text, up to and including what is written of each reply."""
+        prompts = self.processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        return [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
+
     def _batch(
         self, requests: list[Request], max_new_tokens: int, sampling: Sampling
     ) -> list[Reply]:
         import torch
 
-        inputs = self.processor.apply_chat_template(
-            [messages(r) for r in requests],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True},
-        ).to(self.model.device)
+        inputs = self.encode(requests)
         with torch.inference_mode():
             drawn = sampling.temperature > 0
             output = self.model.generate(
@@ -109,4 +123,7 @@ class TransformersEngine:
         padding = self.processor.tokenizer.pad_token_id
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
         counts = (new != padding).sum(dim=1).tolist()
-        return [Reply(t.strip(), n) for t, n in zip(texts, counts, strict=True)]
+        return [
+            Reply((r.prefix + text).strip(), n)
+            for r, text, n in zip(requests, texts, counts, strict=True)
+        ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
 from cpt_bench.policy import load_processor, weights_digest
@@ -89,6 +89,7 @@ class VLLMEngine:
         """
         from vllm import SamplingParams
 
+        refuse_prefix(requests, "vllm")
         if self._read_back() != self._checksums:
             raise CptBenchError(
                 "vLLM's weights changed after they were compared with the checkpoint",

@@ -128,7 +128,7 @@ def request(question: dict[str, Any]) -> Request:
         else:
             raise CptBenchError(f"a message holds a {part['type']}", where=question["index"])
     words = "\n".join(part for part in layout if isinstance(part, str))
-    return Request(str(question["index"]), words, tuple(images), tuple(layout))
+    return Request(str(question["index"]), words, tuple(images), layout=tuple(layout))
 
 
 def _run(command: list[str], environment: dict[str, str], timeout: float) -> None:

@@ -1,0 +1,75 @@
+"""What it costs to start a stage: from the runner's order to the first line of the trainer.
+
+Beside it, in the same run, what a method pays that starts a process of its own for every stage:
+importing torch, transformers and trl.
+
+python -m benchmarks.stage_start
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cpt_bench.ledger import Ledger
+from cpt_bench.rundir import RunFolder
+from cpt_bench.runner import Plan, Sequencer
+from cpt_bench.suite import open_suite
+from cpt_bench.trainer import Stage, Trainer
+from cpt_bench.training import trainer_of
+from cpt_bench.worker import warm_up
+
+IMPORTS = "import torch, transformers, trl; from trl import GRPOTrainer, SFTTrainer"
+
+
+class Begin(Trainer):
+    """Notes when it was called, and hands the policy on."""
+
+    def train(self, stage: Stage) -> None:
+        (stage.state / "begun").write_text(str(time.monotonic()))
+        for file in stage.policy.iterdir():
+            (stage.output / file.name).write_bytes(file.read_bytes())
+
+
+def main(times: int = 5) -> None:
+    warm_up()
+    suite = open_suite("nano")
+    found = trainer_of(f"{__file__}:Begin")
+    starts = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for round_ in range(times):
+            plan = Plan(
+                "nano", suite, found, Begin.Config(), round_, None, 1, False, "all",
+                suite.base_path(),
+            )  # fmt: skip
+            paths = RunFolder(Path(scratch) / f"run{round_}", suite.sequence)
+            ledger = Ledger(paths.root, Path(scratch) / "shared")
+            run = Sequencer(plan, plan.identity(), paths, ledger, lambda event: None)
+            for t in plan.stages()[1:]:
+                ordered = time.monotonic()
+                run.train(t)
+                begun = float((paths.state(t) / "begun").read_text())
+                if round_ > 0:  # the first round waits for the server and writes the train splits
+                    starts.append(begun - ordered)
+    cold = []
+    for _ in range(3):
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
+        cold.append(time.monotonic() - start)
+    result = {
+        "stage_start_seconds": round(statistics.median(starts), 3),
+        "slowest": round(max(starts), 3),
+        "stages": len(starts),
+        "imports_in_a_new_process_seconds": round(statistics.median(cold), 3),
+    }
+    result["ratio"] = round(statistics.median(cold) / statistics.median(starts), 1)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""``cptbench submit``, ``verify``, ``reproduce`` and ``leaderboard build``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cpt_bench.errors import CptBenchError
+
+if TYPE_CHECKING:
+    from cpt_bench.leaderboard.verify import Verified
+
+app = typer.Typer(help="The leaderboard's pages.", no_args_is_help=True)
+
+
+@app.callback()
+def main() -> None:
+    """The leaderboard's pages."""
+
+
+class Division(StrEnum):
+    """Closed: the suite's base model and data alone. Open: anything declared."""
+
+    closed = "closed"
+    open = "open"
+
+
+Suite = Annotated[
+    str | None, typer.Option(help="A suite that does not ship with cptbench, by name or folder.")
+]
+
+
+def submit(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one method, one a seed.")],
+    name: Annotated[str, typer.Option(help="The method, as the table shows it.")],
+    author: Annotated[list[str], typer.Option(help="Whose entry it is; give it once for each.")],
+    division: Annotated[Division, typer.Option(help="The rules it is held to.")] = Division.closed,
+    paper: Annotated[str, typer.Option(help="A link.")] = "",
+    code: Annotated[str, typer.Option(help="A link.")] = "",
+    checkpoints: Annotated[str, typer.Option(help="A link to each stage's weights.")] = "",
+    notes: Annotated[str, typer.Option(help="What the method is, in a few sentences.")] = "",
+    supersedes: Annotated[str, typer.Option(help="The entry that this one corrects.")] = "",
+    model: Annotated[
+        str | None, typer.Option(help="The base model's name, where it is not the suite's.")
+    ] = None,
+    extra_data: Annotated[
+        str, typer.Option(help="Training data beyond the suite's, in words (open division).")
+    ] = "",
+    extra_questions: Annotated[
+        Path | None,
+        typer.Option(help="Those questions, JSON Lines of {question, images}; hashed, not copied."),
+    ] = None,
+    thoughts: Annotated[
+        bool, typer.Option(help="Keep long thoughts in full, in side files.")
+    ] = True,
+    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD [today].")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the boards.")] = Path("leaderboards"),
+    suite: Suite = None,
+) -> None:
+    """Pack the seeds of one method into a leaderboard entry, and verify it."""
+    from cpt_bench.leaderboard.pack import About, pack
+    from cpt_bench.leaderboard.verify import verify as look
+
+    about = About(
+        name=name,
+        authors=tuple(author),
+        division=division.value,
+        paper=paper,
+        code=code,
+        checkpoints=checkpoints,
+        notes=notes,
+        supersedes=supersedes,
+        extra_data=extra_data,
+        model=model,
+        date=date,
+    )
+    target = pack(runs, about, out, extra_questions=extra_questions, with_thoughts=thoughts)
+    done = look(target, suite)
+    _print(done, claims=False)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(f"{target}  ({size / 1024:,.0f} KiB)")
+    if done.report.errors:
+        raise typer.Exit(1)
+
+
+def verify(
+    entries: Annotated[
+        list[Path] | None, typer.Argument(help="Entries, or folders that hold some.")
+    ] = None,
+    suite: Suite = None,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    claims: Annotated[
+        bool, typer.Option(help="Print every claim and how far it is proven.")
+    ] = False,
+    changed_since: Annotated[
+        str | None,
+        typer.Option(help="Only entries that differ from this git commit; published ones may not."),
+    ] = None,
+) -> None:
+    """Recompute every number of an entry from its predictions: offline, without torch.
+
+    Exit status: 0 all verified, 1 something is refuted, 3 nothing is refuted but gold is not here.
+    """
+    from cpt_bench.leaderboard.changed import changed_entries, find_entries
+    from cpt_bench.leaderboard.verify import verify as look
+
+    places = entries or [Path("leaderboards")]
+    frozen: list[str] = []
+    if changed_since is not None:
+        folders, frozen = changed_entries(places, changed_since)
+    else:
+        folders = find_entries(places)
+    reports = []
+    for folder in folders:
+        done = look(folder, suite)
+        reports.append(done.report)
+        if not json_:
+            _print(done, claims)
+    if json_:
+        out = {"entries": [report.as_json() for report in reports], "frozen": frozen}
+        print(json.dumps(out, indent=2, ensure_ascii=False))
+    else:
+        for line in frozen:
+            print(line)
+        if not folders:
+            print("no entry to verify")
+    verdicts = {report.verdict for report in reports}
+    if frozen or "refuted" in verdicts:
+        raise typer.Exit(1)
+    if "unverifiable" in verdicts:
+        raise typer.Exit(3)
+
+
+def _print(done: Verified, claims: bool) -> None:
+    from cpt_bench.leaderboard.findings import printable
+
+    report = done.report
+    for finding in report.findings():
+        print(finding.line())
+    if claims:
+        for claim in report.claims:
+            value = "" if claim.value is None else f" {printable(claim.value)}"
+            print(f"{claim.status}: {printable(claim.name)}{value} ({printable(claim.how)})")
+    counts = ", ".join(f"{n} {status}" for status, n in report.counts().items() if n)
+    print(f"{report.verdict}: {printable(report.entry)}" + (f" ({counts})" if counts else ""))
+
+
+def reproduce(
+    entry: Annotated[Path, typer.Argument(help="An entry.")],
+    by: Annotated[str, typer.Option(help="Who reproduces it.")],
+    seed: Annotated[int | None, typer.Option(help="Which seed [the entry's first].")] = None,
+    sample: Annotated[str, typer.Option(help="Share of test samples, with --checkpoints.")] = "10%",
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="A folder of the published weights, one folder a stage (0-base, …)."),
+    ] = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="The trainer, where the entry's is not a built-in one.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The base model's checkpoint.")] = None,
+    work: Annotated[Path | None, typer.Option(help="The rerun's run folder.")] = None,
+    suite: Suite = None,
+) -> None:
+    """Ask published weights again, or train a seed again, and say whether the claim holds.
+
+    Writes a report into the entry's folder, which lifts its badge to 'reproduced'.
+    """
+    from cpt_bench.cli.score import need_training_extra
+
+    need_training_extra()
+    from cpt_bench.leaderboard.reproduce import reproduce as again
+
+    share = _share(sample)
+    result = again(
+        entry,
+        by,
+        seed=seed,
+        share=share,
+        checkpoints=checkpoints,
+        trainer=trainer,
+        base=base,
+        work=work,
+        suite_spec=suite,
+    )
+    for one in result.comparisons:
+        word = "within" if one.within else "OUTSIDE"
+        print(
+            f"{one.name:<28} entry {one.claimed:8.2f}  again {one.found:8.2f}  "
+            f"{word} [{one.low:.2f}, {one.high:.2f}]"
+        )
+    print("reproduced" if result.reproduced else "not reproduced")
+    if not result.reproduced:
+        raise typer.Exit(1)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise CptBenchError(f"--sample {text!r} is no share", todo="Give 10% or 0.1")
+    return share
+
+
+@app.command("build")
+def build(
+    boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path(
+        "leaderboards"
+    ),
+    out: Annotated[Path, typer.Option(help="Where to write the pages.")] = Path("site"),
+    suite: Suite = None,
+    repository: Annotated[
+        str, typer.Option(help="Link files to this address instead of the folder on disk.")
+    ] = "",
+) -> None:
+    """Verify every entry and write the leaderboard as pages that need no server."""
+    from cpt_bench.leaderboard.site.collect import collect
+    from cpt_bench.leaderboard.site.render import render
+
+    board = collect(boards, suite, tell=lambda line: print(line))
+    render(board, out, repository=repository)
+    print(f"{len(board.rows)} rows, {len(board.left_out)} left out: {out / 'index.html'}")
+    if board.left_out:
+        raise typer.Exit(1)

@@ -1,0 +1,427 @@
+"""Pack finished runs of one method into an entry; what cannot be an entry is refused, with why."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cpt_bench.diagnosis import prefixes
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest, fresh_folder, read_json, read_jsonl
+from cpt_bench.leaderboard import checks
+from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
+from cpt_bench.leaderboard.extras import forced_path, kl_path
+from cpt_bench.leaderboard.gold import base_row, gold_of, sample_hash
+from cpt_bench.leaderboard.recompute import (
+    ABRIDGED,
+    abridge,
+    begins_with_thought,
+    differences,
+    expected_cells,
+    stage_name,
+)
+from cpt_bench.leaderboard.rules import LATEST
+from cpt_bench.rundir import RunFolder
+from cpt_bench.scoring import Scores, score, suite_of
+from cpt_bench.suite import Suite
+
+LONG_THOUGHT = 400
+"""Characters of a thought beyond which it goes to the side file."""
+
+
+class About(NamedTuple):
+    """What people say of an entry; see :class:`cpt_bench.leaderboard.entry.Entry`."""
+
+    name: str
+    authors: tuple[str, ...]
+    division: str = "closed"
+    paper: str = ""
+    code: str = ""
+    checkpoints: str = ""
+    notes: str = ""
+    supersedes: str = ""
+    extra_data: str = ""
+    model: str | None = None
+    date: str | None = None
+
+
+class Run(NamedTuple):
+    """A finished run that was checked for packing."""
+
+    folder: Path
+    suite: Suite
+    facts: dict[str, Any]
+    paths: RunFolder
+    scores: Scores
+    ledger: list[dict[str, Any]]
+
+    @property
+    def seed(self) -> int:
+        return int(self.facts["seed"])
+
+    @property
+    def lane(self) -> str:
+        return str(self.facts.get("lane", "trainer"))
+
+
+def pack(
+    runs: Sequence[Path],
+    about: About,
+    root: Path,
+    *,
+    extra_questions: Path | None = None,
+    with_thoughts: bool = True,
+) -> Path:
+    """Write an entry below ``root`` (a ``leaderboards/`` folder).
+
+    Args:
+        runs: Run folders, one a seed.
+        about: What people say of it.
+        root: Where boards live.
+        extra_questions: JSON Lines of training questions that are not the suite's.
+        with_thoughts: Keep long thoughts in full, in side files.
+
+    Returns:
+        The entry's folder.
+
+    Raises:
+        CptBenchError: A run is limited, incomplete, altered or of another method.
+    """
+    checked = sorted((open_run(folder) for folder in runs), key=lambda run: run.seed)
+    _alike(checked)
+    entry = _entry(checked, about)
+    target = root / entry.place()
+    if target.exists():
+        raise CptBenchError(
+            "there is an entry already",
+            where=target,
+            todo="Give another --name; before it is published, you may delete it",
+        )
+    marks = _question_hashes(extra_questions, checked[0].suite) if extra_questions else None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with fresh_folder(target) as folder:
+        _write_yaml(folder / "entry.yaml", entry)
+        for run in checked:
+            _pack_seed(run, entry, folder / f"seed-{run.seed}", marks, with_thoughts)
+    return target
+
+
+# ------------------------------------------------------------------------------------ checking
+
+
+def open_run(folder: Path) -> Run:
+    """A run folder that is whole, unlimited and as its ledger left it.
+
+    Raises:
+        CptBenchError: It is not; the line says why.
+    """
+    suite, facts = suite_of(folder)
+
+    def refuse(what: str, todo: str = "") -> CptBenchError:
+        return CptBenchError(what, where=folder, todo=todo)
+
+    if facts.get("limit") is not None:
+        todo = "Run it again without --limit"
+        raise refuse(f"was limited to {facts['limit']} samples a split", todo)
+    paths = RunFolder(folder, suite.sequence)
+    for t, name in expected_cells(suite, suite.sequence):
+        if not paths.predictions(t, name).is_file():
+            todo = "The same `cptbench run` command finishes it"
+            raise refuse(f"is not finished: {name} was not evaluated after stage {t}", todo)
+    ledger = _ledger(folder)
+    if not ledger and facts.get("lane", "trainer") == "trainer":
+        raise refuse("has no ledger: this is not how a run was left")
+    _unaltered(folder, ledger)
+    scores = score(folder)
+    for file, found in (
+        (paths.matrix_json, scores.matrix_json()),
+        (paths.metrics_json, scores.metrics),
+    ):
+        for one in differences(read_json(file), found):
+            if one.claimed is None:
+                continue  # a key that this version of the package adds
+            what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
+            raise refuse(what, f"`cptbench score {folder}` writes it anew")
+    return Run(folder, suite, facts, paths, scores, ledger)
+
+
+def _ledger(folder: Path) -> list[dict[str, Any]]:
+    place = folder / "ledger"
+    files = sorted(place.glob("*.json")) if place.is_dir() else []
+    return [dict(read_json(file)) for file in files]
+
+
+def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
+    for record in ledger:
+        for path, committed in record["outputs"].items():
+            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
+                continue  # weights may have been moved away; answers may not have changed
+            file = folder / path
+            if not file.is_file() or digest(file) != committed:
+                what = f"{path} was changed or removed after step {record['step']} had committed it"
+                raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
+
+
+SAME = ("suite", "trainer", "config", "privileges", "order", "base")
+
+
+def _alike(runs: Sequence[Run]) -> None:
+    """Seeds of one entry differ in nothing but their seed."""
+    if not runs:
+        raise CptBenchError("no run was given")
+    first = runs[0]
+    for run in runs[1:]:
+        for key in SAME:
+            a, b = _comparable(first.facts, key), _comparable(run.facts, key)
+            if a != b:
+                what = (
+                    f"is another experiment than {first.folder}: its {key} differs ({_gap(a, b)})"
+                )
+                raise CptBenchError(what, where=run.folder, todo="Pack it as an entry of its own")
+        if run.lane != first.lane:
+            raise CptBenchError(f"its lane is {run.lane}, not {first.lane}", where=run.folder)
+        if run.seed == first.seed or [r.seed for r in runs].count(run.seed) > 1:
+            what = f"has the seed {run.seed} like another run given"
+            raise CptBenchError(what, where=run.folder, todo="Give one run a seed")
+
+
+def _comparable(facts: dict[str, Any], key: str) -> Any:
+    value = facts.get(key)
+    if key == "suite" and isinstance(value, dict):
+        return {k: v for k, v in value.items() if k != "spec"}
+    return value["weights"] if key == "base" and isinstance(value, dict) else value
+
+
+def _gap(a: Any, b: Any) -> str:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+        return ", ".join(f"{k}: {a.get(k)!r} and {b.get(k)!r}" for k in keys[:3])
+    return f"{a!r} and {b!r}"[:120]
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def _entry(runs: Sequence[Run], about: About) -> Entry:
+    from pydantic import ValidationError
+
+    from cpt_bench.suite import explain
+
+    first = runs[0]
+    weights, suite = first.facts["base"]["weights"], first.suite
+    try:
+        return Entry.model_validate(
+            {
+                "format": FORMAT,
+                "rules": LATEST,
+                "suite": checks.suite_ref(suite).model_dump(),
+                "division": about.division,
+                "name": about.name,
+                "trainer": first.facts["trainer"],
+                "date": about.date or datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "model": {"name": about.model or model_name(suite, weights), "weights": weights},
+                "lane": first.lane,
+                "seeds": [run.seed for run in runs],
+                "privileges": first.facts["privileges"],
+                "response_style": _style(runs),
+                "authors": list(about.authors),
+                **{
+                    key: getattr(about, key)
+                    for key in ("paper", "code", "checkpoints", "notes", "supersedes", "extra_data")
+                },
+            }
+        )
+    except ValidationError as error:
+        raise CptBenchError(explain(error), where="the entry", todo="Correct the option") from None
+
+
+def model_name(suite: Suite, weights: str) -> str:
+    """What a run's base model is called: the suite's own name for it, or a part of its digest."""
+    base = base_row(suite)
+    if base is not None and base.weights == weights:
+        return base.model
+    if base is not None:
+        return f"weights-{weights[:12]}"
+    owner, slash, name = suite.base_model.rpartition("/")
+    return name if slash and owner and not owner.startswith(".") else f"{suite.name}-base"
+
+
+def _style(runs: Sequence[Run]) -> str:
+    thinking = total = 0
+    for run in runs:
+        form, last = run.suite.protocol.form, len(run.suite.sequence)
+        for name in (*run.suite.sequence, *run.suite.general):
+            for row in read_jsonl(run.paths.predictions(last, name)):
+                total += 1
+                thinking += begins_with_thought(row["reply"], form)
+    share = thinking / max(total, 1)
+    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
+
+
+def _write_yaml(path: Path, entry: Entry) -> None:
+    data = entry.model_dump(mode="json")
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _pack_seed(
+    run: Run, entry: Entry, folder: Path, marks: list[str] | None, with_thoughts: bool
+) -> None:
+    """One seed's folder; the manifest last, over all that was written before it."""
+    folder.mkdir()
+    order = run.suite.sequence
+    _json(folder / "matrix.json", run.scores.matrix_json())
+    _json(folder / "metrics.json", run.scores.metrics)
+    _json(folder / "environment.json", _environment(run.facts))
+    recipe = {"config": run.facts["config"], "origin": portable_origin(run.facts["origin"])}
+    _json(folder / "recipe.json", recipe)
+    if run.ledger:
+        zst(folder / "ledger.jsonl.zst", (_line(record) for record in run.ledger))
+    optional = []
+    for t, name in expected_cells(run.suite, order):
+        path = f"{stage_name(order, t)}/{name}.jsonl.zst"
+        source = run.paths.predictions(t, name)
+        side = _pack_answers(source, folder, path, run, with_thoughts)
+        optional += [side] if side else []
+    _pack_extras(run, folder)
+    if marks is not None:
+        zst(folder / "extra-data.txt.zst", (f"{mark}\n".encode() for mark in marks))
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": digest(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    manifest = {
+        "format": FORMAT,
+        "package": f"cptbench {run.facts['versions'].get('cptbench', '')}".strip(),
+        "suite": checks.suite_ref(run.suite).model_dump(),
+        "protocol": checks.protocol_ref(run.suite).model_dump(),
+        "data": checks.data_refs(run.suite),
+        "order": list(order),
+        "seed": run.seed,
+        "lane": run.lane,
+        "trainer": entry.trainer,
+        "origin": portable_origin(run.facts["origin"]),
+        "privileges": run.facts["privileges"],
+        "base": entry.model.model_dump(),
+        "weights": _weights(run),
+        "files": files,
+        "optional": optional,
+    }
+    _json(folder / "manifest.json", manifest)
+
+
+def _pack_answers(source: Path, folder: Path, path: str, run: Run, with_thoughts: bool) -> str:
+    """The answers of one cell as they are; only thoughts beyond a length go to a side file.
+
+    Returns:
+        The side file's path below the seed, or nothing.
+    """
+    target = folder / "predictions" / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    form, raw = run.suite.protocol.form, source.read_bytes()
+    rows, whole, canonical = [], [], []
+    for row in read_jsonl(source):
+        canonical.append(_line(row))
+        cut = abridge(row["reply"], form, LONG_THOUGHT)
+        if cut != row["reply"]:
+            whole.append({"id": row["id"], "reply": row["reply"]})
+            mark = hashlib.sha256(row["reply"].encode()).hexdigest()
+            row = {**row, "reply": cut, ABRIDGED: mark}
+        rows.append(row)
+    if run.ledger and not whole and b"".join(canonical) != raw:
+        raise CptBenchError("is not written as the package writes it", where=source)
+    zst(target, (_line(row) for row in rows))
+    if not whole or not with_thoughts:
+        return ""
+    side = folder / "replies" / path
+    side.parent.mkdir(parents=True, exist_ok=True)
+    zst(side, (_line(row) for row in whole))
+    return f"replies/{path}"
+
+
+def _pack_extras(run: Run, folder: Path) -> None:
+    """Replies with a forced beginning, and KL rows, where the run measured them."""
+    order, last = run.suite.sequence, len(run.suite.sequence)
+    found = {
+        forced_path(prefix, name): run.paths.forced(last, prefix, name)
+        for prefix in prefixes(run.suite.protocol)
+        for name in (*order, *run.suite.general)
+    } | {kl_path(order, t): run.paths.divergence(t) for t in range(1, last + 1)}
+    for path, source in found.items():
+        if source.is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            zst(folder / path, [source.read_bytes()])
+
+
+def _weights(run: Run) -> dict[str, str]:
+    """Stage folder to weights digest, from the ledger or from ``run.json`` of another lane."""
+    order = run.suite.sequence
+    weights = {stage_name(order, 0): str(run.facts["base"]["weights"])}
+    trained = {r["step"]: r["facts"] for r in run.ledger if r["step"].endswith("/train")}
+    evaluated = {
+        r["step"].partition("/")[0]: r["facts"] for r in run.ledger if "/evaluate/" in r["step"]
+    }
+    for t in range(1, len(order) + 1):
+        facts = trained.get(f"stage-{t}/train") or evaluated.get(f"stage-{t}")
+        if facts is None or "weights" not in facts:
+            return {}
+        weights[stage_name(order, t)] = facts["weights"]
+    return weights
+
+
+def _environment(facts: dict[str, Any]) -> dict[str, Any]:
+    keys = ("versions", "hardware", "git", "sessions", "threads")
+    return {key: facts[key] for key in keys if key in facts}
+
+
+def _question_hashes(file: Path, suite: Suite) -> list[str]:
+    """Hashes of training questions from elsewhere; a test question among them is refused.
+
+    Each line is ``{"question": …, "images": [paths, relative to the file]}``.
+    """
+    tests = {}
+    for name in (*suite.sequence, *suite.general):
+        gold = gold_of(suite, name)
+        if not isinstance(gold, str):
+            tests.update(dict.fromkeys(gold.hashes, name))
+    marks = set()
+    for number, row in enumerate(read_jsonl(file), 1):
+        images = tuple((file.parent / path).read_bytes() for path in row.get("images", ()))
+        mark = sample_hash(str(row.get("question", "")), images)
+        if mark in tests:
+            raise CptBenchError(
+                f"line {number} is a test question of {tests[mark]}",
+                where=file,
+                todo="A method trained on it has no entry",
+            )
+        marks.add(mark)
+    return sorted(marks)
+
+
+def _json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def zst(path: Path, parts: Iterable[bytes]) -> None:
+    """One zstd frame with its size and a checksum: the only kind that ``verify`` reads."""
+    import zstandard
+
+    data = b"".join(parts)
+    # Level 19's window for large inputs is 8 MiB, the most that verify gives a file.
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        19, source_size=len(data), window_log=min(23, max(10, len(data).bit_length())),
+        write_checksum=True, write_content_size=True,
+    )  # fmt: skip
+    path.write_bytes(zstandard.ZstdCompressor(compression_params=settings).compress(data))

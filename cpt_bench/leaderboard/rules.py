@@ -1,0 +1,90 @@
+"""The rules of the divisions, as code; ``leaderboards/RULES.md`` is the same in words.
+
+Rules are versioned: an entry names the version it was submitted under and is held to that one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cpt_bench.leaderboard.entry import Entry, Manifest
+from cpt_bench.leaderboard.findings import Report
+from cpt_bench.suite import Suite
+
+MIB = 1 << 20
+
+
+class Rules(NamedTuple):
+    """What a version of the rules asks for.
+
+    Attributes:
+        min_seeds: Division to the least number of seeds.
+        file_bytes: The largest file of an entry.
+        seed_bytes: The largest seed, all files together.
+        entry_files: The most files of an entry.
+        privileges: Division to the privileges it allows; None for any, declared.
+        lanes: Division to the lanes it allows.
+    """
+
+    min_seeds: dict[str, int]
+    file_bytes: int
+    seed_bytes: int
+    entry_files: int
+    privileges: dict[str, tuple[str, ...] | None]
+    lanes: dict[str, tuple[str, ...]]
+
+
+LATEST: Final = "1"
+
+_ONE = Rules(
+    min_seeds={"closed": 3, "open": 1},
+    file_bytes=10 * MIB,
+    seed_bytes=50 * MIB,
+    entry_files=4000,
+    # In the closed division a method may keep samples of earlier tasks, or its earlier
+    # checkpoints, when it says so. Joint training is another problem: the upper bound.
+    privileges={"closed": ("replay_samples_per_task", "earlier_checkpoints"), "open": None},
+    lanes={
+        "closed": ("trainer",),
+        "open": ("trainer", "checkpoints", "endpoint", "predictions"),
+    },
+)
+
+RULES: Final[dict[str, Rules]] = {"0": _ONE, "1": _ONE}
+"""Version to rules. 0: what format 1 was written under, the same as 1."""
+
+
+def check_rules(entry: Entry, manifests: dict[int, Manifest], suite: Suite, report: Report) -> None:
+    """Hold an entry to the rules of its division."""
+    rules = RULES.get(entry.rules)
+    if rules is None:
+        report.error("rules-version", "entry.yaml", f"no rules have the version {entry.rules!r}")
+        return
+    division = entry.division
+    least = rules.min_seeds[division]
+    if len(manifests) < least:
+        what = f"{len(manifests)} seeds; the {division} division asks for at least {least}"
+        report.error("too-few-seeds", "entry.yaml", what)
+    if entry.lane not in rules.lanes[division]:
+        what = f"the lane {entry.lane!r} belongs in the open division"
+        report.error("lane", "entry.yaml", what)
+    allowed = rules.privileges[division]
+    for name, value in entry.privileges.items():
+        if value and allowed is not None and name not in allowed:
+            what = f"the {division} division does not allow the privilege {name!r} ({value!r})"
+            report.error("privilege", "entry.yaml", what)
+    if division == "closed":
+        if entry.extra_data:
+            what = "training data from elsewhere belongs in the open division"
+            report.error("extra-data", "entry.yaml", what)
+        wanted = list(range(len(entry.seeds)))
+        if sorted(entry.seeds) != wanted:
+            what = f"seeds {sorted(entry.seeds)}; runs are not chosen: give {wanted}"
+            report.error("seeds-chosen", "entry.yaml", what)
+        orders = {m.order for m in manifests.values()}
+        if orders and orders != {suite.sequence}:
+            what = "another task order than the suite's; that belongs in the open division"
+            report.error("order", "entry.yaml", what)
+    if entry.paper == "" and entry.code == "" and not entry.notes:
+        what = "neither paper, code nor notes say what the method is"
+        report.note("undescribed", "entry.yaml", what)

@@ -1,0 +1,261 @@
+"""From folders of entries to rows: each is verified, and only recomputed numbers are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.leaderboard.changed import find_entries
+from cpt_bench.leaderboard.entry import Strict
+from cpt_bench.leaderboard.findings import Refused
+from cpt_bench.leaderboard.stats import Mean, mean_of, ranks
+from cpt_bench.leaderboard.strict import read_yaml
+from cpt_bench.leaderboard.verify import Verified, verify
+from cpt_bench.suite import explain
+
+RANKED_BY = "AvgAcc"
+
+
+class Row(NamedTuple):
+    """One line of a table.
+
+    Attributes:
+        id: Unique: the entry's place below ``leaderboards/``.
+        suite: And its version: ``nano 1.0``.
+        division: ``closed``, ``open`` or ``reported``.
+        name: The method.
+        model: The base model.
+        lane: See :class:`cpt_bench.leaderboard.entry.Entry`.
+        badge: ``reproduced``, ``rescored``, ``unverifiable`` or ``reported``.
+        date: Of the entry.
+        authors: Whose it is.
+        seeds: How many.
+        style: How the final model answers.
+        privileges: Those used, as words.
+        metrics: Key to mean over seeds, half-width of the 95 % t-interval (None for one seed).
+        rank: Best and worst place by :data:`RANKED_BY` within suite and division.
+        tasks: Columns of the matrix; general benchmarks after them.
+        matrix: Mean over seeds, (T+1) x (T + general), None where not measured.
+        superseded: The entry that corrects it, if one does.
+        notes: In words.
+        link: Of a reported row, its source.
+        verified: What the entry's page is made from; None for a reported row.
+    """
+
+    id: str
+    suite: str
+    division: str
+    name: str
+    model: str
+    lane: str
+    badge: str
+    date: str
+    authors: tuple[str, ...]
+    seeds: int
+    style: str
+    privileges: tuple[str, ...]
+    metrics: dict[str, Mean]
+    rank: tuple[int, int] | None = None
+    tasks: tuple[str, ...] = ()
+    general: tuple[str, ...] = ()
+    matrix: tuple[tuple[float | None, ...], ...] = ()
+    superseded: str = ""
+    notes: str = ""
+    link: str = ""
+    verified: Verified | None = None
+
+
+class Board(NamedTuple):
+    """All that is published, and what was left out with the reason."""
+
+    rows: tuple[Row, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    boards: Path | None = None
+
+
+class ReportedRow(Strict):
+    """A row of somebody's table."""
+
+    name: str = Field(max_length=80)
+    model: str = Field(max_length=120)
+    seeds: int = Field(ge=1)
+    metrics: dict[str, float]
+    notes: str = Field(default="", max_length=1000)
+
+
+class Reported(Strict):
+    """``leaderboards/<suite>/reported.yaml``: a publication's numbers, not recomputable."""
+
+    suite: str
+    source: str
+    link: str = Field(pattern=r"^https://")
+    date: str
+    authors: tuple[str, ...]
+    rows: tuple[ReportedRow, ...]
+
+    @field_validator("authors", "rows", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+def collect(
+    boards: Path, suite_spec: str | None = None, tell: Callable[[str], None] = lambda line: None
+) -> Board:
+    """Verify every entry below ``boards`` and read every ``reported.yaml``.
+
+    Raises:
+        CptBenchError: A ``reported.yaml`` is broken.
+    """
+    rows, left_out = [], []
+    for folder in find_entries([boards]):
+        done = verify(folder, suite_spec)
+        tell(f"{done.report.verdict}: {folder.name}")
+        if done.entry is None or done.report.errors:
+            first = done.report.errors[0].line() if done.report.errors else "cannot be read"
+            left_out.append((folder.relative_to(boards).as_posix(), first))
+            continue
+        rows.append(row_of(done, folder.relative_to(boards).as_posix()))
+    for file in sorted(boards.glob("*/reported.yaml")):
+        rows += _reported(file)
+    return Board(tuple(ranked(_superseded(rows))), tuple(left_out), boards)
+
+
+def row_of(done: Verified, place: str) -> Row:
+    """A verified entry as a row; numbers that were not recomputed are not shown."""
+    entry = done.entry
+    assert entry is not None
+    scored = [seed.scores for seed in done.seeds.values() if seed.scores is not None]
+    metrics = {}
+    for key in scored[0].metrics if scored else ():
+        values = [s.metrics[key]["value"] for s in scored]
+        if all(v is not None for v in values):
+            metrics[key] = mean_of(values)
+    verdict = done.report.verdict
+    lifted = any(r.reproduced and r.independent for r in done.reproductions)
+    badge = "unverifiable" if verdict != "verified" else "reproduced" if lifted else "rescored"
+    tasks, general, matrix = _matrix(scored)
+    return Row(
+        id=place,
+        suite=f"{entry.suite.name} {entry.suite.version}",
+        division=entry.division,
+        name=entry.name,
+        model=entry.model.name,
+        lane=entry.lane,
+        badge=badge,
+        date=entry.date,
+        authors=entry.authors,
+        seeds=len(entry.seeds),
+        style=entry.response_style,
+        privileges=_privileges(entry.privileges, entry.extra_data),
+        metrics=metrics,
+        tasks=tasks,
+        general=general,
+        matrix=matrix,
+        notes=entry.notes,
+        verified=done,
+    )
+
+
+def _matrix(scored: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...], Any]:
+    if not scored:
+        return (), (), ()
+    orders = {s.matrix.tasks for s in scored}
+    if len(orders) > 1:
+        return (), (), ()  # seeds in different orders have no mean matrix
+    docs = [s.matrix_json() for s in scored]
+    parts = [np.array(_joined(doc), dtype=float) for doc in docs]
+    mean = np.mean(parts, axis=0)
+    rows = tuple(tuple(None if np.isnan(v) else round(float(v), 2) for v in row) for row in mean)
+    return scored[0].matrix.tasks, scored[0].general, rows
+
+
+def _joined(doc: dict[str, Any]) -> list[list[float]]:
+    general = doc["general"]["accuracy"] or [[] for _ in doc["accuracy"]]
+    return [
+        [float("nan") if v is None else v for v in (*row, *extra)]
+        for row, extra in zip(doc["accuracy"], general, strict=True)
+    ]
+
+
+def _privileges(declared: dict[str, Any], extra_data: str) -> tuple[str, ...]:
+    words = []
+    for name, value in declared.items():
+        if value:
+            shown = name.replace("_", " ")
+            words.append(shown if value is True else f"{shown}: {value}")
+    return (*words, *(["extra data"] if extra_data else []))
+
+
+def _reported(file: Path) -> list[Row]:
+    try:
+        table = Reported.model_validate(read_yaml(file))
+    except Refused as error:
+        raise CptBenchError(error.what, where=file) from None
+    except ValidationError as error:
+        raise CptBenchError(explain(error), where=file, todo="Correct the file") from None
+    return [
+        Row(
+            id=f"{table.suite}/reported/{number}",
+            suite=table.suite,
+            division="reported",
+            name=row.name,
+            model=row.model,
+            lane="publication",
+            badge="reported",
+            date=table.date,
+            authors=table.authors,
+            seeds=row.seeds,
+            style="",
+            privileges=(),
+            metrics={key: Mean(value, None, None, 1) for key, value in row.metrics.items()},
+            notes=f"{row.notes} Source: {table.source}".strip(),
+            link=table.link,
+        )
+        for number, row in enumerate(table.rows)
+    ]
+
+
+def _superseded(rows: list[Row]) -> list[Row]:
+    """Mark the entries that a later one of the same suite and division corrects."""
+    by = {}
+    for row in rows:
+        entry = row.verified.entry if row.verified else None
+        if entry is not None and entry.supersedes:
+            by[(row.suite, row.division, entry.supersedes)] = row.id
+    return [
+        row._replace(superseded=by.get((row.suite, row.division, Path(row.id).name), ""))
+        for row in rows
+    ]
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Rows with their places: within a suite and division, by mean AvgAcc, ties as ranges.
+
+    One rule for who takes part: recomputed here, not superseded, two seeds or more.
+    """
+    rows = list(rows)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, row in enumerate(rows):
+        taking = row.badge in ("rescored", "reproduced") and not row.superseded
+        if taking and RANKED_BY in row.metrics:
+            groups.setdefault((row.suite, row.division), []).append(i)
+    for members in groups.values():
+        places = ranks([rows[i].metrics[RANKED_BY] for i in members])
+        for i, place in zip(members, places, strict=True):
+            rows[i] = rows[i]._replace(rank=place)
+    best = {"closed": 0, "open": 1, "reported": 2}
+    return sorted(
+        rows,
+        key=lambda r: (
+            r.suite,
+            best[r.division],
+            -(r.metrics[RANKED_BY].mean if RANKED_BY in r.metrics else -1e9),
+            r.id,
+        ),
+    )

@@ -1,0 +1,58 @@
+"""From the accuracy matrix to the numbers a method is judged by; pure.
+
+``R`` has T+1 rows and T columns: ``R[t][j]`` is the accuracy on task j after stage t, row 0 is the
+base model. Each number comes with its passport: name, formula, sign, divisor, n, interval, source.
+A number whose cells are not all there is None, and its passport names the missing cells; nothing is
+averaged over what happens to be present.
+
+Conventions differ from paper to paper; here every disputed one has its own name. Differences are
+signed 'after minus before', so that forgetting is negative; the few keys called ``Forgetting`` are
+signed as their papers have them.
+"""
+
+from cpt_bench.metrics.definitions import METRICS, Metric
+from cpt_bench.metrics.intervals import (
+    DRAWS,
+    Interval,
+    bootstrap_means,
+    exact_sign_test,
+    holm,
+    interval,
+    sample_interval,
+    t_interval,
+    t_quantile,
+)
+from cpt_bench.metrics.matrix import (
+    Array,
+    Matrix,
+    cell_name,
+    matrix_from_json,
+    matrix_to_json,
+    missing_cells,
+    rounded,
+)
+from cpt_bench.metrics.passports import evaluate, general_delta, passport
+
+__all__ = [
+    "DRAWS",
+    "METRICS",
+    "Array",
+    "Interval",
+    "Matrix",
+    "Metric",
+    "bootstrap_means",
+    "cell_name",
+    "evaluate",
+    "exact_sign_test",
+    "general_delta",
+    "holm",
+    "interval",
+    "matrix_from_json",
+    "matrix_to_json",
+    "missing_cells",
+    "passport",
+    "rounded",
+    "sample_interval",
+    "t_interval",
+    "t_quantile",
+]

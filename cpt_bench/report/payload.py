@@ -1,0 +1,170 @@
+"""Everything a report shows, as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cpt_bench.report.grids import name as shown_name
+from cpt_bench.report.samples import browser
+from cpt_bench.report.text import visible
+from cpt_bench.runs import Run, costs, methods, train_logs
+
+POINTS = 250
+"""Points a curve of one stage has at most; more are averaged in bins."""
+
+FIGURES = {
+    "reward": "reward, mean",
+    "reward_std": "reward, standard deviation",
+    "frac_reward_zero_std": "share of groups without variance",
+    "grad_norm": "update (gradient) norm",
+    "loss": "loss",
+    "entropy": "entropy, nats a token",
+    "completions/mean_length": "reply length, tokens",
+    "accuracy": "accuracy of rollouts",
+    "format_ok": "form of rollouts",
+    "mean_token_accuracy": "token accuracy",
+    "kl": "KL to the reference",
+    "learning_rate": "learning rate",
+}
+"""Training figures that have a curve, by their name in ``train.jsonl``."""
+
+
+def payload(runs: Sequence[Run], comparison: dict[str, Any]) -> dict[str, Any]:
+    """The data of a report on runs of one suite and their comparison."""
+    found = methods(runs)
+    of_run = {run.folder: m for m in found for run in m.runs}
+    suite = runs[0].suite
+    points = [point for i, run in enumerate(runs) for point in _divergence(run, i)]
+    return {
+        "suite": {
+            "name": suite.name,
+            "title": suite.title,
+            "version": suite.version,
+            "limit": runs[0].record.get("limit"),
+        },
+        "titles": {n: f"{c.title} ({c.role})" for n, c in suite.cards.items()},
+        "comparison": _shown(comparison),
+        "figures": FIGURES,
+        "runs": [_run(run, shown_name(of_run[run.folder].name)) for run in runs],
+        "kl": {"points": points, "fits": fits(points)},
+        "browser": browser(runs),
+    }
+
+
+def _shown(comparison: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a comparison that the page draws, names made visible."""
+    keys = ("name", "kind", "learning_rate", "seeds", "numbers", "costs", "device", "lane")
+    kept = []
+    for method in comparison["methods"]:
+        mine = {key: method[key] for key in keys}
+        kept.append({**mine, "name": shown_name(mine["name"]), "kind": shown_name(mine["kind"])})
+    return {"methods": kept, "missing": comparison["missing"]}
+
+
+def _run(run: Run, method: str) -> dict[str, Any]:
+    matrix = run.scores.matrix_json()
+    return {
+        "name": shown_name(run.folder.name),
+        "method": method,
+        "seed": run.seed,
+        "order": list(run.suite.sequence),
+        "matrix": matrix,
+        "metrics": run.scores.metrics,
+        "missing": run.scores.missing(),
+        "costs": costs(run),
+        "settings": visible(_settings(run), 6_000),
+        "train": {str(t): _curves(rows) for t, rows in train_logs(run).items()},
+    }
+
+
+def _settings(run: Run) -> str:
+    import json
+
+    keys = ("trainer", "origin", "config", "privileges", "seed", "versions", "hardware", "git")
+    told = {key: run.record.get(key) for key in keys}
+    return json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Step to figure, averaged in bins where a stage has many steps."""
+    out: dict[str, Any] = {"steps": [], "figures": {}}
+    if not rows:
+        return out
+    bins = np.array_split(np.arange(len(rows)), min(len(rows), POINTS))
+    out["steps"] = [rows[part[-1]].get("step", int(part[-1]) + 1) for part in bins]
+    for key in FIGURES:
+        values = [row.get(key) for row in rows]
+        if not any(isinstance(v, int | float) for v in values):
+            continue
+        numbers = np.array([v if isinstance(v, int | float) else np.nan for v in values], float)
+        means = [_mean(numbers[part]) for part in bins]
+        out["figures"][key] = means
+    return out
+
+
+def _mean(values: Any) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(f"{known.mean():.4g}") if len(known) else None
+
+
+def _divergence(run: Run, index: int) -> list[dict[str, Any]]:
+    """A point a stage: KL to the base, and what was forgotten by then, in percentage points.
+
+    ``general`` is mean_b (G[t][b] - G[0][b]); ``tasks`` is mean_{j<t} (R[t][j] - R[j][j]), BWT so
+    far. None where not measured.
+    """
+    strict = {n: 100 * o.strict.mean(axis=1) for n, o in run.scores.outcomes.items()}
+    accuracy, out = run.scores.matrix.accuracy, []
+    new = run.scores.metrics["KL_new"]["stages"]
+    general = run.scores.metrics["KL_general"]["stages"]
+    for t, task in enumerate(run.suite.sequence, 1):
+        if str(t) not in new:
+            continue
+        lost = [strict[b][t] - strict[b][0] for b in run.suite.general]
+        earlier = [accuracy[t, j] - accuracy[j + 1, j] for j in range(t - 1)]
+        out.append({
+            "run": index,
+            "stage": t,
+            "task": task,
+            "kl_new": new[str(t)]["kl"],
+            "kl_general": general.get(str(t), {}).get("kl"),
+            "entropy": new[str(t)]["entropy"],
+            "base_entropy": new[str(t)]["base_entropy"],
+            "general": _whole(lost),
+            "tasks": _whole(earlier),
+        })  # fmt: skip
+    return out
+
+
+def _whole(values: list[float]) -> float | None:
+    return None if not values or np.isnan(values).any() else round(float(np.mean(values)), 4)
+
+
+def fits(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Least-squares quadratics of forgetting on KL, as RL's Razor fits them, with their R².
+
+    Returns:
+        ``x,y`` to ``coefficients`` (constant first), ``r2`` and ``n``; only where there are five
+        points or more with some spread.
+    """
+    out: dict[str, Any] = {}
+    for x in ("kl_new", "kl_general"):
+        for y in ("general", "tasks"):
+            known = [(p[x], p[y]) for p in points if p[x] is not None and p[y] is not None]
+            if len(known) < 5:
+                continue
+            xs, ys = np.array(known).T
+            if np.ptp(xs) == 0 or np.ptp(ys) == 0:
+                continue
+            powers = np.vander(xs, 3, increasing=True)
+            best = np.linalg.lstsq(powers, ys, rcond=None)[0]
+            r2 = 1 - ((ys - powers @ best) ** 2).sum() / ((ys - ys.mean()) ** 2).sum()
+            out[f"{x},{y}"] = {
+                "coefficients": [float(f"{c:.6g}") for c in best],
+                "r2": round(float(r2), 3),
+                "n": len(known),
+            }
+    return out
