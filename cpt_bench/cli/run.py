@@ -116,6 +116,10 @@ def run(
         from cpt_bench.launch import command
 
         command(launch)  # what cannot be followed is told at once
+        if trainer.startswith("cmd:"):
+            raise CptBenchError(
+                "a cmd: trainer starts its own processes", where=f"--launch {launch!r}"
+            )
     found, config, privileges = make_method(trainer, found_suite, settings, privilege or [], recipe)
     from cpt_bench.runner import Plan
     from cpt_bench.trainer import Budget

@@ -57,7 +57,7 @@ def checksum(tensor: torch.Tensor) -> int:
         part = bits[start : start + (1 << 26)].to(torch.int64)
         weights = torch.arange(1, part.numel() + 1, device=part.device) % 65521 + 1
         total += int((part * weights).sum()) * (start // (1 << 26) + 1)
-    return total % 2**64
+    return int(total % 2**64)
 
 
 def compare(
@@ -135,7 +135,11 @@ def _rows_of_q(held: torch.Tensor, kv: torch.Size, size: int) -> int:
     """Rows of q in a joined parameter: all but two of k's rows on this worker."""
     each = max(int(kv[0]) // size, 1)
     if size > 1 and kv[0] % size:
+<<<<<<< HEAD
+        each = kv[0]
+=======
         each = int(kv[0])
+>>>>>>> a3130a171c3e02ce118c235cd124ef1efa0d93bc
     return int(held.shape[0]) - 2 * each
 
 
