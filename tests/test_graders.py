@@ -26,8 +26,12 @@ from cpt_bench.suite import AnswerForm, RewardWeights, Sample, open_suite
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def sample(*golds: str, kind: str = "word", choices: tuple[str, ...] = (), annotators: tuple[str, ...] = ()) -> Sample:
-    return Sample(id="s", question="?", answers=golds, kind=kind, choices=choices, annotators=annotators)
+def sample(
+    *golds: str, kind: str = "word", choices: tuple[str, ...] = (), annotators: tuple[str, ...] = ()
+) -> Sample:
+    return Sample(
+        id="s", question="?", answers=golds, kind=kind, choices=choices, annotators=annotators
+    )
 
 
 def ten(*answers: str) -> Sample:
@@ -128,18 +132,24 @@ def test_formulas(gold: str, right: list[str], wrong: list[str]) -> None:
         ("48/11", "4 \\frac { 4 } { 11 }", 1), ("UNANSWERABLE", "unanswerable", 1),
     ],
 )  # fmt: skip
-def test_the_paper_s_grader_is_mathruler_with_its_quirks(answer: str, gold: str, equal: int) -> None:
+def test_the_paper_s_grader_is_mathruler_with_its_quirks(
+    answer: str, gold: str, equal: int
+) -> None:
     assert MATCHERS["mathruler"](answer, sample(gold)) == equal
 
 
-def test_a_formula_that_never_ends_is_wrong_and_the_next_one_is_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_formula_that_never_ends_is_wrong_and_the_next_one_is_graded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The helper is stopped and replaced; nobody waits for it."""
     monkeypatch.setattr(symbolic, "SECONDS", 0.5)
     helper = symbolic.Helper()
     try:
         assert helper.ask("mathruler", "5", "5")
         before = helper.process
-        assert not helper.ask("mathruler", "factorial(10**7)", "5^(n)")  # kept from sympy, or stopped
+        assert not helper.ask(
+            "mathruler", "factorial(10**7)", "5^(n)"
+        )  # kept from sympy, or stopped
         assert helper.process is before or helper.process is None
         monkeypatch.setattr(symbolic, "SECONDS", 20)
         assert helper.ask("mathruler", "1/2", "0.5")
@@ -172,7 +182,9 @@ def test_formulas_are_graded_in_threads() -> None:
 
 
 @pytest.mark.parametrize(("name", "module"), [("math", "math_verify"), ("mathruler", "mathruler")])
-def test_a_missing_library_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = symbolic.find_spec
     monkeypatch.setattr(symbolic, "find_spec", lambda m: None if m == module else real(m))
     with pytest.raises(CptBenchError, match=rf"needs {module}.*pip install 'cptbench\[grade\]'"):
@@ -208,7 +220,9 @@ CATS = ("a cat", "a dog", "two cats")
         ("by-kind", sample("The bicycle is blue"), ["the bicycle is blue."], ["blue"]),
     ],
 )  # fmt: skip
-def test_data_sets_own_graders(grader: str, gold: Sample, right: list[str], wrong: list[str]) -> None:
+def test_data_sets_own_graders(
+    grader: str, gold: Sample, right: list[str], wrong: list[str]
+) -> None:
     matcher = MATCHERS[grader]
     assert {r: matcher(r, gold) for r in right} == dict.fromkeys(right, 1.0)
     assert {w: matcher(w, gold) for w in wrong} == dict.fromkeys(wrong, 0.0)
@@ -216,7 +230,10 @@ def test_data_sets_own_graders(grader: str, gold: Sample, right: list[str], wron
 
 def test_more_words_cost_in_open_pathology() -> None:
     gold = sample("red blood cells")
-    scores = [MATCHERS["pathvqa"](r, gold) for r in ("red blood cells", "red cells", "red blood cells or liver", "liver")]
+    scores = [
+        MATCHERS["pathvqa"](r, gold)
+        for r in ("red blood cells", "red cells", "red blood cells or liver", "liver")
+    ]
     assert scores == [1.0, pytest.approx(0.8), pytest.approx(0.75), 0.0]
 
 
@@ -230,13 +247,25 @@ HEDGES = {
 
 @pytest.mark.parametrize("kind", HEDGES)
 def test_naming_every_answer_earns_nothing(kind: str) -> None:
-    golds = {"yesno": ["yes", "no"], "letter": ["A", "B", "C"], "number": ["1", "5"], "word": ["red", "blue"]}
+    golds = {
+        "yesno": ["yes", "no"],
+        "letter": ["A", "B", "C"],
+        "number": ["1", "5"],
+        "word": ["red", "blue"],
+    }
     graders = {"yesno": ["yesno", "by-kind", "pathvqa", "exact"], "letter": ["letter", "choice", "by-kind", "scienceqa", "mmlu-pro"],
                "number": ["number", "open", "by-kind", "math"], "word": ["exact", "vqa", "vqa-evalai", "vqa-official", "gqa", "by-kind", "open"]}  # fmt: skip
     for gold in golds[kind]:
-        one = sample(gold, kind=kind, choices=CATS if kind == "letter" else (), annotators=(gold,) * 9 + ("x",))
+        one = sample(
+            gold,
+            kind=kind,
+            choices=CATS if kind == "letter" else (),
+            annotators=(gold,) * 9 + ("x",),
+        )
         for grader in graders[kind]:
-            assert [MATCHERS[grader](hedge, one) for hedge in HEDGES[kind]] == [0.0] * len(HEDGES[kind]), grader
+            assert [MATCHERS[grader](hedge, one) for hedge in HEDGES[kind]] == [0.0] * len(
+                HEDGES[kind]
+            ), grader
 
 
 # --------------------------------------------------------------------- the paper's form
@@ -268,7 +297,9 @@ def test_the_paper_s_reward(reply: str, score: float, form: bool, earned: float)
 def test_braces_in_a_box_are_balanced() -> None:
     assert read_boxed("\\boxed{\\frac{1}{\\sqrt{2}}} end") == "\\frac{1}{\\sqrt{2}}"
     assert read_boxed("\\boxed{a} \\boxed{b") is None
-    got = grade("<think>t</think> \\boxed{\\frac{1}{2}}", sample("0.5"), PAPER, MATCHERS["mathruler"])
+    got = grade(
+        "<think>t</think> \\boxed{\\frac{1}{2}}", sample("0.5"), PAPER, MATCHERS["mathruler"]
+    )
     assert got.score == 1 and got.extracted == "\\frac{1}{2}"
 
 
@@ -277,7 +308,11 @@ def test_a_missing_box_is_the_word_none_as_in_mathruler() -> None:
     assert grade("no box", sample("5"), PAPER, MATCHERS["mathruler"]).score == 0
 
 
-@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "5", "x", "\\frac", " "]), max_size=20).map("".join))
+@given(
+    st.lists(st.sampled_from(["\\boxed{", "{", "}", "5", "x", "\\frac", " "]), max_size=20).map(
+        "".join
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_boxes_are_read_as_mathruler_reads_them(text: str) -> None:
     library = pytest.importorskip("mathruler.grader")
@@ -338,9 +373,15 @@ PIECES = st.sampled_from(
      "\u202e", "Ⅽ", "ⅽ", "ﬁ", "is ", "= "]
 )  # fmt: skip
 REPLIES = st.lists(
-    st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=10).map("".join)), min_size=50, max_size=50
+    st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=10).map("".join)),
+    min_size=50,
+    max_size=50,
 )
-FORMS = [AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>")), PAPER, WHOLE]
+FORMS = [
+    AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>")),
+    PAPER,
+    WHOLE,
+]
 
 
 def test_every_grader_is_tried() -> None:
@@ -350,7 +391,9 @@ def test_every_grader_is_tried() -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(REPLIES)
-def test_ten_thousand_replies_crash_nothing_and_earn_nothing_without_the_answer(replies: list[str]) -> None:
+def test_ten_thousand_replies_crash_nothing_and_earn_nothing_without_the_answer(
+    replies: list[str],
+) -> None:
     """200 draws of 50: every reply through every grader, under every form."""
     for name, (gold, could_be_right) in GOLDS.items():
         matcher = MATCHERS[name]
@@ -370,7 +413,13 @@ def test_ten_thousand_replies_crash_nothing_and_earn_nothing_without_the_answer(
 
 def test_a_very_long_reply_is_graded_at_once() -> None:
     """No grader takes time that grows with the square of a reply."""
-    for text in ("answer: " * 50_000, "(" * 400_000, "no " * 150_000, "\\boxed{" * 60_000, "9^" * 200_000):
+    for text in (
+        "answer: " * 50_000,
+        "(" * 400_000,
+        "no " * 150_000,
+        "\\boxed{" * 60_000,
+        "9^" * 200_000,
+    ):
         for name, (gold, _) in GOLDS.items():
             assert grade(text, gold, WHOLE, MATCHERS[name]).score in (0.0, 1.0)
         for form in FORMS:
@@ -381,16 +430,25 @@ def test_a_very_long_reply_is_graded_at_once() -> None:
 
 
 def test_grade_command(cli: Cli, tmp_path: Path) -> None:
-    lines = [{"id": i, "reply": r, "gold": "no"} for i, r in enumerate(["unknown", "No.", "yes", "no"])]
+    lines = [
+        {"id": i, "reply": r, "gold": "no"} for i, r in enumerate(["unknown", "No.", "yes", "no"])
+    ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = cli("grade", "in.jsonl", "--grader", "pope")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["score"] for row in rows] == [0, 1, 0, 1] and [row["id"] for row in rows] == [0, 1, 2, 3]
+    assert [row["score"] for row in rows] == [0, 1, 0, 1] and [row["id"] for row in rows] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     summary = json.loads(done.stderr.splitlines()[-1])
     assert (summary["n"], summary["accuracy"], summary["unparsed"]) == (4, 50, 25)
     assert summary["yes_no"]["yes_share"] == 25
     tagged = json.dumps({"reply": "<think>a</think><answer>b</answer>", "gold": ["a", "b"]})
-    done = cli("grade", "-", "--grader", "exact", "--form", "tags", "--out", "out.jsonl", input=tagged)
+    done = cli(
+        "grade", "-", "--grader", "exact", "--form", "tags", "--out", "out.jsonl", input=tagged
+    )
     assert json.loads((tmp_path / "out.jsonl").read_text())["score"] == 1 and not done.stdout
 
 
@@ -410,7 +468,9 @@ def test_grade_command(cli: Cli, tmp_path: Path) -> None:
         ('{"reply": "x"}', ["--suite", "nano"], "no --task. There is: science"),
     ],
 )  # fmt: skip
-def test_a_bad_line_is_one_clear_error(cli: Cli, text: str, args: list[str], complaint: str) -> None:
+def test_a_bad_line_is_one_clear_error(
+    cli: Cli, text: str, args: list[str], complaint: str
+) -> None:
     done = cli("grade", *args, input=text)
     assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1
 
@@ -421,26 +481,48 @@ def test_a_suite_s_task_is_graded_by_id(cli: Cli) -> None:
     suite = open_suite("nano")
     gold = load_split(suite.card("text"), "test")[:3]
     replies = [suite.protocol.target(gold[0].answers[0]), gold[1].answers[0], "<answer>?</answer>"]
-    text = "".join(json.dumps({"id": g.id, "reply": r}) + "\n" for g, r in zip(gold, replies, strict=True))
+    text = "".join(
+        json.dumps({"id": g.id, "reply": r}) + "\n" for g, r in zip(gold, replies, strict=True)
+    )
     done = cli("grade", "--suite", "nano", "--task", "text", input=text)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(r["score"], r["lenient"], r["format_ok"]) for r in rows] == [(1, 1, True), (0, 1, False), (0, 0, True)]
+    assert [(r["score"], r["lenient"], r["format_ok"]) for r in rows] == [
+        (1, 1, True),
+        (0, 1, False),
+        (0, 0, True),
+    ]
 
 
 def test_a_third_party_s_grader(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def first(answer, sample):\n    return float(answer[:1] == sample.answers[0][:1])\n")
+    (tmp_path / "mine.py").write_text(
+        "def first(answer, sample):\n    return float(answer[:1] == sample.answers[0][:1])\n"
+    )
     assert find_matcher(f"{tmp_path}/mine.py:first")("cat", sample("cow")) == 1
     with pytest.raises(CptBenchError, match="no grader is called 'vqaa'. Did you mean 'vqa'?"):
         find_matcher("vqaa")
 
 
 def test_summary_by_group_and_yes_share() -> None:
-    samples = [sample("yes", kind="yesno").model_copy(update={"category": c}) for c in ("random", "popular")]
+    samples = [
+        sample("yes", kind="yesno").model_copy(update={"category": c})
+        for c in ("random", "popular")
+    ]
     samples += [sample("no", kind="yesno")] * 2
-    replies = [Graded("yes", 1, True), Graded("maybe", 0, True), Graded("no", 1, True), Graded(None, 0, False)]
+    replies = [
+        Graded("yes", 1, True),
+        Graded("maybe", 0, True),
+        Graded("no", 1, True),
+        Graded(None, 0, False),
+    ]
     out = summarise("yesno", samples, replies)
     assert (out["accuracy"], out["unparsed"], out["format_ok"]) == (50, 50, 75)
-    assert out["yes_no"] == {"precision": 100, "recall": 50, "f1": 66.6667, "yes_share": 25, "unparsed": 50}
+    assert out["yes_no"] == {
+        "precision": 100,
+        "recall": 50,
+        "f1": 66.6667,
+        "yes_share": 25,
+        "unparsed": 50,
+    }
     assert out["by_category"]["random"] == {"n": 1, "accuracy": 100}
     assert "by_kind" not in out
 
