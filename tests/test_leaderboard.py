@@ -248,6 +248,7 @@ def test_verify_needs_only_the_light_install(good: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
     """A fresh virtual environment with the wheel and its light dependencies, nothing else."""
     wheels = tmp_path / "wheels"
@@ -488,6 +489,7 @@ def test_a_sample_is_chosen_by_nobody() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_path: Path) -> None:
     """run (a seed at a time), submit, verify, leaderboard build; then reproduce."""
     pytest.importorskip("torch")
@@ -496,7 +498,7 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     def cptbench(*args: object) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "cpt_bench", *map(str, args)],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path,
+            capture_output=True, text=True, timeout=900, cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
