@@ -46,6 +46,9 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
         "tasks/nano/base/stages.yaml",
         "trainers/rft.py",
         "trainers/recipes/nano/rft.yaml",
+        "tasks/nano/base_row.json",
+        "leaderboard/site/templates/entry.html",
+        "leaderboard/site/assets/board.js",
         "py.typed",
     ):
         assert f"cpt_bench/{needed}" in names
