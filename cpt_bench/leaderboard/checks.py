@@ -264,7 +264,9 @@ def _check_chain(
             report.error("seed-mismatch", where, what)
         if inputs.get("config") != recipe.get("config"):
             report.error("recipe", where, f"{step}: ran with other settings than recipe.json")
-        task = inputs.get("task")
+        # A stage has one task, a joint one all of them; runs of before named the one apart.
+        tasks = inputs.get("tasks")
+        task = tasks[0] if isinstance(tasks, list) and len(tasks) == 1 else inputs.get("task")
         if not isinstance(task, dict) or task.get("name") != manifest.order[t - 1]:
             report.error(
                 "order", where, f"{step}: trained another task than {manifest.order[t - 1]}"
