@@ -49,7 +49,8 @@ class Monitor:
     usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
-        self.start = self._memory_at = self._gpus_at = time.monotonic()
+        self.start = self._gpus_at = time.monotonic()
+        self._memory_at = self.start - MEMORY_EVERY  # the first look counts; there may be one only
         self._has_gpus = shutil.which("nvidia-smi") is not None
 
     def look(self) -> None:
