@@ -22,7 +22,14 @@ from statistics import NormalDist
 import numpy as np
 
 from cpt_bench.compare import errors_apart
-from cpt_bench.metrics import Matrix, bootstrap_means, evaluate, sample_interval, t_interval
+from cpt_bench.metrics import (
+    Matrix,
+    bootstrap_means,
+    evaluate,
+    interval,
+    sample_interval,
+    t_interval,
+)
 from cpt_bench.metrics.definitions import BY_KEY
 from cpt_bench.metrics.passports import errors
 
@@ -110,6 +117,9 @@ def simulate(kind: str, runs: int, n: int, draws: int, seed: int) -> dict[str, f
         values = evaluate(matrices[0], [n] * T, drawn[0])
         for key in KEYS:
             count(key, values[key]["interval"], exact[key])
+        plain = errors(BY_KEY["FM"], matrices[0], drawn[0])[0]
+        naive = interval(values["FM"]["value"] + plain)
+        count("FM percentile", naive._asdict(), exact["FM"])
         for key in COMPARED:
             metric = BY_KEY[key]
             numbers = [float(metric.number(m.accuracy, m)) for m in matrices]

@@ -60,6 +60,8 @@ def diagnose(run: Sequencer, t: int) -> None:
     if t != len(suite.sequence) or not run.checkpoint(t).exists():
         return
     forced = prefixes(suite.protocol)
+    if not forced:
+        return
     wanted, inputs = {}, {}
     for name in (*suite.sequence, *suite.general):
         task = suite.sequence.index(name) if name in suite.sequence else None

@@ -77,8 +77,15 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
         "pairs": pairs,
         "to_joint": _to_joint(found, numbers),
         "over_orders": _over_orders(found, numbers),
+        "versions_differ": _versions_differ(runs),
         "missing": {r.folder.name: gaps for r in runs if (gaps := r.scores.missing())},
     }
+
+
+def _versions_differ(runs: Sequence[Run]) -> list[str]:
+    """Packages that were not the same in all runs: their numbers may differ for that alone."""
+    found = [run.record.get("versions") or {} for run in runs]
+    return sorted({k for v in found for k in v if any(o.get(k) != v[k] for o in found)})
 
 
 # ------------------------------------------------------------------------------------- resampling

@@ -26,8 +26,12 @@ Array = npt.NDArray[np.float64]
 
 
 def prefixes(protocol: Protocol) -> dict[str, str]:
-    """How a reply can be forced to begin: name to text, from the protocol's form."""
-    return {"reasoning": protocol.form.thought[0], "direct": protocol.form.open}
+    """How a reply can be forced to begin: name to text, from the protocol's form.
+
+    A form without tags (the whole reply is the answer) gives none.
+    """
+    found = {"reasoning": protocol.form.thought[0], "direct": protocol.form.open}
+    return {name: text for name, text in found.items() if text}
 
 
 class Kinds(NamedTuple):

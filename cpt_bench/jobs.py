@@ -45,7 +45,7 @@ class EvaluateOrder:
     """
 
     suite_folder: Path
-    checkpoint: Path
+    checkpoint: Path | str
     weights: str
     names: list[str]
     outputs: list[Path]
@@ -80,7 +80,8 @@ def prepare(say: Say, order: PrepareOrder) -> None:
 
 def evaluate(say: Say, order: EvaluateOrder) -> None:
     """Answer and grade each named benchmark; its file is whole before it is announced."""
-    set_threads(order.threads)
+    if order.engine != "endpoint":  # which needs no torch here
+        set_threads(order.threads)
     suite = load_suite(order.suite_folder)
     engine = open_engine(order.engine, order.checkpoint, **order.settings)
     if engine.weights != order.weights:
@@ -205,7 +206,7 @@ def measure_general(say: Say, order: GeneralOrder) -> None:
         say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
 
 
-def _other_weights(place: Path, found: str, wanted: str) -> CptBenchError:
+def _other_weights(place: Path | str, found: str, wanted: str) -> CptBenchError:
     return CptBenchError(
         f"holds weights {found[:12]}…, not {wanted[:12]}… as recorded",
         where=place,

@@ -97,6 +97,16 @@ class Monitor:
         return found
 
 
+def end_children(pid: int) -> None:
+    """Kill all that ``pid`` started, and what they started, in whatever process group."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
 def gpus_held(pids: set[int]) -> int:
     """How many GPUs hold memory of one of ``pids``, as ``nvidia-smi`` tells."""
     query = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"]

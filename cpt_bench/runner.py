@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from cpt_bench import environment, jobs, training
 from cpt_bench.aftermath import diagnose, diverge, measure_others
+from cpt_bench.engines.endpoint import named
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
+        endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``.
         general: Benchmarks of other harnesses, measured beside the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
@@ -75,6 +77,7 @@ class Plan(NamedTuple):
     memory_mib: float | None = None
     lane: str = "trainer"
     given: dict[int, Path] | None = None
+    endpoint: dict[str, str] | None = None
     launch: str | None = None
     general: tuple[str, ...] = ()
 
@@ -84,6 +87,15 @@ class Plan(NamedTuple):
         if self.given is not None:
             return [0, *sorted(self.given)]
         return [0, last] if self.privileges.joint else list(range(last + 1))
+
+    @property
+    def place(self) -> str:
+        """Where the model of row 0 is: the suite's name for it, or a server's address."""
+        return self.endpoint["url"] if self.endpoint else str(self.suite.base_model)
+
+    def base_weights(self) -> str:
+        """What stands for the weights of row 0; a server's cannot be known."""
+        return named(**self.endpoint) if self.endpoint else weights_digest(self.base)
 
     def tasks_of(self, t: int) -> tuple[str, ...]:
         """The tasks that stage ``t`` learns."""
@@ -104,11 +116,12 @@ class Plan(NamedTuple):
             "privileges": self.privileges.model_dump(),
             "budget": self.budget.model_dump(include={"samples"}),
             "lane": self.lane,
+            **({"endpoint": self.endpoint} if self.endpoint else {}),
             "seed": self.seed,
             "order": list(self.suite.sequence),
             "limit": self.limit,
             "threads": self.threads,
-            "base": {"path": str(self.suite.base_model), "weights": weights_digest(self.base)},
+            "base": {"path": self.place, "weights": self.base_weights()},
             "versions": environment.versions(),
             # How many processes trained changes the arithmetic, and with it the weights.
             **({"launch": self.launch} if self.launch else {}),
@@ -352,11 +365,17 @@ class Sequencer:
             diverge(self, t)
 
     def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
-        suite = self.plan.suite
+        suite, endpoint = self.plan.suite, self.plan.endpoint
+        settings: dict[str, Any] = {}
+        if endpoint:
+            journal = self.paths.root / "endpoint.jsonl"
+            settings = {"model": endpoint["model"], "nonce": endpoint["nonce"], "journal": journal}
         order = jobs.EvaluateOrder(
             suite_folder=suite.place,
-            checkpoint=self.checkpoint(t),
+            checkpoint=self.plan.place if endpoint else self.checkpoint(t),
             weights=self.weights[t],
+            engine="endpoint" if endpoint else "transformers",
+            settings=settings,
             names=todo,
             outputs=[self.paths.predictions(t, name) for name in todo],
             limit=self.plan.limit,
@@ -381,7 +400,7 @@ class Sequencer:
             "weights": self.weights[t],
             "card": self.plan.suite.card(name).model_dump(mode="json"),
             "protocol": self.plan.suite.protocol.model_dump(mode="json"),
-            "engine": "transformers",
+            "engine": "endpoint" if self.plan.endpoint else "transformers",
             **{k: self.identity[k] for k in ("limit", "threads", "versions")},
         }
 

@@ -50,7 +50,7 @@ class Run(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What makes it the method it is: all that a run is but seed and order."""
         origin = {k: v for k, v in (self.record.get("origin") or {}).items() if k != "cptbench"}
-        kept = ("lane", "trainer", "config", "privileges", "limit", "base")
+        kept = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
         return {**{k: self.record.get(k) for k in kept}, "origin": origin}
 
 

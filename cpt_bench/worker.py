@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.monitor import MEMORY_EVERY, Limits, Monitor
+from cpt_bench.monitor import MEMORY_EVERY, Limits, Monitor, end_children
 
 PRELOAD = ("cpt_bench.warm",)
 
@@ -107,6 +107,8 @@ class Worker:
     def stop(self) -> None:
         """End the child, and what it started, if it still runs."""
         # The child leads a process group of its own; a command that it ran may have outlived it.
+        # Launchers start their ranks in sessions of their own, which only the family tree shows.
+        end_children(self.process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.is_alive():
@@ -187,4 +189,5 @@ def _child(
 def _die_with_parent(lifeline: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
+    end_children(os.getpid())
     os.killpg(0, signal.SIGKILL)

@@ -29,7 +29,7 @@ entry()
     "args",
     [
         ["--help"], ["--version"], ["run", "--help"], ["list", "trainers"], ["list", "suites"],
-        ["list", "tasks"], ["list", "graders"], ["show", "nano"], ["show", "cpt7@paper"], ["show", "cpt7@mini/gqa"],
+        ["list", "tasks"], ["list", "graders"], ["compare", "--help"], ["report", "--help"], ["show", "nano"], ["show", "cpt7@paper"], ["show", "cpt7@mini/gqa"],
         ["grade", "--help"], ["data", "--help"], ["show", "nano/science"],
     ],
 )  # fmt: skip

@@ -121,6 +121,14 @@ def test_orders_stay_apart(loaded: dict[str, Run]) -> None:
     assert found["methods"][0]["numbers"]["AvgAcc"]["over_seeds"]["method"] == "t over 2 seeds"
 
 
+def test_differing_versions_are_told(loaded: dict[str, Run]) -> None:
+    first, second = loaded["good-0"], loaded["bad-0"]
+    newer = second._replace(record={**second.record, "versions": {"cptbench": "1", "torch": "9"}})
+    found = compare([first, newer], draws=100)
+    assert found["versions_differ"] == ["cptbench", "torch"]
+    assert "Not the same in all runs: cptbench, torch." in grids(found)[0].note
+
+
 def test_gap_to_joint(loaded: dict[str, Run]) -> None:
     found = compare([loaded["good-0"], loaded["joint-0"]], draws=300)
     (gap,) = found["to_joint"]

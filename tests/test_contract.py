@@ -85,6 +85,10 @@ HOSTILE = {
     "writes more weights than the base has": ("privilege", "import safetensors.torch as st, torch; copy(stage); st.save_file({'extra': torch.zeros(5)}, stage.output / 'more.safetensors')"),
     "hangs": ("timeout", "time.sleep(600)"),
     "hangs in a child": ("timeout", "os.system('sleep 600')"),
+    "hangs in a session of its own": (
+        "timeout",
+        "import subprocess; p = subprocess.Popen(['sleep', '611'], start_new_session=True); p.wait()",
+    ),
     "eats memory": ("memory", "x = [bytearray(1 << 24) for _ in range(200)]; time.sleep(60)"),
     "dies": ("killed", "os.kill(os.getpid(), 9)"),
     "exits": ("crash", "print('so long'); sys.stdout.flush(); os._exit(3)"),
@@ -114,6 +118,12 @@ def test_a_trainer_that_breaks_the_contract_is_caught_named_and_recorded(
     with pytest.raises(TrainerFault) as caught:
         sequence(plan, folder).train(1)
     assert caught.value.kind == kind, caught.value
+    if kind == "timeout":
+        import psutil
+
+        assert not [
+            p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "611"]
+        ]
     row = read_jsonl(folder / "failures.jsonl")[-1]
     assert row["kind"] == kind and row["stage"] == 1 and row["task"] == "science"
     assert "\n" not in row["message"]

@@ -76,7 +76,10 @@ def test_only_the_lost_are_asked_again() -> None:
 
 
 def test_the_ways_to_begin_come_from_the_protocol() -> None:
-    assert prefixes(open_suite("nano").protocol) == {"reasoning": "<think>", "direct": "<answer>"}
+    protocol = open_suite("nano").protocol
+    assert prefixes(protocol) == {"reasoning": "<think>", "direct": "<answer>"}
+    bare = protocol.form.model_copy(update={"open": "", "close": "", "thought": ("", "")})
+    assert prefixes(protocol.model_copy(update={"form": bare})) == {}
 
 
 def test_a_run_s_losses_add_up_and_flips_are_bwt(tmp_path: Path) -> None:

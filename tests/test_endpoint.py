@@ -296,3 +296,44 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
         assert rows == evaluate(local, card, samples, SUITE.protocol)
     finally:
         server.kill()
+
+
+def test_eval_asks_a_server_and_goes_on_when_it_is_back(
+    serve: Any, cli: Any, tmp_path: Path
+) -> None:
+    """The lane `endpoint`: a row of the matrix, the same run folder, nothing asked twice."""
+    away = threading.Event()
+    away.set()
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        if away.is_set() and number > 12:
+            return 400, {"error": {"message": "gone"}}
+        return 200, completion("<answer>A</answer>")
+
+    server = serve(answer)
+    command = [
+        "eval",
+        "--endpoint",
+        server.url,
+        "--model",
+        "org/m",
+        "--suite",
+        TINY,
+        "--out",
+        "run",
+    ]
+    done = cli(*command)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    asked = len(server.asked)
+    away.clear()
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["matrix"]["accuracy"][0]
+    assert None not in row and max(row) > 0
+    questions = sum(
+        len(load_split(SUITE.card(n), "test")) for n in (*SUITE.sequence, *SUITE.general)
+    )
+    assert len(server.asked) - asked == questions - 12
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["lane"] == "endpoint" and run["base"]["weights"].startswith("endpoint:")
+    assert "nothing to do" in cli(*command).stdout

@@ -109,7 +109,7 @@ def test_predictions_give_the_matrix_of_the_run_they_are_from(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["eval"], "give one MODEL, or --stages"),
+        (["eval"], "give one MODEL, or --stages, or --endpoint"),
         (["eval", "--stages", "nowhere/*"], "0 checkpoints match, nano has 7 stages"),
         (["eval", "nowhere"], "nowhere: no *.safetensors here"),
         (["score", "nowhere"], "no such file"),

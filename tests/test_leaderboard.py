@@ -248,6 +248,7 @@ def test_verify_needs_only_the_light_install(good: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
     """A fresh virtual environment with the wheel and its light dependencies, nothing else."""
     wheels = tmp_path / "wheels"
@@ -274,11 +275,11 @@ def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
         "--disable-pip-version-check",
         next(wheels.glob("*.whl")),
     ]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=400)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(install, capture_output=True, text=True, timeout=400, env=env)
     if done.returncode and "No matching distribution" in done.stderr:
         pytest.skip("pip reaches no package index here")
     assert done.returncode == 0, done.stderr
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     call = {"capture_output": True, "text": True, "env": env, "cwd": tmp_path}
     assert subprocess.run([python, "-c", "import torch"], **call).returncode == 1
     entries = sorted((HERE.parent / "leaderboards/nano").rglob("entry.yaml"))
@@ -488,6 +489,7 @@ def test_a_sample_is_chosen_by_nobody() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_path: Path) -> None:
     """run (a seed at a time), submit, verify, leaderboard build; then reproduce."""
     pytest.importorskip("torch")
@@ -496,7 +498,7 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     def cptbench(*args: object) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "cpt_bench", *map(str, args)],
-            capture_output=True, text=True, timeout=300, cwd=tmp_path,
+            capture_output=True, text=True, timeout=900, cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -544,7 +546,11 @@ def test_the_shipped_entries_verify() -> None:
     found = find_entries([HERE.parent / "leaderboards"])
     if not found:
         pytest.skip("no entry is shipped")
-    report = verify(found[0]).report
+    from cpt_bench import scoring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "DRAWS", 10_000)  # as it was packed
+        report = verify(found[0]).report
     assert [f.line() for f in report.errors] == [] and report.verdict == "verified"
     for other in found[1:]:
         assert read_entry(other).place().name == other.name

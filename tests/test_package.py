@@ -48,7 +48,15 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
         "tasks/nano/checkpoint/model.safetensors",
         "tasks/nano/base/stages.yaml",
         "trainers/rft.py",
+        "report/report.html.j2",
+        "report/page.css",
+        "report/page.js",
+        "report/plotly-cartesian.min.js",
+        "report/plotly-LICENSE.txt",
         "trainers/recipes/nano/rft.yaml",
+        "tasks/nano/base_row.json",
+        "leaderboard/site/templates/entry.html",
+        "leaderboard/site/assets/board.js",
         "py.typed",
     ):
         assert f"cpt_bench/{needed}" in names

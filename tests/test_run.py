@@ -31,6 +31,10 @@ def test_what_a_run_leaves(finished: Path) -> None:
     for key in ("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta"):
         assert {"value", "formula", "n", "interval"} <= metrics[key].keys()
         assert metrics[key]["value"] is not None
+    for key in ("Lost_mode", "Lost_content", "KL_new", "KL_general"):
+        assert metrics[key]["value"] is not None and metrics[key]["value"] >= 0
+    rows = (finished / "stages/2-lowvision/kl.jsonl").read_text().splitlines()
+    assert {json.loads(row)["name"] for row in rows} == {"lowvision", "knowledge"}
     run = json.loads((finished / "run.json").read_text())
     assert {"config", "versions", "hardware", "suite", "git", "seed", "origin"} <= run.keys()
     row = json.loads(

@@ -19,6 +19,12 @@ def evaluate(
     stages: Annotated[
         str | None, typer.Option(help="A glob of checkpoints, one a stage: 'ckpt/stage-*'.")
     ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.")
+    ] = None,
+    served: Annotated[
+        str | None, typer.Option("--model", help="The name by which the server serves the model.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
     name: Annotated[str | None, typer.Option(help="The method's name.")] = None,
     order: Annotated[
@@ -38,16 +44,21 @@ def evaluate(
     ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Evaluate checkpoints that were trained elsewhere: whole models or PEFT adapters.
+    """Evaluate what was trained elsewhere: whole models, PEFT adapters, or a model behind a server.
 
-    With --stages, a whole run's matrix; with one MODEL, its row alone.
+    With --stages, a whole run's matrix; with one MODEL or --endpoint, its row alone.
     """
     from cpt_bench.cli.run import carry_out
     from cpt_bench.cli.score import need_training_extra
 
-    need_training_extra()
-    if (model is None) == (stages is None):
-        raise CptBenchError("give one MODEL, or --stages", todo="cptbench eval --help shows both")
+    if [model, stages, endpoint].count(None) != 2:
+        raise CptBenchError(
+            "give one MODEL, or --stages, or --endpoint", todo="cptbench eval --help shows them"
+        )
+    if (endpoint is None) != (served is None):
+        raise CptBenchError("--endpoint and --model go together")
+    if endpoint is None:
+        need_training_extra()
     from cpt_bench.lanes import find_stages
     from cpt_bench.plugins import Resolved
     from cpt_bench.runner import Plan
@@ -61,12 +72,16 @@ def evaluate(
         found = found.reordered(tuple(order.split(",")))
     given = find_stages(stages, found) if stages is not None else {}
     require_prepared(found, suite)
-    warm_up()
-    title = name or (model.name if model is not None else Path(stages or "").parent.name or "given")
+    if endpoint is None:
+        warm_up()
+    title = name or (served or "").rpartition("/")[2]
+    title = title or (model.name if model is not None else Path(stages or "").parent.name)
+    folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
+    lane = "endpoint" if endpoint else "checkpoints"
     plan = Plan(
         suite_spec=suite,
         suite=found,
-        trainer=Resolved(title, None, {"spec": f"checkpoints:{title}"}, Path()),
+        trainer=Resolved(title, None, {"spec": f"{lane}:{title}"}, Path()),
         config=TrainerConfig(),
         seed=seed,
         limit=limit,
@@ -74,11 +89,24 @@ def evaluate(
         overlap=False,
         keep="all",
         base=base or model or found.base_path(),
-        lane="checkpoints",
+        lane=lane,
         given=given,
+        endpoint=_asked(folder, endpoint, served) if endpoint and served else None,
     )
-    folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
     carry_out(plan, folder, share, json_)
+
+
+def _asked(folder: Path, url: str, model: str) -> dict[str, str]:
+    """The server's address and model, with the nonce of this evaluation: old or new."""
+    import uuid
+
+    from cpt_bench.files import read_json
+
+    if (folder / "run.json").exists():
+        known = read_json(folder / "run.json").get("endpoint") or {}
+        if (known.get("url"), known.get("model")) == (url, model):
+            return dict(known)
+    return {"url": url, "model": model, "nonce": uuid.uuid4().hex}
 
 
 @export.callback()

@@ -161,9 +161,10 @@ def carry_out(
     from cpt_bench.trackers import Reporter
 
     shared = folder.parent / ".shared" if share else None
+    shown = plan.identity() if trackers else {}  # it reads all of the base's weights
     try:
         with (
-            contextlib.closing(Reporter(trackers, folder, plan.identity())) as reporter,
+            contextlib.closing(Reporter(trackers, folder, shown)) as reporter,
             progress(plan, folder, quiet=json_, verbose=verbose) as tell,
         ):
 

@@ -32,6 +32,11 @@ FINISHED = ("stop", "length")
 """Reasons to end that make a reply; a content filter or a tool call is none."""
 
 
+def named(url: str | Path, model: str, nonce: str) -> str:
+    """What stands where a digest of weights would: which server was asked for which model, when."""
+    return f"endpoint:{digest_json([base_url(str(url)), model, nonce])}"
+
+
 class EndpointEngine:
     """A model behind a chat-completions URL, asked many questions at a time.
 
@@ -74,7 +79,7 @@ class EndpointEngine:
                 todo="Install it with: pip install 'cptbench[endpoint]'",
             ) from error
         self.url, self.model = base_url(str(url)), model
-        self.weights = f"endpoint:{digest_json([self.url, model, nonce])}"
+        self.weights = named(url, model, nonce)
         self.extra = extra or {}
         self.concurrency, self.retries = concurrency, retries
         self.journal = Journal(journal, self.weights)

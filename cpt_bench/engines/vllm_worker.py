@@ -135,11 +135,7 @@ def _rows_of_q(held: torch.Tensor, kv: torch.Size, size: int) -> int:
     """Rows of q in a joined parameter: all but two of k's rows on this worker."""
     each = max(int(kv[0]) // size, 1)
     if size > 1 and kv[0] % size:
-<<<<<<< HEAD
-        each = kv[0]
-=======
         each = int(kv[0])
->>>>>>> a3130a171c3e02ce118c235cd124ef1efa0d93bc
     return int(held.shape[0]) - 2 * each
 
 

@@ -64,10 +64,10 @@ def parse_mmlu_pro(reply: str, level: int = 3) -> str | None:
         return found[1]
     if level >= 2:
         answers = list(_ANSWER.finditer(reply))
-        # The last one on the line of the first: '.*' is greedy and stays on its line.
-        line = [m for m in answers if "\n" not in reply[answers[0].start() : m.start()]]
-        if line:
-            return line[-1][1]
+        if answers:
+            # The last one on the line of the first: '.*' is greedy and stays on its line.
+            end = reply.find("\n", answers[0].start())
+            return [m for m in answers if end < 0 or m.start() < end][-1][1]
     if level >= 3:
         letters = _LONE_LETTER.findall(reply)
         if letters:
@@ -95,8 +95,10 @@ def mmlu_pro_3(reply: str, sample: Sample) -> float:
 _KEYS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
-    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
-    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+    # (?<!\d): a number begins where its digits do. Without it, as published, the same is found in
+    # time that grows with the square of a long row of digits.
+    re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 
 

@@ -6,8 +6,7 @@ import re
 
 from cpt_bench.suite import AnswerForm
 
-_AROUND_TAGS = re.compile(r"\s*(<|>|/)\s*")
-_THOUGHT_THEN_BOX = re.compile(r"<think>.*</think>.*\\boxed\{.*\}.*", re.DOTALL)
+_MARKS = re.compile(r"([<>/])")
 _BOX = "\\boxed{"
 
 
@@ -51,8 +50,27 @@ def read_freely(reply: str, form: AnswerForm) -> str | None:
 
 
 def has_boxed_form(reply: str) -> bool:
-    """The publication's form: a thought, then a box, with anything around (arXiv 2507.05386)."""
-    return _THOUGHT_THEN_BOX.fullmatch(_AROUND_TAGS.sub(r"\1", reply)) is not None
+    r"""The publication's form: a thought, then a box, with anything around (arXiv 2507.05386).
+
+    ``<think>.*</think>.*\boxed\{.*\}.*`` on the whole reply, spaces around ``<``, ``>`` and ``/``
+    dropped first. As a pattern that takes time that grows with a power of the reply's length.
+    """
+    pieces = _MARKS.split(reply)
+    last = len(pieces) - 1
+    stripped = (
+        p if i % 2 else p.strip() if 0 < i < last else p.rstrip() if i < last else p.lstrip()
+        for i, p in enumerate(pieces)
+    )
+    text = "".join(stripped) if last else reply
+    if not text.startswith("<think>"):
+        return False
+    place = 0
+    for mark in ("<think>", "</think>", _BOX, "}"):
+        place = text.find(mark, place)
+        if place < 0:
+            return False
+        place += len(mark)
+    return True
 
 
 def read_boxed(reply: str) -> str | None:

@@ -13,7 +13,7 @@ from cpt_bench.suite import Suite
 MIN_KEPT = 200
 """Items right before a stage, from which on losing none of them is implausible."""
 MIN_GAINED = 20
-MIN_MOVED = 50
+MIN_MOVED = 200
 """Replies that training changed, from which on their being the same in two seeds says something."""
 MIN_KINDS = 10
 """And how many different replies there must be among them."""

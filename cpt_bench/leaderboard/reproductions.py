@@ -81,7 +81,7 @@ class Comparison(NamedTuple):
 
     @property
     def within(self) -> bool:
-        return self.low <= self.found <= self.high
+        return self.low - 1e-9 <= self.found <= self.high + 1e-9
 
 
 class Reproduction(NamedTuple):

@@ -164,7 +164,8 @@ def row_of(line: bytes) -> dict[str, Any]:
     """One line of JSON Lines, which must be written the one way the package writes it.
 
     Reading back and writing again gives the same bytes only when no key occurs twice, numbers are
-    finite and in their shortest form, and nothing is escaped or spaced in another way.
+    finite and in their shortest form, and nothing is escaped or spaced in another way. Half a
+    character can only be escaped, so it does not come back as it was.
     """
     if len(line) > MAX_LINE:
         _refuse("too-big", f"is longer than {MAX_LINE:,} bytes")
@@ -185,8 +186,6 @@ def _small(row: dict[str, Any]) -> bool:
     for value in row.values():
         if type(value) is int and not -BIGGEST_INT <= value <= BIGGEST_INT:
             return False
-        if type(value) is str and not value.isascii():
-            _check_surrogates(value)
     return True
 
 

@@ -137,9 +137,10 @@ def _recompute(
     _facts(entry, report)
     checks.check_base(entry, base, report)
     seeds: dict[int, Seed] = {}
+    memory: dict[str, dict[tuple[int, str], Grade]] = {}
     for number, manifest in manifests.items():
         tell(f"seed {number}")
-        seeds[number] = _seed(done.folder, number, manifest, suite, gold, absent, report)
+        seeds[number] = _seed(done.folder, number, manifest, suite, gold, absent, memory, report)
         checks.check_extra_data(done.folder / f"seed-{number}", entry, gold, report)
     _style(entry, seeds, report)
     own_base = _own_base(entry, base)
@@ -190,10 +191,10 @@ def _seed(
     suite: Suite,
     gold: dict[str, Gold],
     absent: str,
+    memory: dict[str, dict[tuple[int, str], Grade]],
     report: Report,
 ) -> Seed:
     folder, tables = root / f"seed-{number}", dict[tuple[int, str], Table]()
-    last: dict[str, dict[str, tuple[str, Grade]]] = {}
     if sorted(manifest.order) != sorted(suite.sequence):
         return Seed(manifest, tables, None)
     for t, name in expected_cells(suite, manifest.order):
@@ -206,7 +207,7 @@ def _seed(
         if name not in gold:
             continue
         card, known, lane = suite.card(name), gold[name], manifest.lane
-        seen = last.setdefault(name, {})
+        seen = memory.setdefault(name, {})
         table = grade_table(file, where, card, known, suite, lane, report, seen)
         if table is not None:
             tables[t, name] = table

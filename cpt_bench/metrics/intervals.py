@@ -6,7 +6,7 @@ copy of that maximum is too high once more: percentiles would count the bias twi
 taking it off, and where several rows are near the peak they miss the truth most of the time (the
 figures are in ``docs/metrics.md``, made by ``benchmarks/coverage.py``). There the errors of the
 resamples are subtracted (the 'basic' interval of Davison & Hinkley 1997, eq. 5.6), once from R as
-it was found and once from R with rows that are within 1.5 standard errors of the peak raised to it
+it was found and once from R with rows that are within one standard error of the peak raised to it
 (the worst case for the bias), and the interval spans both.
 """
 
@@ -23,7 +23,7 @@ from cpt_bench.metrics.matrix import Array, rounded
 DRAWS = 10_000
 """Bootstrap resamples behind each interval."""
 
-NEAR = 1.5
+NEAR = 1.0
 """Standard errors within which a row counts as tied with the peak."""
 
 PAIRED = "paired bootstrap over test samples, stratified by task"

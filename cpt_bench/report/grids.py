@@ -149,6 +149,8 @@ def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], referenc
     if len(comparison["orders"]) > 1:
         told = "; ".join(f"{k}: {', '.join(v)}" for k, v in comparison["orders"].items())
         note += f" Orders: {told}."
+    if comparison["versions_differ"]:
+        note += f" Not the same in all runs: {', '.join(comparison['versions_differ'])}."
     return Grid(title, ("method", "seeds", *COLUMNS), rows, note)
 
 

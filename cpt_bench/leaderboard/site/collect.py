@@ -239,7 +239,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
     One rule for who takes part: recomputed here, not superseded, two seeds or more.
     """
-    rows = list(rows)
+    rows = [row._replace(rank=None) for row in rows]
     groups: dict[tuple[str, str], list[int]] = {}
     for i, row in enumerate(rows):
         taking = row.badge in ("rescored", "reproduced") and not row.superseded
