@@ -137,7 +137,10 @@ def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
     while level and len(folders) < DECOYS:  # level by level: what people look for is near the top
         below: list[Path] = []
         for here in level:
-            entries = sorted(here.iterdir())
+            try:
+                entries = sorted(here.iterdir())
+            except FileNotFoundError:
+                continue  # the next task's split, moved to its place by who prepares it meanwhile
             below += [e for e in entries if e.is_dir() and e not in inside]
             files += [e.relative_to(folder) for e in entries if e.is_file()][:DECOYS_IN_ONE]
         folders += [e.relative_to(folder) for e in below]

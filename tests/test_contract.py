@@ -259,3 +259,23 @@ def test_the_published_schema_is_the_one_in_force() -> None:
 
     published = json.loads((Path(__file__).parents[1] / "docs/stage.schema.json").read_text())
     assert published == json.loads(json.dumps(schema()))
+
+
+def test_a_folder_that_is_moved_while_the_view_is_made_is_no_fault(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The next task's split is prepared meanwhile, under a name that does not last."""
+    from cpt_bench import isolation
+
+    (tmp_path / "data/.partial/images").mkdir(parents=True)
+    (tmp_path / "data/kept").mkdir()
+    listed = Path.iterdir
+
+    def moved(here: Path) -> Any:
+        if here.name == ".partial":
+            (tmp_path / "data/.partial").rename(tmp_path / "data/whole")
+        return listed(here)
+
+    monkeypatch.setattr(Path, "iterdir", moved)
+    folders, _ = isolation._names(tmp_path / "data", [])
+    assert Path("kept") in folders

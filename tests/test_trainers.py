@@ -35,6 +35,28 @@ def test_sft_changes_the_weights_and_lowers_the_loss(tiny_model: Path, tmp_path:
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
+def test_sft_weighs_tokens_alike_however_a_batch_is_cut(tiny_model: Path, tmp_path: Path) -> None:
+    """One batch of four, or four of one added up: answers of unlike length, the same step."""
+    from dataclasses import replace
+
+    def first_step(batch: int, accumulation: int) -> dict[str, Any]:
+        torch.set_num_threads(1)
+        rows: list[dict[str, Any]] = []
+        stage = make_stage("science", tiny_model, tmp_path / str(batch), rows)
+        unlike = [
+            replace(s, target=s.target * (1 + 3 * (i % 2))) for i, s in enumerate(stage.samples)
+        ]
+        config = SFT.Config(
+            learning_rate=1e-3, max_steps=1, batch_size=batch, gradient_accumulation=accumulation,
+            device="cpu",
+        )  # fmt: skip
+        SFT(config).train(replace(stage, samples=unlike))
+        return rows[0]
+
+    whole, parts = first_step(4, 1), first_step(1, 4)
+    assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["sft", "grpo", "rloo", "remax"])
 def test_the_same_seed_gives_the_same_weights(name: str, tiny_model: Path, tmp_path: Path) -> None:
     def once(folder: Path) -> str:

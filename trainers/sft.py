@@ -46,6 +46,10 @@ class SFT(Trainer):
                 train_dataset=rows(stage),
                 peft_config=self.config.adapters(),
             )
+            # Every answer token weighs the same, however a batch is cut up. Qwen2.5-VL's class
+            # tells Trainer not to count a step's tokens over micro-batches and processes; TRL's
+            # loss, which is the one used here, does divide by that count.
+            trainer.model_accepts_loss_kwargs = True
             quiet(trainer, StageLog(stage, self.config.batch_size))
             trainer.train()
             save(trainer, processor, stage)
