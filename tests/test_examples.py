@@ -134,7 +134,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     )
     scripts = folder / "env/bin"
     (scripts / "cptbench").write_text(
-        f"#!{scripts}/python\nfrom cpt_bench.cli.main import entry\nentry()\n"
+        f"#!{scripts}/python\nfrom cpt_bench.cli.main import entry\nif __name__ == '__main__':\n    entry()\n"
     )
     (scripts / "cptbench").chmod(0o755)
     variables = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
