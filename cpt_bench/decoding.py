@@ -97,7 +97,7 @@ class _Room:
         self.tables = [[table[rows] for table in pair] for pair in self.tables]
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def decode(
     model: Any,
     prefix: Prefix,
