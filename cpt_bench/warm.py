@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,3 +16,11 @@ with contextlib.suppress(ImportError):
     import cpt_bench.processor
     import cpt_bench.trainers.rft
     import cpt_bench.trainers.sft  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    # A table of a thousand patterns, compiled when the first model is loaded.
+    get_checkpoint_conversion_mapping("qwen2_5_vl")
+
+# What is here now lives as long as each child: no collection of a child need look at it again.
+gc.collect()
+gc.freeze()
