@@ -172,6 +172,7 @@ def open_stage(
         memory=memory,
         budget=document.budget,
         earlier=document.earlier,
+        form=document.grading.form,
         document=file,
         log=log,
         tell=tell,

@@ -25,6 +25,64 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "cpt_bench.trainers.rft:RFT",
             "reinforcement fine-tuning on verifiable rewards: algorithm=grpo|rloo|remax",
         ),
+        "joint": (
+            "cpt_bench.trainers.joint:Joint",
+            "SFT on all tasks at once: the upper bound, no method",
+        ),
+        "rft-joint": ("cpt_bench.trainers.joint:JointRFT", "RFT on all tasks at once"),
+        "sft-low": ("cpt_bench.trainers.sft:SFT", "SFT at a low learning rate"),
+        "sft-lora": ("cpt_bench.trainers.methods:LoRA", "SFT of low-rank adapters"),
+        "olora": (
+            "cpt_bench.trainers.methods:OLoRA",
+            "SFT of adapters, each task's in a subspace orthogonal to those before",
+        ),
+        "replay": (
+            "cpt_bench.trainers.methods:Replay",
+            "SFT with samples of earlier tasks mixed in",
+        ),
+        "rft-replay": (
+            "cpt_bench.trainers.methods:ReplayRFT",
+            "RFT with prompts of earlier tasks mixed in",
+        ),
+        "ewc": ("cpt_bench.trainers.methods:EWC", "SFT with elastic weight consolidation"),
+        "rft-ewc": ("cpt_bench.trainers.methods:EWCRFT", "RFT with elastic weight consolidation"),
+        "lwf": (
+            "cpt_bench.trainers.methods:LwF",
+            "SFT with distillation from the task's start policy: learning without forgetting",
+        ),
+        "rft-lwf": (
+            "cpt_bench.trainers.methods:LwFRFT",
+            "RFT with distillation from the task's start policy",
+        ),
+        "flow": ("cpt_bench.trainers.flow:FLOW", "SFT that weighs easy samples up"),
+        "self-sft": (
+            "cpt_bench.trainers.selfsft:SelfSFT",
+            "SFT on the policy's own right replies, drawn once a stage",
+        ),
+        "iterative-sft": (
+            "cpt_bench.trainers.selfsft:IterativeSFT",
+            "SFT on the policy's own right replies, drawn again on the way",
+        ),
+        "rationale-sft": (
+            "cpt_bench.trainers.rationale:RationaleSFT",
+            "SFT on a thought in the base's own style and the answer",
+        ),
+        "rft-kl": (
+            "cpt_bench.trainers.methods:KLRFT",
+            "RFT with a KL penalty: reference=start|base",
+        ),
+        "rft-direct": (
+            "cpt_bench.trainers.methods:DirectRFT",
+            "RFT on rollouts that answer directly",
+        ),
+        "rif-rft": (
+            "cpt_bench.trainers.rif:RIF",
+            "RFT on prompts that pass a filter of own rollouts: keep=solvable|informative",
+        ),
+        "rapo": (
+            "cpt_bench.trainers.rapo:RaPO",
+            "GRPO with a retention reward and cross-task advantage normalisation",
+        ),
     },
     "suites": {
         "nano": ("cpt_bench.tasks.nano:FOLDER", "seven small tasks, on a laptop CPU in minutes"),

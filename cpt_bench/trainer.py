@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cpt_bench.suite import AnswerForm
+
 if TYPE_CHECKING:
     from cpt_bench.memory import Memory
 
@@ -123,6 +125,7 @@ class Stage:
         memory: Samples kept from earlier tasks, as many as the trainer's privilege says.
         earlier: Checkpoints of all stages before, base model first; empty without the privilege
             ``earlier_checkpoints``.
+        form: The tags that surround a thought and an answer, in the protocol's form of a reply.
         document: The stage as ``stage.json``, for methods that hand it on.
         log: Reports one row of training figures (``step``, ``steps``, then any numbers).
         tell: Shows one line of output to whoever watches the run.
@@ -141,6 +144,7 @@ class Stage:
     document: Path
     budget: Budget = field(default_factory=Budget)
     earlier: tuple[Path, ...] = ()
+    form: AnswerForm = field(default_factory=AnswerForm)
     log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
     tell: Callable[[str], None] = field(default=lambda line: None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,5 +19,9 @@ with contextlib.suppress(ImportError):
     import cpt_bench.trainers.rft
     import cpt_bench.trainers.sft  # noqa: F401
 
-    # A table of a thousand patterns, built at the first model that a process loads: half a second.
+    # A table of a thousand patterns, compiled when the first model is loaded.
     get_checkpoint_conversion_mapping("qwen2_5_vl")
+
+# What is here now lives as long as each child: no collection of a child need look at it again.
+gc.collect()
+gc.freeze()

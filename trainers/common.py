@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from datasets import Dataset, Image, List
 from pydantic import Field, model_validator
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.policy import load_model, load_processor
-from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
+from cpt_bench.trainer import Privileges, Stage, Trainer, TrainSample
+from cpt_bench.trainers.parts.part import Part, parts_of
+from cpt_bench.trainers.parts.settings import PartSettings
 
 ZERO3: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
@@ -39,8 +43,8 @@ FSDP: dict[str, Any] = {
 }
 
 
-class TRLConfig(TrainerConfig):
-    """Settings that every TRL trainer has.
+class TRLConfig(PartSettings):
+    """Settings that every TRL trainer has, beside those of the parts.
 
     Attributes:
         learning_rate: Peak learning rate of AdamW.
@@ -91,7 +95,22 @@ class TRLConfig(TrainerConfig):
     def _fits_together(self) -> Self:
         if self.lora_rank and self.sharding != "none":
             raise ValueError("adapters are small: lora_rank goes with sharding=none")
+        if (self.ewc or self.lwf) and (self.sharding != "none" or self.deepspeed):
+            raise ValueError(
+                "ewc and lwf read whole weights: sharding=none, with lora_rank on a GPU"
+            )
+        if self.lwf and self.reference == "base" and self.lora_rank:
+            raise ValueError("with adapters, the reference is the task's start: reference=start")
+        if self.olora != "off" and not self.lora_rank:
+            raise ValueError("olora is about adapters: set lora_rank")
         return self
+
+    def draws(self, stage: Stage, prompts: int) -> int | None:
+        """Prompts that the stage's ``max_steps`` draw, ``prompts`` a batch; None: not settled."""
+        if self.max_steps is None:
+            return None
+        drawn = self.max_steps * prompts * self.gradient_accumulation * processes()
+        return drawn if stage.budget.samples is None else min(drawn, stage.budget.samples)
 
     def arguments(self, stage: Stage, scratch: Path, prompts: int) -> dict[str, Any]:
         """What is the same in the arguments of every TRL trainer; ``prompts`` are a batch's."""
@@ -147,10 +166,44 @@ class TRLConfig(TrainerConfig):
             task_type="CAUSAL_LM",
         )
 
+    def place(self) -> str:
+        """Where the model is trained: ``cpu`` or ``cuda``."""
+        return "cpu" if self.on_cpu() else "cuda"
+
     def on_cpu(self) -> bool:
         import torch
 
         return self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available())
+
+
+class TRLTrainer(Trainer):
+    """What SFT and RFT share: their parts, and a choice of what to learn from."""
+
+    @classmethod
+    def declare(cls, config: Any) -> Privileges:
+        return config.declared(cls.privileges)  # type: ignore[no-any-return]
+
+    def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
+        """The samples to learn from, of ``stage.samples``; a method may draw replies to choose.
+
+        Prompts that it asks for that go into ``log.asked``: they count as drawn.
+        """
+        return stage.samples
+
+    def begin(self, stage: Stage, model: Any, log: StageLog) -> tuple[Stage, list[Part]]:
+        """The stage with what is learned in it and what is left of its budget; and its parts."""
+        parts = parts_of(self.config, stage)
+        samples = stage.samples
+        for part in parts:
+            samples = part.mix(samples)
+        stage = replace(stage, samples=samples)
+        stage = replace(stage, samples=self.select(stage, model, log))
+        if log.asked:
+            log.tell_asked(len(stage.samples))
+            if stage.budget.samples is not None:
+                left = stage.budget.samples - log.asked
+                stage = replace(stage, budget=stage.budget.model_copy(update={"samples": left}))
+        return stage, parts
 
 
 def processes() -> int:
@@ -161,6 +214,8 @@ def processes() -> int:
 def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     """The stage's start checkpoint: (model, processor)."""
     # accelerate places the model where it trains; loading it on the CPU first is enough.
+    if config.lora_rank:
+        set_seed(stage.seed)  # adapters start at random, before TRL's trainer seeds anything
     model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
     processor = load_processor(stage.policy)
     images = processor.image_processor
@@ -187,6 +242,23 @@ def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
     return [{"role": "user", "content": sample.prompt}]
 
 
+def chat_row(sample: TrainSample, reply: str) -> dict[str, Any]:
+    """Prompt, completion and images of a sample, in TRL's conversational form."""
+    return {
+        "prompt": user_turn(sample),
+        "completion": [{"role": "assistant", "content": reply}],
+        "images": pictures(sample),
+    }
+
+
+def pass_on(model: Any, processor: Any, stage: Stage, why: str) -> None:
+    """Write the stage's start policy as its result: its method found nothing to learn from."""
+    stage.tell(f"stage {stage.index} ({stage.task}): {why}; the policy is passed on as it is")
+    model.save_pretrained(stage.output)
+    processor.image_processor.size = processor.full_size
+    processor.save_pretrained(stage.output)
+
+
 def save(trainer: Any, processor: Any, stage: Stage) -> None:
     """Write the trained policy to ``stage.output`` as safetensors with its processor.
 
@@ -210,12 +282,22 @@ class StageLog(TrainerCallback):
     def __init__(self, stage: Stage, prompts: int) -> None:
         self.stage, self.prompts = stage, prompts
         self.generation_seconds = 0.0
+        self.asked = 0
+        """Prompts asked to choose what to learn from."""
+
+    def tell_asked(self, kept: int) -> None:
+        """Log, as step 0, how many prompts were asked and how many samples came of it."""
+        row: dict[str, Any] = {"step": 0, "steps": 0, "samples": self.asked}
+        row |= {"asked": self.asked, "kept": kept}
+        self.stage.log({**row, "generation_seconds": round(self.generation_seconds, 4)})
+        self.generation_seconds = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         figures = {key: _number(value) for key, value in (logs or {}).items()}
         if "train_runtime" in figures:  # the summary at the end
             return
         drawn = state.global_step * self.prompts * args.gradient_accumulation_steps * processes()
+        drawn += self.asked
         row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
         if self.generation_seconds:

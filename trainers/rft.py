@@ -13,32 +13,39 @@ log-probability. The algorithms differ in the baseline alone:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets import Dataset
 from pydantic import Field, model_validator
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from cpt_bench.trainer import Stage, Trainer
+from cpt_bench.errors import CptBenchError
+from cpt_bench.trainer import Stage
 from cpt_bench.trainers.common import (
     StageLog,
     Stopwatch,
     TRLConfig,
+    TRLTrainer,
     dataset,
     load,
+    pass_on,
     pictures,
     quiet,
     save,
     user_turn,
 )
+from cpt_bench.trainers.parts.frozen import reference_policy
+from cpt_bench.trainers.parts.part import joined
 from cpt_bench.trainers.selfcheck import TOLERANCE, check
 from cpt_bench.trainers.shared import SharedPrompts
 
 
-class RFT(Trainer):
+class RFT(TRLTrainer):
     """Reinforcement fine-tuning with TRL's GRPOTrainer and RLOOTrainer."""
 
     class Config(TRLConfig):
@@ -53,7 +60,11 @@ class RFT(Trainer):
             temperature: Of the rollouts.
             top_p: Nucleus of the rollouts. Below 1 the probabilities they were drawn with are not
                 the policy's own.
-            kl: Weight of the KL penalty towards the stage's start policy; 0 loads no second model.
+            begin: How rollouts begin: as the policy likes (``free``), with the answer
+                (``direct``), or with a thought (``reasoning``); what they begin with is given, not
+                learned.
+            kl: Weight of the KL penalty (in the loss; RLOO: in the reward) towards the policy that
+                ``reference`` names; 0 loads no second model.
             clip: PPO's clipping range of the probability ratio (acts from the second update on).
             clip_high: The range upwards, where it differs.
             use_vllm: Generate rollouts with vLLM instead of transformers.
@@ -71,6 +82,7 @@ class RFT(Trainer):
         updates_per_generation: int = Field(default=1, ge=1)
         temperature: float = Field(default=1.0, gt=0)
         top_p: float = Field(default=1.0, gt=0, le=1)
+        begin: Literal["free", "direct", "reasoning"] = "free"
         kl: float = Field(default=0.0, ge=0)
         clip: float = Field(default=0.2, gt=0)
         clip_high: float | None = Field(default=None, gt=0)
@@ -84,28 +96,53 @@ class RFT(Trainer):
         def _vllm_needs_a_gpu(self) -> RFT.Config:
             if self.use_vllm and self.device == "cpu":
                 raise ValueError("use_vllm needs a GPU: set device=cuda")
+            if self.kl and self.reference == "base" and self.lora_rank:
+                raise ValueError("with adapters, kl is towards the task's start: reference=start")
             return self
 
     def train(self, stage: Stage) -> None:
         model, processor = load(stage, self.config)
-        with tempfile.TemporaryDirectory() as scratch:
-            log = StageLog(stage, self.config.prompts_per_step)
+        log = StageLog(stage, self.config.prompts_per_step)
+        stage, parts = self.begin(stage, model, log)
+        if not stage.samples:
+            return pass_on(model, processor, stage, "no prompt passed the filter")
+        with tempfile.TemporaryDirectory() as scratch, beginning(processor, self.prefix(stage)):
             trainer_class, arguments = self._build(stage, Path(scratch))
-            trainer = trainer_class(
+            if self.config.kl:
+                # TRL loads the reference of its penalty from where the model says it is from.
+                model.config._name_or_path = str(reference_policy(self.config, stage))
+            trainer = joined(trainer_class, parts)(
                 model=model,
                 args=arguments,
-                reward_funcs=reward_function(stage),
+                reward_funcs=reward_function(stage, self.prefix(stage)),
                 processing_class=processor,
                 train_dataset=rows(stage),
                 peft_config=self.config.adapters(),
             )
+            self.adjust(trainer, stage, log)
+            for part in parts:
+                part.attach(trainer)
             if self.config.self_check:
                 tolerance = self.config.self_check_tolerance or TOLERANCE[self.config.dtype]
                 check(trainer, stage, self.config.self_check, tolerance)
             _time_generation(trainer, Stopwatch(log))
             quiet(trainer, log)
             trainer.train()
-            save(trainer, processor, stage)
+            for part in parts:
+                part.finish(trainer)
+        save(trainer, processor, stage)
+
+    def adjust(self, trainer: Any, stage: Stage, log: StageLog) -> None:
+        """Change TRL's trainer before its first step; RFT itself changes nothing."""
+
+    def trainer_class(self) -> type[GRPOTrainer | RLOOTrainer]:
+        """TRL's trainer, or ours on its machinery."""
+        known = {"grpo": SharedGRPO, "rloo": SharedRLOO, "remax": ReMaxTrainer}
+        return known[self.config.algorithm]
+
+    def prefix(self, stage: Stage) -> str:
+        """What every rollout begins with, in the protocol's form."""
+        return begins(stage, self.config.begin)
 
     def _build(self, stage: Stage, scratch: Path) -> tuple[type[GRPOTrainer | RLOOTrainer], Any]:
         config = self.config
@@ -131,13 +168,12 @@ class RFT(Trainer):
                 "vllm_gpu_memory_utilization": config.vllm_memory,
             }
         if config.algorithm == "rloo":
-            return SharedRLOO, RLOOConfig(**common)
+            return self.trainer_class(), RLOOConfig(**common)
         # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
-        arguments = GRPOConfig(**common, loss_type="grpo")
-        return (SharedGRPO if config.algorithm == "grpo" else ReMaxTrainer), arguments
+        return self.trainer_class(), GRPOConfig(**common, loss_type="grpo")
 
 
-def rows(stage: Stage) -> Any:
+def rows(stage: Stage) -> Dataset:
     """Prompts with their images; ``sample`` finds the gold again when a reply is rewarded."""
     return dataset(
         [
@@ -147,8 +183,42 @@ def rows(stage: Stage) -> Any:
     )
 
 
-def reward_function(stage: Stage) -> Callable[..., list[float]]:
-    """The suite's verifiable reward in TRL's form: one number a completion."""
+def begins(stage: Stage, how: str) -> str:
+    """The text that makes a reply begin ``direct`` or ``reasoning``; nothing for ``free``.
+
+    Raises:
+        CptBenchError: The protocol's form has no such beginning.
+    """
+    if how == "free":
+        return ""
+    text = {"direct": stage.form.open, "reasoning": stage.form.thought[0]}[how]
+    if not text:
+        raise CptBenchError(
+            f"the protocol's form has no tag that a {how} reply begins with",
+            where=f"begin={how}",
+            todo="Use begin=free",
+        )
+    return text
+
+
+@contextlib.contextmanager
+def beginning(processor: Any, prefix: str) -> Iterator[None]:
+    """Let the processor's chat template write the beginning of every reply, for the time being."""
+    template = processor.chat_template
+    if prefix:
+        # The generation prompt stands at the end, in every template; so what follows it is the
+        # reply's beginning for TRL, vLLM and the self-check alike.
+        processor.chat_template = (
+            template + "{% if add_generation_prompt %}" + prefix + "{% endif %}"
+        )
+    try:
+        yield
+    finally:
+        processor.chat_template = template
+
+
+def reward_function(stage: Stage, prefix: str = "") -> Callable[..., list[float]]:
+    """The suite's verifiable reward in TRL's form: one number a completion after ``prefix``."""
 
     def verifiable(
         completions: list[list[dict[str, str]]],
@@ -156,7 +226,7 @@ def reward_function(stage: Stage) -> Callable[..., list[float]]:
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float]:
-        texts = [completion[0]["content"] for completion in completions]
+        texts = [prefix + completion[0]["content"] for completion in completions]
         asked = [stage.samples[i] for i in sample]
         parts = [stage.reward(s, text) for s, text in zip(asked, texts, strict=True)]
         log_metric("accuracy", sum(p.accuracy for p in parts) / len(parts))

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from datasets import Dataset
 from pydantic import Field
 from trl import SFTConfig, SFTTrainer
 
-from cpt_bench.trainer import Stage, Trainer, TrainSample
+from cpt_bench.trainer import Stage
 from cpt_bench.trainers.common import (
     StageLog,
     TRLConfig,
+    TRLTrainer,
+    chat_row,
     dataset,
     load,
-    pictures,
+    pass_on,
     quiet,
     save,
-    user_turn,
 )
+from cpt_bench.trainers.parts.part import joined
 
 
-class SFT(Trainer):
+class SFT(TRLTrainer):
     """Supervised fine-tuning on gold answers, with TRL's SFTTrainer."""
 
     class Config(TRLConfig):
@@ -40,6 +42,10 @@ class SFT(Trainer):
 
     def train(self, stage: Stage) -> None:
         model, processor = load(stage, self.config)
+        log = StageLog(stage, self.config.batch_size)
+        stage, parts = self.begin(stage, model, log)
+        if not stage.samples:
+            return pass_on(model, processor, stage, "nothing passed the filter")
         with tempfile.TemporaryDirectory() as scratch:
             arguments = SFTConfig(
                 **self.config.arguments(stage, Path(scratch), self.config.batch_size),
@@ -47,7 +53,7 @@ class SFT(Trainer):
                 max_length=None,  # cutting a prompt would cut its image tokens
                 completion_only_loss=True,
             )
-            trainer = SFTTrainer(
+            trainer = joined(SFTTrainer, parts)(
                 model=model,
                 args=arguments,
                 processing_class=processor,
@@ -58,19 +64,19 @@ class SFT(Trainer):
             # tells Trainer not to count a step's tokens over micro-batches and processes; TRL's
             # loss, which is the one used here, does divide by that count.
             trainer.model_accepts_loss_kwargs = True
-            quiet(trainer, StageLog(stage, self.config.batch_size))
+            self.adjust(trainer, stage, log)
+            for part in parts:
+                part.attach(trainer)
+            quiet(trainer, log)
             trainer.train()
+            for part in parts:
+                part.finish(trainer)
             save(trainer, processor, stage)
 
+    def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
+        """Change TRL's trainer before its first step; SFT itself changes nothing."""
 
-def rows(stage: Stage) -> Any:
+
+def rows(stage: Stage) -> Dataset:
     """Prompt, completion and images of each sample, in TRL's conversational form."""
-    return dataset([_row(sample) for sample in stage.samples])
-
-
-def _row(sample: TrainSample) -> dict[str, Any]:
-    return {
-        "prompt": user_turn(sample),
-        "completion": [{"role": "assistant", "content": sample.target}],
-        "images": pictures(sample),
-    }
+    return dataset([chat_row(sample, sample.target) for sample in stage.samples])

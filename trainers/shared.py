@@ -64,6 +64,9 @@ class Prompts(NamedTuple):
 class SharedPrompts:
     """Mixin for TRL's GRPOTrainer and RLOOTrainer; elsewhere than on one CPU process it is idle."""
 
+    apart = False
+    """Whether each rollout is to pass through the model whole: a part looks at what it computes."""
+
     without_gradient: torch.Tensor | None = None
     """Rows of the batch whose loss has no gradient, while a loss is computed."""
 
@@ -118,7 +121,7 @@ class SharedPrompts:
         return Prompts(inputs, counts)
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Any:
-        if self.shares() and self.beta == 0:
+        if self.shares() and not self.apart and self.beta == 0:
             self.without_gradient = inputs["advantages"] == 0
         try:
             return super()._compute_loss(model, inputs)
@@ -134,7 +137,7 @@ class SharedPrompts:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if not self.shares():
+        if self.apart or not self.shares():
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )

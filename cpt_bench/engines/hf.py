@@ -47,6 +47,10 @@ class TransformersEngine:
         self.processor.tokenizer.padding_side = "left"
         self.model = load_model(folder, device=device, dtype=dtype, attention=attention).eval()
         self.batch_size = batch_size
+        self.stops()
+
+    def stops(self) -> None:
+        """Note which tokens end a reply, and which fills the rows behind their ends."""
         self.padding = self.processor.tokenizer.pad_token_id
         end = self.model.generation_config.eos_token_id
         self.ends = [end] if isinstance(end, int) else list(end)

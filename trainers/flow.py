@@ -1,0 +1,121 @@
+"""FLOW: SFT that weighs each sample by how easy it was for the model before.
+
+Sanyal et al. 2025, "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting" (arXiv
+2502.02797, algorithm 1): with f_i(theta_0) the loss of sample i under the model before fine-tuning,
+
+    w_i = exp(-f_i(theta_0) / tau),      tau = median_i f_i(theta_0),
+
+and sum_i w_i f_i(theta) is minimised. As in the authors' code for language models: f_i is the mean
+over the answer's tokens, the weights are *not* normalised (the median sample weighs 1/e), and a
+batch's weighted token losses are divided by its number of tokens. theta_0 is the policy of the
+task's start.
+
+The samples a stage will draw are drawn first, so that only they are weighed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from trl import SFTTrainer
+
+from cpt_bench.policy import load_processor
+from cpt_bench.trainer import Stage, TrainSample
+from cpt_bench.trainers.common import StageLog
+from cpt_bench.trainers.rollouts import encoded
+from cpt_bench.trainers.sft import SFT
+
+BATCH = 32
+"""Samples that are weighed at a time."""
+
+
+class FLOW(SFT):
+    """SFT with weights from the losses of the task's start policy."""
+
+    def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
+        samples, draws = list(stage.samples), self.config.draws(stage, self.config.batch_size)
+        if draws is not None and draws < len(samples):
+            samples = random.Random(stage.seed).sample(samples, draws)
+        losses = sample_losses(model.to(self.config.place()), stage, samples)
+        self.weights = {_key(s): w for s, w in zip(samples, weights(losses), strict=True)}
+        return samples
+
+    def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
+        prepared = [self.weights[_key(s)] for s in stage.samples]
+        trainer.train_dataset = trainer.train_dataset.add_column(WEIGHT, prepared)
+        trainer._set_signature_columns_if_needed()
+        trainer._signature_columns += [WEIGHT]
+        trainer.data_collator = _Collator(trainer.data_collator)
+        weigh(trainer)
+
+
+def _key(sample: TrainSample) -> tuple[str, str]:
+    return sample.task, sample.id
+
+
+WEIGHT = "weight"
+
+
+def weights(losses: Sequence[float]) -> list[float]:
+    """exp(-loss / median), sample by sample; 1 for all where the median is 0."""
+    tau = float(np.median(losses))
+    if tau <= 0:
+        return [1.0] * len(losses)
+    return [float(w) for w in np.exp(-np.asarray(losses) / tau)]
+
+
+@torch.no_grad()
+def sample_losses(model: Any, stage: Stage, samples: Sequence[TrainSample]) -> list[float]:
+    """The mean negative log-probability of each sample's target tokens, in nats."""
+    collate = encoded(load_processor(stage.policy))
+    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].image_files), i))
+    found: dict[int, float] = {}
+    training = model.training
+    model.eval()
+    for first in range(0, len(order), BATCH):
+        part = order[first : first + BATCH]
+        batch = collate([(samples[i], samples[i].target) for i in part])
+        batch = {key: value.to(model.device) for key, value in batch.items()}
+        labels = batch.pop("labels")[:, 1:]
+        logits = model(**batch, use_cache=False).logits[:, :-1].float()
+        token = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
+        )
+        mean = token.sum(dim=1) / (labels != -100).sum(dim=1)
+        found |= dict(zip(part, mean.tolist(), strict=True))
+    model.train(training)
+    return [found[i] for i in range(len(samples))]
+
+
+class _Collator:
+    """TRL's collator, and each sample's weight beside what it makes."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        each = torch.tensor([example.pop(WEIGHT) for example in examples])
+        return {**self.inner(examples), WEIGHT: each}
+
+
+def weigh(trainer: Any) -> None:
+    """Multiply the token losses of each sample by the weight in its batch."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    now: list[torch.Tensor] = []
+    compute = trainer.compute_loss
+
+    def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        now[:] = [inputs.pop(WEIGHT)]
+        return compute(model, inputs, *args, **kwargs)
+
+    def scaled(module: Any, args: Any, output: Any) -> Any:
+        if now and getattr(output, "log_probs", None) is not None:
+            output.log_probs = output.log_probs * now.pop().unsqueeze(1)
+        return output
+
+    trainer.compute_loss = compute_loss
+    model.register_forward_hook(scaled)

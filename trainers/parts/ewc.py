@@ -1,0 +1,136 @@
+"""Elastic weight consolidation: hold on to the weights that earlier tasks depend on.
+
+Kirkpatrick et al. 2017 (arXiv 1612.00796, eq. 3), in the online form of Schwarz et al. 2018
+("Progress & Compress", arXiv 1805.06370, section 3.2): while task t is learned, the penalty is
+
+    ewc / 2 * sum_i F_i (theta_i - theta*_i)^2,      F <- ewc_decay * F + F^(t),
+
+with theta* the weights at the stage's start and F^(t)_i the mean over prompts x of task t of
+(d ln p(y | x) / d theta_i)^2, y a reply drawn from the trained policy: the diagonal of its true
+Fisher information, whatever trained it, so that it means the same under SFT and under RFT. One
+anchor and one F serve for all tasks; F lies in ``stage.state``. The first stage has no penalty.
+
+With adapters, theta_i - theta*_i is their product, and F is kept for the weights they change.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from cpt_bench.trainer import TrainSample
+from cpt_bench.trainers.parts.part import Part, bare
+
+STORE = "ewc.safetensors"
+
+
+class EWC(Part):
+    """The quadratic penalty, and the Fisher information of what was learned."""
+
+    penalises = True
+
+    def attach(self, trainer: Any) -> None:
+        self.model = bare(trainer)
+        file = self.stage.state / STORE
+        self.fisher: dict[str, torch.Tensor] = {}
+        if file.exists():
+            device = str(trainer.accelerator.device)
+            self.fisher = load_file(file, device=device)
+        self.anchor = {} if adapted(self.model) else start(self.model, self.fisher)
+
+    def penalty(self, inputs: dict[str, Any]) -> torch.Tensor | None:
+        moved = deviations(self.model, self.anchor)
+        terms = [
+            (self.fisher[name] * change.square()).sum()
+            for name, change in moved
+            if name in self.fisher
+        ]
+        return self.config.ewc / 2 * torch.stack(terms).sum() if terms else None
+
+    def finish(self, trainer: Any) -> None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        wanted = None
+        if names := adapted(self.model):
+            wanted, model = set(names), model.merge_and_unload()
+        samples = list(self.stage.samples)
+        picked = random.Random(self.stage.seed).sample(
+            samples, min(self.config.ewc_samples, len(samples))
+        )
+        latest = fisher(model, self.stage, picked, wanted)
+        if trainer.args.should_save:
+            total = consolidated(self.fisher, latest, self.config.ewc_decay)
+            save_file(total, self.stage.state / STORE)
+
+
+def adapted(model: Any) -> list[str]:
+    """The weights that adapters change, by name in the model without them."""
+    return [f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "lora_A")]
+
+
+def start(model: Any, names: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Copies of the weights in ``names`` as they are now."""
+    return {n: p.detach().clone() for n, p in model.named_parameters() if n in names}
+
+
+def deviations(model: Any, anchor: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights' names and how far each has moved from the stage's start, differentiable."""
+    if anchor:
+        yield from ((n, p - anchor[n]) for n, p in model.named_parameters() if n in anchor)
+        return
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            yield f"{name}.weight", module.get_delta_weight("default")
+
+
+def consolidated(
+    before: dict[str, torch.Tensor], latest: dict[str, torch.Tensor], decay: float
+) -> dict[str, torch.Tensor]:
+    """``decay * before + latest``, weight by weight."""
+    total = {n: decay * before[n] + f if n in before else f for n, f in latest.items()}
+    return {name: value.cpu().contiguous() for name, value in total.items()}
+
+
+def fisher(
+    model: Any, stage: Any, samples: list[TrainSample], wanted: set[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """The diagonal Fisher information of ``model`` on the prompts of ``samples``.
+
+    Args:
+        model: A transformers model; its weights are left as they are.
+        stage: Gives the processor, the longest reply and the seed.
+        samples: One reply is drawn to each.
+        wanted: Weights by name; None for all.
+
+    Returns:
+        Name to the mean squared gradient of a reply's log-probability, in float32.
+    """
+    from cpt_bench.policy import load_processor
+    from cpt_bench.trainers.rollouts import Rollouts, encoded
+
+    drawn = Rollouts(model, stage).draw(samples, 1, seed=stage.seed)
+    collate = encoded(load_processor(stage.policy))
+    weights = {n: p for n, p in model.named_parameters() if wanted is None or n in wanted}
+    total = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in weights.items()}
+    training = model.training
+    model.eval()
+    for p in weights.values():
+        p.requires_grad_(True)
+    for sample, (reply,) in zip(samples, drawn, strict=True):
+        batch = collate([(sample, reply)])
+        batch = {key: value.to(model.device) for key, value in batch.items()}
+        labels = batch.pop("labels")
+        with torch.enable_grad():
+            logits = model(**batch, use_cache=False).logits[:, :-1].float()
+            logp = -torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+            )
+            grads = torch.autograd.grad(logp, list(weights.values()), allow_unused=True)
+        for value, grad in zip(total.values(), grads, strict=True):
+            if grad is not None:
+                value += grad.detach().float().square() / len(samples)
+    model.train(training)
+    return total

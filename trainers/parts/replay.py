@@ -1,0 +1,46 @@
+"""Experience replay: keep a few samples of each task, and mix them into all later stages.
+
+Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486): a step
+learns from new samples and from memory; here ``replay_share`` of a stage's prompts are old, drawn
+alike from all that is kept. What is kept of a task is a uniform draw from its train split. Under
+SFT the old samples' gold answers are learned, under RFT replies to them are rewarded; trainers that
+write their own targets (``self-sft``) write them for the old prompts too, which is on-policy replay
+(arXiv 2605.29495).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from cpt_bench.trainer import TrainSample
+from cpt_bench.trainers.parts.part import Part
+
+
+class Replay(Part):
+    """Mixes the memory's samples in; keeps some of this task's afterwards."""
+
+    def mix(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
+        old = self.stage.memory.samples()
+        return mixed(samples, old, self.config.replay_share, self.stage.seed)
+
+    def finish(self, trainer: Any) -> None:
+        if not trainer.args.should_save:
+            return  # one process writes
+        own = list(self.stage.samples)
+        kept = random.Random(self.stage.seed).sample(own, min(self.config.replay, len(own)))
+        self.stage.memory.add(kept)
+
+
+def mixed(
+    new: Sequence[TrainSample], old: Sequence[TrainSample], share: float, seed: int
+) -> list[TrainSample]:
+    """All of ``new`` and so much of ``old``, repeated, that ``share`` of the whole is old."""
+    if not old:
+        return list(new)
+    wanted = round(len(new) * share / (1 - share))
+    rng, repeated = random.Random(seed), []
+    while len(repeated) < wanted:  # whole rounds: no sample is two ahead of another
+        repeated += rng.sample(list(old), len(old))
+    return [*new, *repeated[:wanted]]
