@@ -18,8 +18,9 @@ from pathlib import Path
 
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Asked, find_method
+from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Plan, Sequencer
+from cpt_bench.runner import Sequencer
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Stage, Trainer
 from cpt_bench.worker import warm_up

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from cpt_bench.errors import TrainerFault
 from cpt_bench.ledger import Ledger
 from cpt_bench.policy import load_model, load_processor
+from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Plan, Sequencer
+from cpt_bench.runner import Sequencer
 
 SAMPLES, BUDGET, SECONDS = 24, 48, 120.0
 """Training samples of a task, prompts that a stage may draw, seconds that it may take."""

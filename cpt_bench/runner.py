@@ -13,121 +13,26 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cpt_bench import environment, jobs, training
 from cpt_bench.aftermath import diagnose, diverge, measure_others
-from cpt_bench.engines.endpoint import named
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
-from cpt_bench.method import Method
 from cpt_bench.monitor import Limits
 from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepared
+from cpt_bench.run_plan import Plan, stage_seed
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
 from cpt_bench.stages import PARTS, finish_stage, order_stage
-from cpt_bench.suite import Suite
-from cpt_bench.trainer import Budget, Privileges
 from cpt_bench.worker import Worker
 
 Event = dict[str, Any]
 
 TRAIN_KEYS = ("origin", "config", "privileges", "budget", "limit", "threads", "versions")
 """Of a run's identity, what can change a stage's training."""
-
-
-class Plan(NamedTuple):
-    """All that defines a run.
-
-    Attributes:
-        suite_spec: The suite's name or place, as given.
-        suite: The suite, in the order to train.
-        method: The trainer under its settings.
-        seed: Seeds every stage.
-        limit: Only the first so many samples of each split; None for all. A limited run is marked.
-        threads: Threads of a training or evaluating process; arithmetic depends on it.
-        overlap: Evaluate a stage while the next one trains.
-        keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
-        base: The checkpoint to start from.
-        budget: What a stage may cost.
-        memory_mib: The most memory of a training process in MiB; None is no limit.
-        lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
-        given: In the lane ``checkpoints``: stage to its folder.
-        endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``.
-        general: Benchmarks of other harnesses, measured beside the suite's general ones.
-        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
-    """
-
-    suite_spec: str
-    suite: Suite
-    method: Method
-    seed: int
-    limit: int | None
-    threads: int
-    overlap: bool
-    keep: str
-    base: Path
-    budget: Budget = Budget()
-    memory_mib: float | None = None
-    lane: str = "trainer"
-    given: dict[int, Path] | None = None
-    endpoint: dict[str, str] | None = None
-    launch: str | None = None
-    general: tuple[str, ...] = ()
-
-    def stages(self) -> list[int]:
-        """The stages that give a row of the matrix, the base model's 0 first."""
-        last = len(self.suite.sequence)
-        if self.given is not None:
-            return [0, *sorted(self.given)]
-        return [0, last] if self.privileges.joint else list(range(last + 1))
-
-    @property
-    def privileges(self) -> Privileges:
-        """What the trainer declared under these settings."""
-        return self.method.privileges
-
-    @property
-    def place(self) -> str:
-        """Where the model of row 0 is: the suite's name for it, or a server's address."""
-        return self.endpoint["url"] if self.endpoint else str(self.suite.base_model)
-
-    def base_weights(self) -> str:
-        """What stands for the weights of row 0; a server's cannot be known."""
-        return named(**self.endpoint) if self.endpoint else weights_digest(self.base)
-
-    def tasks_of(self, t: int) -> tuple[str, ...]:
-        """The tasks that stage ``t`` learns."""
-        return self.suite.sequence if self.privileges.joint else (self.suite.sequence[t - 1],)
-
-    def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
-        return {
-            "suite": {
-                "spec": self.suite_spec,
-                "name": self.suite.name,
-                "version": self.suite.version,
-                "fingerprint": self.suite.fingerprint(),
-            },
-            "trainer": self.method.name,
-            "origin": self.method.origin,
-            "config": self.method.config,
-            "privileges": self.privileges.model_dump(),
-            "budget": self.budget.model_dump(include={"samples"}),
-            "lane": self.lane,
-            **({"endpoint": self.endpoint} if self.endpoint else {}),
-            "seed": self.seed,
-            "order": list(self.suite.sequence),
-            "limit": self.limit,
-            "threads": self.threads,
-            "base": {"path": self.place, "weights": self.base_weights()},
-            "versions": environment.versions(),
-            # How many processes trained changes the arithmetic, and with it the weights.
-            **({"launch": self.launch} if self.launch else {}),
-            **({"general": list(self.general)} if self.general else {}),
-        }
 
 
 def run(
@@ -458,8 +363,3 @@ class Sequencer:
             "evaluate_seconds": round(sum(r["seconds"] for r in evaluated), 2),
             "diagnose_seconds": round(sum(r["seconds"] for r in diagnosed), 2),
         }
-
-
-def stage_seed(seed: int, stage: int) -> int:
-    """The seed of one stage: differs from stage to stage and between runs."""
-    return seed * 100 + stage

@@ -19,7 +19,7 @@ from cpt_bench.sources.cache import root
 from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
 
 if TYPE_CHECKING:
-    from cpt_bench.runner import Plan
+    from cpt_bench.run_plan import Plan
 
 PARTS = ("checkpoint", "state", "memory", TRAIN_LOG)
 """What a stage leaves, by its name in the stage's folder and in ``work``."""

@@ -17,8 +17,9 @@ from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Asked, describe
+from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Plan, Sequencer
+from cpt_bench.runner import Sequencer
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
 from cpt_bench.training import trainer_of

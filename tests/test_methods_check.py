@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 from cpt_bench.check import check
 from cpt_bench.plugins import BUILTIN
-from cpt_bench.runner import Plan
+from cpt_bench.run_plan import Plan
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.trainers.sft import SFT
 from cpt_bench.training import trainer_of

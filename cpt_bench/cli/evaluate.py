@@ -61,7 +61,7 @@ def evaluate(
         need_training_extra()
     from cpt_bench.lanes import find_stages
     from cpt_bench.method import Method
-    from cpt_bench.runner import Plan
+    from cpt_bench.run_plan import Plan
     from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
     from cpt_bench.worker import warm_up

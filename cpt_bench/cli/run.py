@@ -16,7 +16,7 @@ import typer
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
-    from cpt_bench.runner import Plan
+    from cpt_bench.run_plan import Plan
 
 
 class Keep(StrEnum):
@@ -118,7 +118,7 @@ def run(
                 "a cmd: trainer starts its own processes", where=f"--launch {launch!r}"
             )
     from cpt_bench.method import Asked, find_method
-    from cpt_bench.runner import Plan
+    from cpt_bench.run_plan import Plan
     from cpt_bench.trainer import Budget
 
     plan = Plan(

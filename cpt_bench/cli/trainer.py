@@ -62,7 +62,7 @@ def check(
     suite = open_suite("nano")
     from cpt_bench.check import check as try_it
     from cpt_bench.method import Asked, find_method
-    from cpt_bench.runner import Plan
+    from cpt_bench.run_plan import Plan
 
     plan = Plan(
         suite_spec="nano",

@@ -15,8 +15,8 @@ from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.leaderboard.pack import About, pack
 from cpt_bench.leaderboard.recompute import expected_cells
 from cpt_bench.ledger import Ledger
+from cpt_bench.run_plan import stage_seed
 from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import stage_seed
 from cpt_bench.scoring import write_scores
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite, load_suite
