@@ -78,15 +78,6 @@ def diagnose(run: Sequencer, t: int) -> None:
     if not wanted:
         return
     outputs = {name: {p: run.paths.forced(t, p, name) for p in forced} for name in wanted}
-    order = jobs.DiagnoseOrder(
-        suite_folder=suite.place,
-        checkpoint=run.checkpoint(t),
-        weights=run.weights[t],
-        prefixes=forced,
-        samples=wanted,
-        outputs=outputs,
-        threads=run.plan.threads,
-    )
 
     def on_event(event: Event) -> None:
         if event["kind"] == "diagnosed":
@@ -96,8 +87,20 @@ def diagnose(run: Sequencer, t: int) -> None:
             facts, seconds = {"weights": run.weights[t]}, event["seconds"]
             run.done.append(run.ledger.commit(step, inputs[name], written, facts, seconds))
 
-    worker = run.worker(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis")
-    run.result(worker, t, on_event)
+    def ask(names: list[str]) -> None:
+        order = jobs.DiagnoseOrder(
+            suite_folder=suite.place,
+            checkpoint=run.checkpoint(t),
+            weights=run.weights[t],
+            prefixes=forced,
+            samples={name: wanted[name] for name in names},
+            outputs={name: outputs[name] for name in names},
+            threads=run.plan.threads,
+        )
+        worker = run.worker(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis")
+        run.result(worker, t, on_event)
+
+    run.in_halves(t, list(wanted), ask)
 
 
 def measure_others(run: Sequencer, t: int) -> None:

@@ -266,7 +266,7 @@ class Sequencer:
             else:
                 self._tell_cell(t, name)
         if todo:
-            self._answer(t, todo, inputs)
+            self.in_halves(t, todo, lambda names: self._answer(t, names, inputs))
         if t > 0:
             diverge(self, t)
 
@@ -316,6 +316,14 @@ class Sequencer:
         self.tell({"kind": "cell", "stage": t, "name": name, "accuracy": score, "n": len(rows)})
 
     # ------------------------------------------------------------------------- common
+
+    def in_halves(self, t: int, names: list[str], work: Callable[[list[str]], None]) -> None:
+        """``work`` on all ``names``; after the last training in two halves, side by side."""
+        alone = not self.plan.overlap or t != self.plan.stages()[-1] or self.plan.endpoint
+        parts = [names] if alone else [part for part in (names[::2], names[1::2]) if part]
+        with ThreadPoolExecutor(max_workers=len(parts)) as pool:
+            for done in [pool.submit(work, part) for part in parts]:
+                done.result()
 
     def worker(
         self,
