@@ -1,0 +1,218 @@
+"""What a training step and an evaluation cost beside stock TRL and transformers, and the floor.
+
+Three columns, measured in turns in one process on nano's base and its task ``scene``:
+
+* **stock**: TRL's GRPOTrainer and SFTTrainer, transformers' ``generate``, nothing of ours between;
+* **ours**: the trainers ``rft`` and ``sft``, the engine ``transformers``;
+* **floor**: the same forward, backward, optimiser and decoding work in a bare loop, inputs at hand.
+
+python -m benchmarks.steps
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpt_bench import decoding, policy, vision
+from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
+from cpt_bench.engines import Request
+from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.jobs import set_threads
+from cpt_bench.prepare import prepare
+from cpt_bench.sources import load_split
+from cpt_bench.suite import open_suite
+from cpt_bench.trainer import Privileges, Stage
+from cpt_bench.trainers.rft import RFT
+from cpt_bench.trainers.rollouts import encoded
+from cpt_bench.trainers.sft import SFT
+from cpt_bench.trainers.shared import SharedPrompts, score
+
+STEPS, ROUNDS, TASK = 8, 3, "scene"
+SUITE = open_suite("nano")
+PROMPTS, ROLLOUTS, BATCH, NEW = 8, 8, 16, SUITE.protocol.decoding.max_new_tokens
+
+
+@contextlib.contextmanager
+def stock() -> Iterator[None]:
+    """Everything of ours between TRL, transformers and the model taken out."""
+    kept = SharedPrompts.shares, vision.arrange, vision.remember, decoding.fits
+    SharedPrompts.shares = lambda self: False  # type: ignore[method-assign]
+    vision.arrange = vision.remember = lambda thing: thing
+    decoding.fits = lambda model: False
+    try:
+        yield
+    finally:
+        SharedPrompts.shares, vision.arrange, vision.remember, decoding.fits = kept  # type: ignore[method-assign]
+
+
+def stage_in(folder: Path, data: Path, log: Callable[[dict[str, Any]], None]) -> Stage:
+    """A stage of the task as runs lay it out, in an empty folder."""
+    for part in ("out", "state", "memory"):
+        (folder / part).mkdir()
+    card = SUITE.card(TASK)
+    StageDocument(
+        index=1,
+        task=TASK,
+        policy=SUITE.base_path(),
+        data=(data / "train.jsonl",),
+        output=folder / "out",
+        state=folder / "state",
+        memory=MemoryPlace(folder=folder / "memory", samples_per_task=0),
+        log=folder / "log.jsonl",
+        seed=1,
+        threads=1,
+        max_new_tokens=NEW,
+        config={},
+        privileges=Privileges(),
+        grading=Grading(
+            cards={TASK: card}, form=SUITE.protocol.form, weights=SUITE.protocol.reward
+        ),
+    ).write(folder / "stage.json")
+    return open_stage(folder / "stage.json", log)
+
+
+def trained(kind: Any, settings: dict[str, Any], data: Path) -> float:
+    """Median seconds of a step of ``kind``, the first ones left out."""
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = stage_in(Path(scratch), data, lambda row: times.append(time.monotonic()))
+        kind(kind.Config(max_steps=STEPS, device="cpu", **settings)).train(stage)
+    return statistics.median(b - a for a, b in pairwise(times[1:]))
+
+
+def timed(work: Callable[[int], object], times: int) -> float:
+    """Median seconds of ``work``, its first call left out."""
+    taken = []
+    for i in range(times):
+        start = time.monotonic()
+        work(i)
+        taken.append(time.monotonic() - start)
+    return statistics.median(taken[1:])
+
+
+def floor_model() -> tuple[Any, Any]:
+    model = policy.load_model(SUITE.base_path(), device="cpu", attention="eager").train()
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+
+def sft_floor(stage_samples: list[Any]) -> float:
+    model, optimiser = floor_model()
+    collate = encoded(policy.load_processor(SUITE.base_path()))
+    batches = [
+        collate([(s, s.target) for s in stage_samples[i * BATCH : (i + 1) * BATCH]])
+        for i in range(STEPS)
+    ]
+
+    def step(i: int) -> None:
+        model(**batches[i]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return timed(step, STEPS)
+
+
+def rft_floor(requests: list[Request]) -> float:
+    model, optimiser = floor_model()
+    engine = TransformersEngine(SUITE.base_path())
+    batches = [engine.encode(requests[i * PROMPTS : (i + 1) * PROMPTS]) for i in range(STEPS)]
+    each = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
+
+    def step(i: int) -> None:
+        with torch.no_grad():
+            prefix = decoding.read(model, batches[i]).rows(each)
+            written = decoding.decode(
+                model, prefix, NEW, decoding.sampler(1.0), engine.ends, engine.padding
+            )
+        mask = (written != engine.padding).long()
+        written = written[:, : int(mask.sum(1).max())]
+        mask = mask[:, : written.shape[1]]
+        logps, _ = score(model, decoding.read(model, batches[i]).rows(each), written, mask, 1.0)
+        (logps.sum(1) / mask.sum(1)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    torch.manual_seed(0)
+    return timed(step, STEPS)
+
+
+def answered(requests: list[Request]) -> float:
+    """Seconds to answer ``requests`` with an engine that is loaded."""
+    engine = TransformersEngine(SUITE.base_path())
+    engine.generate(requests[:64], NEW)
+    start = time.monotonic()
+    engine.generate(requests, NEW)
+    return time.monotonic() - start
+
+
+def answer_floor(requests: list[Request]) -> float:
+    engine = TransformersEngine(SUITE.base_path())
+    ordered = sorted(requests, key=lambda r: len(r.prompt))
+    batches = [engine.encode(ordered[i : i + 64]) for i in range(0, len(ordered), 64)]
+    start = time.monotonic()
+    with torch.inference_mode():
+        for inputs in batches:
+            prefix = decoding.read(engine.model, inputs)
+            decoding.decode(
+                engine.model, prefix, NEW, decoding.sampler(0), engine.ends, engine.padding
+            )
+    return time.monotonic() - start
+
+
+def main() -> None:
+    set_threads(1)
+    card = SUITE.card(TASK)
+    samples = load_split(card, "test")
+    requests = [Request(s.id, SUITE.protocol.prompt(s.question), s.images) for s in samples]
+    rft = {
+        "learning_rate": 2e-4,
+        "prompts_per_step": PROMPTS,
+        "rollouts": ROLLOUTS,
+        "self_check": 0,
+    }
+    sft = {"learning_rate": 3e-4, "batch_size": BATCH}
+    found: dict[str, dict[str, list[float]]] = {}
+
+    def note(row: str, column: str, seconds: float) -> None:
+        found.setdefault(row, {}).setdefault(column, []).append(seconds)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "train"
+        prepare(card, SUITE.protocol, BATCH * STEPS, data)
+        (Path(scratch) / "stage").mkdir()
+        learned = list(stage_in(Path(scratch) / "stage", data, lambda row: None).samples)
+        for _ in range(ROUNDS):
+            with stock():
+                note("RL step", "stock", trained(RFT, rft, data))
+                note("SFT step", "stock", trained(SFT, sft, data))
+                note("300 replies", "stock", answered(requests))
+            note("RL step", "ours", trained(RFT, rft, data))
+            note("SFT step", "ours", trained(SFT, sft, data))
+            note("300 replies", "ours", answered(requests))
+            note("RL step", "floor", rft_floor(requests))
+            note("SFT step", "floor", sft_floor(learned))
+            note("300 replies", "floor", answer_floor(requests))
+    table = {}
+    for row, columns in found.items():
+        middle = {name: statistics.median(values) for name, values in columns.items()}
+        table[row] = {
+            "seconds": {name: round(value, 4) for name, value in middle.items()},
+            "stock / ours": round(middle["stock"] / middle["ours"], 2),
+            "ours / floor": round(middle["ours"] / middle["floor"], 2),
+        }
+    print(json.dumps(table, indent=2))
+
+
+if __name__ == "__main__":
+    main()
