@@ -25,8 +25,10 @@ import numpy.typing as npt
 
 METHODS = ("sft-1", "sft-2", "oracle", "rl")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-START, STEPS, EVERY = 80, 60, 6
+START, STEPS, EVERY = 150, 60, 6
 GROUP, BATCH = 8, 64
+MATCHED = 0.94
+"""The parity accuracy at which methods are compared; the start has about 0.93."""
 
 
 class Point(NamedTuple):
@@ -196,9 +198,8 @@ def main() -> None:
     print(f"start: parity {start.parity:.3f}, old task {start.old:.3f}")
     fit = r_squared([p.kl for p in points], [start.old - p.old for p in points])
     print(f"forgetting from KL on the new task: R^2 {fit:.2f} over {len(points)} models")
-    for gain in (0.0, 0.01):
-        frontier = {m: f"{best_old(points, m, start.parity + gain):.3f}" for m in METHODS}
-        print(f"old task at parity {start.parity + gain:.3f}: {frontier}")
+    frontier = {m: f"{best_old(points, m, MATCHED):.3f}" for m in METHODS}
+    print(f"old task at parity {MATCHED}: {frontier}")
 
 
 if __name__ == "__main__":
