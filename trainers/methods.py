@@ -94,7 +94,7 @@ class DirectRFT(RFT):
     class Config(RFT.Config):
         """Settings of :class:`DirectRFT`: those of RFT, with the rollouts' beginning given."""
 
-        begin: Literal["direct", "reasoning"] = "direct"  # type: ignore[assignment]
+        begin: Literal["direct", "reasoning"] = "direct"
 
 
 class LoRA(SFT):

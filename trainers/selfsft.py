@@ -131,7 +131,8 @@ class Pool:
 
     def fill(self, samples: Sequence[TrainSample]) -> None:
         """Forget what was left, go on with ``samples``."""
-        self.samples, self.queue = list(samples), []
+        self.samples = list(samples)
+        self.queue: list[TrainSample] = []
 
     def take(self, n: int) -> list[TrainSample]:
         """The next ``n``; each sample once before any comes again."""
