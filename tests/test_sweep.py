@@ -1,0 +1,441 @@
+"""Sweeps: the file, the runs it stands for, what they share, when each starts, what is retried."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.sweep.spec import cells, plain, read_sweep
+
+MINIMAL = "runs: [{trainers: [sft]}]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "sweep.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("runs: [{trainer: [sft]}]", "sweep.yaml: runs.0: no such key: 'trainer'. Did you mean 'trainers'?"),
+        ("sead: [1]\nruns: [{trainers: [sft]}]", "sweep.yaml: no such key: 'sead'. Did you mean 'seeds'?"),
+        ("seeds: [one]\nruns: [{trainers: [sft]}]", "seeds.0: Input should be a valid integer"),
+        ("runs: []", "runs: List should have at least 1 item"),
+        ("keep: some\n" + MINIMAL, "keep: String should match pattern"),
+        ("runs: [{trainers: [sft], orders: [revrsed]}]\norders: {reversed: [b, a]}", "sweep.yaml: runs.0.orders: no order is called 'revrsed'. Did you mean 'reversed'?"),
+        ("resources: {gpu: 1}\n" + MINIMAL, "sweep.yaml: resources: no such key: 'gpu'. Did you mean 'gpus'?"),
+        ("- 1", "not a mapping of keys to values"),
+        ("runs: [", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_file_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(CptBenchError) as found:
+        read_sweep(write(tmp_path, text))
+    assert line in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_file_is_every_combination_seed_by_seed(tmp_path: Path) -> None:
+    text = """
+seeds: [0, 1]
+orders: {back: [b, a]}
+runs:
+  - trainers: [sft]
+    learning_rates: [1e-4, 3.0e-4]
+  - trainers: [rft]
+    orders: [default, back]
+    set: {rollouts: 4}
+    variants: [{algorithm: grpo}, {algorithm: rloo}]
+    seeds: [7]
+"""
+    found = list(cells(read_sweep(write(tmp_path, text))))
+    assert [(c.trainer, c.seed, c.settings, c.order) for c in found] == [
+        ("sft", 0, ("learning_rate=1e-4",), None),
+        ("sft", 0, ("learning_rate=3e-4",), None),
+        ("sft", 1, ("learning_rate=1e-4",), None),
+        ("sft", 1, ("learning_rate=3e-4",), None),
+        ("rft", 7, ("rollouts=4", "algorithm=grpo"), None),
+        ("rft", 7, ("rollouts=4", "algorithm=rloo"), None),
+        ("rft", 7, ("rollouts=4", "algorithm=grpo"), ("b", "a")),
+        ("rft", 7, ("rollouts=4", "algorithm=rloo"), ("b", "a")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-4, "1e-4"), (3.0e-4, "3e-4"), (2.5e-5, "2.5e-5"), (0.05, "0.05"), (0.0, "0"), (True, "true"),
+     (None, "null"), (8, "8"), ("grpo", "grpo"), ([1, 2], "[1, 2]")],
+)  # fmt: skip
+def test_values_are_written_as_set_takes_them(value: Any, text: str) -> None:
+    from cpt_bench.recipes import _value
+
+    assert plain(value) == text
+    assert _value(text) == value
+
+
+# ------------------------------------------------------------------------------ jobs and sharing
+
+SHARING = """
+orders:
+  late: [science, text, lowvision, scene, geometry, counting, pathology]
+  first: [counting, science, text, lowvision, scene, geometry, pathology]
+seeds: [0]
+runs:
+  - trainers: [sft]
+    orders: [default, late, first]
+    learning_rates: [3e-4, 1e-4]
+  - trainers: [sft]
+    seeds: [0, 1]
+"""
+
+
+def planned(tmp_path: Path, text: str = SHARING) -> list[Any]:
+    pytest.importorskip("torch")
+    from cpt_bench.sweep.jobs import jobs_of
+
+    file = write(tmp_path, text)
+    return jobs_of(read_sweep(file), tmp_path / "runs", file)
+
+
+def test_runs_are_named_as_by_hand_and_count_once(tmp_path: Path) -> None:
+    from cpt_bench.sweep.loop import shared
+
+    jobs = planned(tmp_path)
+    names = [job.name for job in jobs]
+    # 3e-4 is the recipe's own: the run is the plain one, and the second block repeats it.
+    assert names[:2] == ["nano-sft-seed0", "nano-sft-seed0-learning_rate_1e-4"]
+    assert len(names) == 7 and names[-1] == "nano-sft-seed1"
+    late = next(j for j in jobs if j.plan.suite.sequence[5] == "counting" and j.plan.config.learning_rate == 3e-4)  # fmt: skip
+    taken = shared(jobs)
+    assert taken[late.name] == (5, "nano-sft-seed0")
+    # Another first task, seed or learning rate shares the base row alone.
+    assert len(taken) == 2
+    assert "--order" in late.arguments and "--set" not in late.arguments
+    assert len({job.chain[0] for job in jobs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("runs: [{trainers: [stf]}]", "runs.0: no trainer is called 'stf'. Did you mean 'sft'?"),
+        ("runs: [{trainers: [sft], set: {learning_rat: 1}}]", "Did you mean 'learning_rate'?"),
+        ("runs: [{trainers: [sft], orders: [x]}]\norders: {x: [science]}", "is not a permutation of"),
+        ("runs: [{trainers: [sft], recipes: [nano/stf]}]", "no recipe is called 'nano/stf'"),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_be_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(CptBenchError) as found:
+        planned(tmp_path, text)
+    assert line in str(found.value) and "sweep.yaml: runs.0" in str(found.value)
+
+
+# ------------------------------------------------------------------------------------- the loop
+
+
+class Fake:
+    """A backend that writes the ledgers of what it 'trains', a stage a look."""
+
+    def __init__(
+        self, slots: float, lose: dict[str, int] | None = None, fail: tuple[str, ...] = ()
+    ) -> None:
+        self.slots, self.lose, self.fail = slots, dict(lose or {}), fail
+        self.running: dict[str, Any] = {}
+        self.at: dict[str, int] = {}
+        self.trained: list[tuple[str, str]] = []
+        self.keeps: dict[str, str] = {}
+        self.most = 0
+
+    def start(self, job: Any, keep: str) -> None:
+        assert job.name not in self.running
+        self.running[job.name] = job
+        self.keeps[job.name] = keep
+        self.most = max(self.most, len(self.running))
+
+    def wait(self, seconds: float) -> list[Any]:
+        from cpt_bench.sweep.loop import Ended
+
+        out = []
+        for name, job in list(self.running.items()):
+            at = self.at.get(name, 0)
+            if at == 3 and self.lose.get(name, 0):
+                self.lose[name] -= 1
+                out.append(Ended(name, "lost", "killed"))
+            elif at == 2 and name in self.fail:
+                out.append(Ended(name, "failed", "no idea"))
+            elif at == len(job.chain):
+                out.append(Ended(name, "done"))
+            else:
+                self._commit(job, at)
+        for ended in out:
+            del self.running[ended.name]
+        return out
+
+    def _commit(self, job: Any, at: int) -> None:
+        stage, key = job.chain[at]
+        self.at[job.name] = at + 1
+        # As the ledger does: a stage that another run committed is taken, else it is trained.
+        if key not in {k for _, k in self.trained}:
+            self.trained.append((job.name, key))
+        elif at == 0 or (job.name, key) in self.trained:
+            pass
+        suite, ledger = job.plan.suite, job.folder / "ledger"
+        ledger.mkdir(parents=True, exist_ok=True)
+        for name in (*suite.sequence, *suite.general):
+            (ledger / f"stage-{stage}.evaluate.{name}.json").write_text("{}")
+        for step in ("train", "kl") if stage else ():
+            (ledger / f"stage-{stage}.{step}.json").write_text("{}")
+
+    def stop(self) -> None:
+        self.running.clear()
+
+
+def looped(jobs: list[Any], backend: Fake, retries: int = 2) -> tuple[dict[str, Any], list[Any]]:
+    from cpt_bench.sweep.loop import Loop
+
+    events: list[Any] = []
+    return Loop(jobs, backend, retries, "none", events.append).run(), events
+
+
+def test_a_run_waits_for_the_stage_it_would_share(tmp_path: Path) -> None:
+    jobs = planned(tmp_path)
+    backend = Fake(slots=4)
+    starts: dict[str, int] = {}
+    original = backend.start
+
+    def start(job: Any, keep: str) -> None:
+        starts[job.name] = backend.at.get(jobs[0].name, 0)
+        original(job, keep)
+
+    backend.start = start  # type: ignore[method-assign]
+    states, _ = looped(jobs, backend)
+    assert {s.status for s in states.values()} == {"done"}
+    assert starts[jobs[0].name] == 0
+    # Nobody starts before the base's row is there; who shares five stages, not before the sixth.
+    assert all(at >= 1 for name, at in starts.items() if name != jobs[0].name)
+    late = next(job for job in jobs if job.chain[5] == jobs[0].chain[5] and job is not jobs[0])
+    assert starts[late.name] >= 6
+    assert backend.most == 4
+    # Weights that others take are kept until they have them; the rest goes at once.
+    assert backend.keeps[jobs[0].name] == "all" == backend.keeps[late.name]
+    assert backend.keeps["nano-sft-seed1"] == "none"
+
+
+def test_what_was_lost_goes_on_and_what_failed_does_not(tmp_path: Path) -> None:
+    jobs = planned(tmp_path)
+    lost, failing = jobs[1].name, jobs[0].name
+    backend = Fake(slots=2, lose={lost: 2}, fail=(failing,))
+    states, events = looped(jobs, backend)
+    assert states[lost].status == "done" and states[lost].attempts == 3
+    assert states[failing].status == "failed" and states[failing].attempts == 1
+    # The run that waited for the failed one's stages trains them itself.
+    assert [s.status for n, s in states.items() if n != failing] == ["done"] * (len(jobs) - 1)
+    assert sum(e["kind"] == "lost" for e in events) == 2
+    states, _ = looped(planned(tmp_path / "again"), Fake(slots=2, lose={lost: 9}))
+    assert states[lost].status == "failed" and states[lost].attempts == 3
+
+
+# ------------------------------------------------------------------------------------ whole runs
+
+slow = pytest.mark.slow
+TINY = Path(__file__).parent / "tiny"
+
+NUDGE = '''
+import shutil
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from cpt_bench.trainer import Trainer, TrainerConfig
+
+
+class Nudge(Trainer):
+    """Adds seeded noise to the weights."""
+
+    class Config(TrainerConfig):
+        scale: float = 1e-3
+
+    def train(self, stage):
+        shutil.copytree(stage.policy, stage.output, dirs_exist_ok=True)
+        weights = load_file(stage.policy / "model.safetensors")
+        rng = np.random.default_rng(stage.seed)
+        for name in sorted(weights):
+            weights[name] = weights[name] + np.float32(self.config.scale) * rng.standard_normal(weights[name].shape).astype(np.float32)
+        save_file(weights, stage.output / "model.safetensors", metadata={"format": "pt"})
+'''
+
+SWEEP = """
+suite: {tiny}
+base: {model}
+limit: 6
+seeds: [0]
+orders: {{late: [science, counting, lowvision]}}
+runs:
+  - trainers: [./nudge.py:Nudge]
+    orders: [default, late]
+  - trainers: [./nudge.py:Nudge]
+    set: {{scale: 1e-2}}
+"""
+
+
+def tiny_sweep(folder: Path, model: Path) -> Path:
+    (folder / "nudge.py").write_text(NUDGE)
+    return write(folder, SWEEP.format(tiny=TINY, model=model))
+
+
+def matrices(folder: Path) -> dict[str, bytes]:
+    return {p.parent.name: p.read_bytes() for p in sorted(folder.glob("*/matrix.json"))}
+
+
+@slow
+def test_a_sweep_ends_with_the_matrices_of_runs_one_by_one(
+    tiny_model: Path, cli: Any, tmp_path: Path
+) -> None:
+    file = tiny_sweep(tmp_path, tiny_model)
+    dry = cli("sweep", file, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    commands = [shlex.split(line) for line in dry.stdout.splitlines() if "cptbench run" in line]
+    assert "3 runs of 9 stages, 1 of them shared" in dry.stdout and len(commands) == 3
+    # A worker is killed on the way: the process of the first run, as soon as it has a stage.
+    sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--workers", "2", "--json"]
+    process = subprocess.Popen(
+        sweep, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    kill_one(tmp_path / "runs/sweep")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    assert [row["status"] for row in result["runs"]] == ["done"] * 3
+    assert sorted(row["attempts"] for row in result["runs"]) == [1, 1, 2]
+    assert "it goes on" in err
+    assert all((tmp_path / path).stat().st_size for path in result["pages"].values())
+    found = matrices(tmp_path / "runs/sweep")
+    # The shared stage was trained once, and no weights are left.
+    late = next(row["name"] for row in result["runs"] if "seed0-" in row["name"] and "scale" not in row["name"])  # fmt: skip
+    record = json.loads((tmp_path / "runs/sweep" / late / "ledger/stage-1.train.json").read_text())
+    assert record["reused"] == "tiny-nudge-seed0"
+    assert not list((tmp_path / "runs/sweep").rglob("*.safetensors"))
+    # One by one, sharing nothing: the same bytes.
+    name = result["runs"][1]["name"]
+    arguments = commands[1][1:-1]
+    alone = cli(*arguments, tmp_path / "alone", "--no-share", "--keep", "none")
+    assert alone.returncode == 0, alone.stderr
+    assert (tmp_path / "alone/matrix.json").read_bytes() == found[name]
+    # The same command again finds all done.
+    again = cli("sweep", file, "--json")
+    assert {row["why"] for row in json.loads(again.stdout)["runs"]} == {"finished before"}
+
+
+def kill_one(runs: Path) -> None:
+    """SIGKILL the process of the first run that has trained a stage."""
+
+    def running() -> list[int]:
+        records = runs.glob("*/ledger/stage-1.train.json")
+        return [pid for record in records for pid in leashed(record.parent.parent)]
+
+    wait_for(running, 120)
+    os.kill(running()[0], signal.SIGKILL)
+
+
+@slow
+def test_a_run_ends_when_its_sweep_is_killed(tiny_model: Path, tmp_path: Path) -> None:
+    file = tiny_sweep(tmp_path, tiny_model)
+    sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--first", "1"]
+    process = subprocess.Popen(sweep, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "runs/sweep/tiny-nudge-seed0"
+    wait_for(lambda: (folder / "run.json").exists())
+    process.kill()
+    process.wait()
+    wait_for(lambda: not leashed(folder))
+
+
+def leashed(folder: Path) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"cpt_bench.sweep.leash" in words and str(folder).encode() in words:
+            found.append(int(place.parent.name))
+    return found
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@slow
+def test_two_workers_of_a_ray_cluster_one_of_which_is_killed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    file = tiny_sweep(tmp_path, tiny_model)
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    port = str(free_port())
+    start = [*ray, "start", "--head", "--num-cpus", "2", "--port", port, "--include-dashboard",
+             "false", "--object-store-memory", str(100 << 20), "--node-ip-address", "127.0.0.1",
+             "--temp-dir", tempfile.mkdtemp(prefix="ray-"), "--block"]  # fmt: skip
+    cluster = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    try:
+        wait_for(lambda: answers(int(port)))
+        sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--json", "--ray",
+                 f"127.0.0.1:{port}"]  # fmt: skip
+        process = subprocess.Popen(
+            sweep, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        # The Ray worker itself: the parent of a run's process. The run must end with it.
+        kill_worker(tmp_path / "runs/sweep")
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        rows = json.loads(out)["runs"]
+        assert [row["status"] for row in rows] == ["done"] * 3
+        assert max(row["attempts"] for row in rows) == 2
+        assert "its worker was lost" in err
+        assert len(matrices(tmp_path / "runs/sweep")) == 3
+    finally:
+        os.killpg(cluster.pid, signal.SIGTERM)
+        cluster.wait(30)
+
+
+def kill_worker(runs: Path) -> None:
+    def victim() -> int | None:
+        for record in runs.glob("*/ledger/stage-1.train.json"):
+            for run in leashed(record.parent.parent):
+                return int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
+        return None
+
+    wait_for(lambda: victim() is not None, 120)
+    worker = victim()
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) == 0
