@@ -6,10 +6,8 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ MINIMAL = "runs: [{trainers: [sft]}]\n"
 
 
 def write(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
     file = folder / "sweep.yaml"
     file.write_text(text)
     return file
@@ -272,7 +271,7 @@ class Nudge(Trainer):
     def train(self, stage):
         shutil.copytree(stage.policy, stage.output, dirs_exist_ok=True)
         weights = load_file(stage.policy / "model.safetensors")
-        rng = np.random.default_rng(stage.seed)
+        rng = np.random.default_rng([stage.seed, *stage.task.encode()])
         for name in sorted(weights):
             weights[name] = weights[name] + np.float32(self.config.scale) * rng.standard_normal(weights[name].shape).astype(np.float32)
         save_file(weights, stage.output / "model.safetensors", metadata={"format": "pt"})
@@ -281,161 +280,122 @@ class Nudge(Trainer):
 SWEEP = """
 suite: {tiny}
 base: {model}
-limit: 6
+limit: 4
 seeds: [0]
 orders: {{late: [science, counting, lowvision]}}
 runs:
   - trainers: [./nudge.py:Nudge]
-    orders: [default, late]
-  - trainers: [./nudge.py:Nudge]
-    set: {{scale: 1e-2}}
+    orders: [default, {order}]
+    variants: {variants}
 """
 
 
-def tiny_sweep(folder: Path, model: Path) -> Path:
+def tiny_sweep(folder: Path, model: Path, order: str = "late", variants: str = "[]") -> Path:
+    folder.mkdir(exist_ok=True)
     (folder / "nudge.py").write_text(NUDGE)
-    return write(folder, SWEEP.format(tiny=TINY, model=model))
+    return write(folder, SWEEP.format(tiny=TINY, model=model, order=order, variants=variants))
 
 
-def matrices(folder: Path) -> dict[str, bytes]:
-    return {p.parent.name: p.read_bytes() for p in sorted(folder.glob("*/matrix.json"))}
+def matrix(folder: Path) -> bytes:
+    return (folder / "matrix.json").read_bytes()
 
 
-@slow
-def test_a_sweep_ends_with_the_matrices_of_runs_one_by_one(
-    tiny_model: Path, cli: Any, tmp_path: Path
-) -> None:
-    file = tiny_sweep(tmp_path, tiny_model)
-    dry = cli("sweep", file, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    commands = [shlex.split(line) for line in dry.stdout.splitlines() if "cptbench run" in line]
-    assert "3 runs of 9 stages, 1 of them shared" in dry.stdout and len(commands) == 3
-    # A worker is killed on the way: the process of the first run, as soon as it has a stage.
-    sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--workers", "2", "--json"]
-    process = subprocess.Popen(
-        sweep, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    kill_one(tmp_path / "runs/sweep")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    result = json.loads(out)
-    assert [row["status"] for row in result["runs"]] == ["done"] * 3
-    assert sorted(row["attempts"] for row in result["runs"]) == [1, 1, 2]
-    assert "it goes on" in err
-    assert all((tmp_path / path).stat().st_size for path in result["pages"].values())
-    found = matrices(tmp_path / "runs/sweep")
-    # The shared stage was trained once, and no weights are left.
-    late = next(row["name"] for row in result["runs"] if "seed0-" in row["name"] and "scale" not in row["name"])  # fmt: skip
-    record = json.loads((tmp_path / "runs/sweep" / late / "ledger/stage-1.train.json").read_text())
-    assert record["reused"] == "tiny-nudge-seed0"
-    assert not list((tmp_path / "runs/sweep").rglob("*.safetensors"))
-    # One by one, sharing nothing: the same bytes.
-    name = result["runs"][1]["name"]
-    arguments = commands[1][1:-1]
-    alone = cli(*arguments, tmp_path / "alone", "--no-share", "--keep", "none")
-    assert alone.returncode == 0, alone.stderr
-    assert (tmp_path / "alone/matrix.json").read_bytes() == found[name]
-    # The same command again finds all done.
-    again = cli("sweep", file, "--json")
-    assert {row["why"] for row in json.loads(again.stdout)["runs"]} == {"finished before"}
+def begin(file: Path, *more: str) -> subprocess.Popen[str]:
+    """A sweep, as a person starts it, in the folder of its file."""
+    command = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--json", *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=file.parent, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
-def kill_one(runs: Path) -> None:
-    """SIGKILL the process of the first run that has trained a stage."""
-
-    def running() -> list[int]:
-        records = runs.glob("*/ledger/stage-1.train.json")
-        return [pid for record in records for pid in leashed(record.parent.parent)]
-
-    wait_for(running, 120)
-    os.kill(running()[0], signal.SIGKILL)
-
-
-@slow
-def test_a_run_ends_when_its_sweep_is_killed(tiny_model: Path, tmp_path: Path) -> None:
-    file = tiny_sweep(tmp_path, tiny_model)
-    sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--first", "1"]
-    process = subprocess.Popen(sweep, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    folder = tmp_path / "runs/sweep/tiny-nudge-seed0"
-    wait_for(lambda: (folder / "run.json").exists())
-    process.kill()
-    process.wait()
-    wait_for(lambda: not leashed(folder))
-
-
-def leashed(folder: Path) -> list[int]:
+def leashed(runs: Path) -> list[int]:
+    """The processes of runs in a folder that have trained a stage."""
+    folders = {str(f.parent.parent).encode() for f in runs.glob("*/ledger/stage-1.train.json")}
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"cpt_bench.sweep.leash" in words and str(folder).encode() in words:
+        if b"cpt_bench.sweep.leash" in words and folders & {*words}:
             found.append(int(place.parent.name))
     return found
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> None:
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
-    while not what():
+    while not (found := what()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, str]:
+    """A finished sweep of two runs that share a stage; the first one was killed on the way."""
+    folder = tmp_path_factory.mktemp("swept")
+    process = begin(tiny_sweep(folder, tiny_model), "--workers", "2")
+    os.kill(wait_for(lambda: leashed(folder / "runs/sweep"))[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder, json.loads(out), err
 
 
 @slow
-def test_two_workers_of_a_ray_cluster_one_of_which_is_killed(
-    tiny_model: Path, tmp_path: Path
+def test_a_sweep_ends_with_the_matrices_of_runs_one_by_one(
+    swept: tuple[Path, Any, str], cli: Any
+) -> None:
+    folder, result, err = swept
+    first, late = result["runs"]
+    assert (first["status"], late["status"]) == ("done", "done")
+    assert (first["attempts"], late["attempts"]) == (2, 1) and "it goes on" in err
+    assert all((folder / path).stat().st_size for path in result["pages"].values())
+    # The shared stage was trained once, and no weights are left.
+    record = Path(late["folder"]) / "ledger/stage-1.train.json"
+    assert json.loads(record.read_text())["reused"] == first["name"]
+    assert not list((folder / "runs").rglob("*.safetensors"))
+    # The dry run's command, alone and sharing nothing: the same bytes.
+    dry = cli("sweep", folder / "sweep.yaml", "--dry-run", cwd=folder)
+    assert "2 runs of 6 stages, 1 of them shared" in dry.stdout
+    assert dry.stdout.count("    finished\n") == 2
+    command = next(line for line in dry.stdout.splitlines() if late["name"] in line)
+    arguments = [*shlex.split(command)[1:-1], "alone", "--no-share", "--keep", "none"]
+    alone = cli(*arguments, cwd=folder)
+    assert alone.returncode == 0, alone.stderr
+    assert matrix(folder / "alone") == matrix(Path(late["folder"]))
+
+
+@slow
+def test_a_run_ends_when_its_sweep_is_killed(tiny_model: Path, tmp_path: Path) -> None:
+    process = begin(tiny_sweep(tmp_path, tiny_model))
+    wait_for(lambda: leashed(tmp_path / "runs/sweep"))
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not leashed(tmp_path / "runs/sweep"), 20)
+
+
+@slow
+def test_two_machines_of_a_ray_cluster_and_a_worker_killed(
+    swept: tuple[Path, Any, str], tiny_model: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
-    file = tiny_sweep(tmp_path, tiny_model)
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    port = str(free_port())
-    start = [*ray, "start", "--head", "--num-cpus", "2", "--port", port, "--include-dashboard",
-             "false", "--object-store-memory", str(100 << 20), "--node-ip-address", "127.0.0.1",
-             "--temp-dir", tempfile.mkdtemp(prefix="ray-"), "--block"]  # fmt: skip
-    cluster = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    from ray.cluster_utils import Cluster
+
+    one = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=one)
     try:
-        wait_for(lambda: answers(int(port)))
-        sweep = [sys.executable, "-m", "cpt_bench", "sweep", str(file), "--json", "--ray",
-                 f"127.0.0.1:{port}"]  # fmt: skip
-        process = subprocess.Popen(
-            sweep, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        # The Ray worker itself: the parent of a run's process. The run must end with it.
-        kill_worker(tmp_path / "runs/sweep")
+        cluster.add_node(**one)
+        file = tiny_sweep(tmp_path, tiny_model, "default", "[{}, {scale: 1e-2}]")
+        process = begin(file, "--ray", cluster.address)
+        run = wait_for(lambda: leashed(tmp_path / "runs/sweep"))[0]
+        # The Ray worker itself, which is the parent of the run's process: the run ends with it.
+        worker = int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(worker, signal.SIGKILL)
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        rows = json.loads(out)["runs"]
-        assert [row["status"] for row in rows] == ["done"] * 3
-        assert max(row["attempts"] for row in rows) == 2
-        assert "its worker was lost" in err
-        assert len(matrices(tmp_path / "runs/sweep")) == 3
     finally:
-        os.killpg(cluster.pid, signal.SIGTERM)
-        cluster.wait(30)
-
-
-def kill_worker(runs: Path) -> None:
-    def victim() -> int | None:
-        for record in runs.glob("*/ledger/stage-1.train.json"):
-            for run in leashed(record.parent.parent):
-                return int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
-        return None
-
-    wait_for(lambda: victim() is not None, 120)
-    worker = victim()
-    assert worker is not None
-    os.kill(worker, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as found:
-        return found.connect_ex(("127.0.0.1", port)) == 0
+        cluster.shutdown()
+    rows = json.loads(out)["runs"]
+    assert [row["status"] for row in rows] == ["done", "done"]
+    assert sorted(row["attempts"] for row in rows) == [1, 2] and "its worker was lost" in err
+    by_name = {row["name"]: Path(row["folder"]) for row in swept[1]["runs"]}
+    assert matrix(Path(rows[0]["folder"])) == matrix(by_name[rows[0]["name"]])
