@@ -329,64 +329,20 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
-@pytest.fixture(scope="module")
-def swept(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, str]:
-    """A finished sweep of two runs that share a stage; the first one was killed on the way."""
-    folder = tmp_path_factory.mktemp("swept")
-    process = begin(tiny_sweep(folder, tiny_model), "--workers", "2")
-    os.kill(wait_for(lambda: leashed(folder / "runs/sweep"))[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return folder, json.loads(out), err
-
-
 @slow
-def test_a_sweep_ends_with_the_matrices_of_runs_one_by_one(
-    swept: tuple[Path, Any, str], cli: Any
-) -> None:
-    folder, result, err = swept
-    first, late = result["runs"]
-    assert (first["status"], late["status"]) == ("done", "done")
-    assert (first["attempts"], late["attempts"]) == (2, 1) and "it goes on" in err
-    assert all((folder / path).stat().st_size for path in result["pages"].values())
-    # The shared stage was trained once, and no weights are left.
-    record = Path(late["folder"]) / "ledger/stage-1.train.json"
-    assert json.loads(record.read_text())["reused"] == first["name"]
-    assert not list((folder / "runs").rglob("*.safetensors"))
-    # The dry run's command, alone and sharing nothing: the same bytes.
-    dry = cli("sweep", folder / "sweep.yaml", "--dry-run", cwd=folder)
-    assert "2 runs of 6 stages, 1 of them shared" in dry.stdout
-    assert dry.stdout.count("    finished\n") == 2
-    command = next(line for line in dry.stdout.splitlines() if late["name"] in line)
-    arguments = [*shlex.split(command)[1:-1], "alone", "--no-share", "--keep", "none"]
-    alone = cli(*arguments, cwd=folder)
-    assert alone.returncode == 0, alone.stderr
-    assert matrix(folder / "alone") == matrix(Path(late["folder"]))
-
-
-@slow
-def test_a_run_ends_when_its_sweep_is_killed(tiny_model: Path, tmp_path: Path) -> None:
-    process = begin(tiny_sweep(tmp_path, tiny_model))
-    wait_for(lambda: leashed(tmp_path / "runs/sweep"))
-    process.kill()
-    process.communicate()
-    wait_for(lambda: not leashed(tmp_path / "runs/sweep"), 20)
-
-
-@slow
-def test_two_machines_of_a_ray_cluster_and_a_worker_killed(
-    swept: tuple[Path, Any, str], tiny_model: Path, tmp_path: Path
+def test_a_sweep_on_two_machines_of_a_ray_cluster_with_a_worker_killed(
+    tiny_model: Path, tmp_path: Path, cli: Any
 ) -> None:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
+    runs = tmp_path / "runs/sweep"
     one = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=one)
     try:
         cluster.add_node(**one)
-        file = tiny_sweep(tmp_path, tiny_model, "default", "[{}, {scale: 1e-2}]")
-        process = begin(file, "--ray", cluster.address)
-        run = wait_for(lambda: leashed(tmp_path / "runs/sweep"))[0]
+        process = begin(tiny_sweep(tmp_path, tiny_model), "--ray", cluster.address)
+        run = wait_for(lambda: leashed(runs))[0]
         # The Ray worker itself, which is the parent of the run's process: the run ends with it.
         worker = int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(worker, signal.SIGKILL)
@@ -394,8 +350,61 @@ def test_two_machines_of_a_ray_cluster_and_a_worker_killed(
         assert process.returncode == 0, err
     finally:
         cluster.shutdown()
-    rows = json.loads(out)["runs"]
-    assert [row["status"] for row in rows] == ["done", "done"]
-    assert sorted(row["attempts"] for row in rows) == [1, 2] and "its worker was lost" in err
-    by_name = {row["name"]: Path(row["folder"]) for row in swept[1]["runs"]}
-    assert matrix(Path(rows[0]["folder"])) == matrix(by_name[rows[0]["name"]])
+    result = json.loads(out)
+    first, late = result["runs"]
+    assert (first["status"], late["status"]) == ("done", "done")
+    assert first["attempts"] == 2 and "its worker was lost" in err
+    assert all((tmp_path / path).stat().st_size for path in result["pages"].values())
+    # The shared stage was trained once, and no weights are left.
+    record = Path(late["folder"]) / "ledger/stage-1.train.json"
+    assert json.loads(record.read_text())["reused"] == first["name"]
+    assert not list(runs.rglob("*.safetensors"))
+    # The dry run's command, alone and sharing nothing: the same bytes.
+    dry = cli("sweep", tmp_path / "sweep.yaml", "--dry-run")
+    assert "2 runs of 6 stages, 1 of them shared" in dry.stdout
+    assert dry.stdout.count("    finished\n") == 2
+    command = next(line for line in dry.stdout.splitlines() if late["name"] in line)
+    alone = cli(*shlex.split(command)[1:-1], "alone", "--no-share", "--keep", "none")
+    assert alone.returncode == 0, alone.stderr
+    assert matrix(tmp_path / "alone") == matrix(Path(late["folder"]))
+
+
+# ------------------------------------------------------------------------------- this machine
+
+SCRIPTS = {
+    "fine": "print('well')",
+    "says": "import sys; print('cptbench: no idea', file=sys.stderr); sys.exit(2)",
+    "lost": "import sys; print('cptbench: the process was killed', file=sys.stderr); sys.exit(75)",
+    "killed": "import os; os.kill(os.getpid(), 9)",
+    "long": "import threading, time; from cpt_bench.sweep.leash import _end_with_parent; "
+    "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(60)",
+}
+
+
+def test_local_workers_tell_lost_from_failed_and_end_with_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from cpt_bench.sweep import backends
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    def order(job: Any, keep: str, overlap: bool) -> Any:
+        command = (sys.executable, "-c", SCRIPTS[job.name])
+        return backends.Order(command, str(tmp_path / f"{job.name}.log"), str(tmp_path), {})
+
+    monkeypatch.setattr(backends, "order", order)
+    local = backends.Local(5, overlap=False)
+    for name in SCRIPTS:
+        local.start(Named(name), "none")  # type: ignore[arg-type]
+    ended: dict[str, Any] = {}
+    wait_for(lambda: ended.update({e.name: e for e in local.wait(0.1)}) or len(ended) == 4, 60)
+    assert ended["fine"].status == "done"
+    assert ended["says"][1:] == ("failed", "cptbench: no idea")
+    assert ended["lost"][1:] == ("lost", "cptbench: the process was killed")
+    assert ended["killed"].status == "lost" and "-9" in ended["killed"].why
+    (process, _), *_ = local.running.values()
+    local.stop()
+    assert process.returncode == -signal.SIGKILL and not local.running
