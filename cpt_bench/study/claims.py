@@ -136,9 +136,8 @@ def judge(claim: Claim, points: Points) -> Claim:
 def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     if found.value is None or found.interval is None:
         return "undecided", f"not measured yet: {found.missing}"
-    said = (
-        f"{_short(found.value):g} [{_short(found.interval.low):g}, {_short(found.interval.high):g}]"
-    )
+    low, high = found.interval.low, found.interval.high
+    said = f"{_short(found.value):g} [{_short(low):g}, {_short(high):g}]"
     pro, contra = holds(claim.supports, found), holds(claim.refutes, found)
     if pro and contra:
         raise CptBenchError(f"both {claim.supports!r} and {claim.refutes!r} hold", where=claim.id)
