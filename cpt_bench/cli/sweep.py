@@ -31,6 +31,9 @@ def sweep(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="On this Ray cluster: auto, HOST:PORT.")
     ] = None,
+    stored: Annotated[
+        Path | None, typer.Option(help="Leave out the runs that are stored in this folder.")
+    ] = None,
     first: Annotated[int | None, typer.Option(min=1, help="Only the first N runs.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which runs there are and what they share.")
@@ -52,7 +55,15 @@ def sweep(
     from cpt_bench.sweep.loop import Loop
 
     folder = out or Path("runs") / file.stem
-    jobs = jobs_of(found, folder, file)[:first]
+    jobs = jobs_of(found, folder, file)
+    if stored is not None:
+        from cpt_bench.study.store import ENDING
+
+        jobs = [job for job in jobs if not (stored / f"{job.name}{ENDING}").is_file()]
+    jobs = jobs[:first]
+    if not jobs:
+        print("nothing to do: every run is stored")
+        return
     if dry_run:
         _say_what(jobs, json_)
         return
@@ -61,7 +72,9 @@ def sweep(
     with _shown(len(jobs), json_) as tell:
         loop = tell.loop = Loop(jobs, backend, found.retries, found.keep, tell)
         try:
-            states = loop.run()
+            # Ray's own threads print to standard output, which is the result's.
+            with contextlib.redirect_stdout(sys.stderr):
+                states = loop.run()
         except KeyboardInterrupt:
             advice = "What was committed is kept: run the same command to go on"
             raise Interrupted("interrupted", where=folder, todo=advice) from None

@@ -23,6 +23,7 @@ LAWS: Final = (
     ("kl_new", "all", "KL to the base, new task's prompts"),
     ("kl_new", "rft", "KL to the base, RFT alone"),
     ("varied", "rft", "prompts with reward variance, summed"),
+    ("step", "rft", "squared step size alone"),
     ("push", "rft", "reward variance × squared step size"),
 )
 

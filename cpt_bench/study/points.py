@@ -30,7 +30,8 @@ class Stage(NamedTuple):
         kl_general: The same on general prompts.
         varied: Sum over stages so far of the share of prompts whose rollouts differ in reward.
         variance: Sum over stages so far of the mean reward variance within a prompt's rollouts.
-        push: Sum over stages so far of that share times the sum of squared learning rates: the
+        step: Sum over stages so far of the squared learning rates of their steps.
+        push: The same, each stage times its share of prompts with reward variance: the
             reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient.
     """
 
@@ -41,6 +42,7 @@ class Stage(NamedTuple):
     kl_general: float | None
     varied: float | None
     variance: float | None
+    step: float | None
     push: float | None
 
 
@@ -188,15 +190,17 @@ def point_of(run: Stored, suite: Suite) -> Point:
 
 def _stages(run: Stored, suite: Suite) -> list[Stage]:
     r, general = matrix_of(run).accuracy, general_of(run, suite)
-    out, varied, variance, push = [], 0.0, 0.0, 0.0
-    known = {"varied": True, "variance": True}
+    out, varied, variance, step, push = [], 0.0, 0.0, 0.0, 0.0
+    known = {"varied": True, "variance": True, "step": True}
     for t, task in enumerate(run.order, 1):
         training = run.training.get(t, {})
         figures = training.get("figures", {})
+        known["step"] &= "rate_squared" in training
+        step += training.get("rate_squared", 0.0)
         if "frac_reward_zero_std" in figures:
             share = 1 - figures["frac_reward_zero_std"]
             varied += share
-            push += share * training["rate_squared"]
+            push += share * training.get("rate_squared", 0.0)
         else:
             known["varied"] = False
         if "reward_variance" in figures:
@@ -214,7 +218,8 @@ def _stages(run: Stored, suite: Suite) -> list[Stage]:
                 kl_general=divergence(run, t, suite.general),
                 varied=rounded(varied) if known["varied"] else None,
                 variance=rounded(variance) if known["variance"] else None,
-                push=rounded(push) if known["varied"] else None,
+                step=rounded(step) if known["step"] else None,
+                push=rounded(push) if known["varied"] and known["step"] else None,
             )
         )
     return out

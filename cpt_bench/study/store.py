@@ -307,3 +307,18 @@ def _take(found: Stored, row: Row) -> None:
 def read_all(results: Path) -> list[Stored]:
     """All stored runs below a folder, by name."""
     return [read(file) for file in sorted(results.glob(f"**/*{ENDING}"))]
+
+
+def stored_in(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The stored runs that are, or lie in, ``places``; and the places that hold something else."""
+    files: list[Path] = []
+    rest = []
+    for place in places:
+        inside = sorted(place.glob(f"*{ENDING}")) if place.is_dir() else []
+        if place.name.endswith(ENDING) and not place.is_dir():
+            files.append(place)
+        elif inside:
+            files += inside
+        else:
+            rest.append(place)
+    return files, rest

@@ -1,0 +1,136 @@
+"""``docs/study.md`` from points and judged claims; every number in it is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpt_bench.metrics import t_interval
+from cpt_bench.study import pareto
+from cpt_bench.study.claims import Claim
+from cpt_bench.study.evidence import Evidence, law, matched
+from cpt_bench.study.figures import LAWS, order_name
+from cpt_bench.study.points import Points
+
+HERE = Path(__file__).parent
+COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
+
+
+def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], planned: int) -> str:
+    """The page's Markdown.
+
+    Args:
+        points: All runs.
+        claims: Judged.
+        figures: Name to file, as :func:`~cpt_bench.study.figures.draw` returns them.
+        planned: How many runs the sweep file stands for.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    verdicts = [claim.verdict for claim in claims]
+    text = environment.get_template("page.md.j2").render(
+        done=len(points.used),
+        planned=planned,
+        counts={v: verdicts.count(v) for v in ("supported", "refuted", "undecided")},
+        unmeasured=sum("value" not in claim.figures for claim in claims),
+        claims=[claim.model_dump() for claim in claims],
+        figures=figures,
+        table=methods_table(points),
+        matched=matched_table(points),
+        law_table=law_table(points),
+        without={
+            "kl": sum(not _has(p.numbers, "KL_new") for p in points.used),
+            "kinds": sum(not _has(p.numbers, "Lost_content") for p in points.used),
+        },
+        orders=[(order_name(points, o), o) for o in points.orders()],
+        left_out=sorted(points.left_out.items()),
+    )
+    lines = [line.rstrip() for line in text.splitlines()]
+    kept = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+    return "\n".join(kept).strip() + "\n"
+
+
+def _has(numbers: dict[str, float | None], key: str) -> bool:
+    return numbers.get(key) is not None
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def methods_table(points: Points) -> str:
+    """Each method at its recipe's learning rate."""
+    rows = []
+    for method in points.methods():
+        found = points.of(method)
+        if found:
+            cells = [_mean([p.numbers.get(key) for p in found], key) for key in COLUMNS]
+            rows.append([method, f"{found[0].rate:g}", str(len(found)), *cells])
+    return _grid(["method", "learning rate", "seeds", *COLUMNS], rows)
+
+
+def _mean(values: Sequence[float | None], key: str) -> str:
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "·"
+    digits = 3 if key.startswith("KL") else 1
+    over = t_interval(known, "seeds")
+    half = "" if over is None else f" ± {(over.high - over.low) / 2:.{digits}f}"
+    return f"{np.mean(known):.{digits}f}{half}"
+
+
+def matched_table(points: Points) -> str:
+    """All pairs of methods that have curves: SFT and GRPO against every other one."""
+    own = [p for p in points.used if p.order == points.suite.sequence]
+    have = [
+        method
+        for method in points.methods()
+        if not pareto.missing(method, pareto.settings([p for p in own if p.method == method], "FM"))
+    ]
+    pairs = [(a, b) for b, a in combinations(have, 2) if b in ("sft", "rft-grpo")]
+    rows = []
+    for first, second in pairs:
+        forgets = matched(points, "FM", first, second)
+        general = matched(points, "GeneralDelta", first, second)
+        level = forgets.details.get("learned_by_both")
+        told = "·" if level is None else f"{level:.1f}"
+        rows.append([f"{first} − {second}", told, _found(forgets), _found(general)])
+    if not rows:
+        return (
+            f"Not measured yet: a curve takes {pareto.RATES} learning rates with two seeds each, "
+            f"and {len(have)} of the methods here have that."
+        )
+    return _grid(["methods", "learned by both", "FM", "GeneralDelta"], rows)
+
+
+def _found(evidence: Evidence, digits: int = 1) -> str:
+    if evidence.value is None or evidence.interval is None:
+        return "·"
+    low, high = evidence.interval.low, evidence.interval.high
+    return f"{evidence.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def law_table(points: Points) -> str:
+    """R² of each law, for general capability and for earlier tasks."""
+    rows: list[list[str]] = []
+    for x, who, label in LAWS:
+        found = [law(points, x, y, who) for y in ("general", "tasks")]
+        if any(f.value is not None for f in found):
+            rows.append([label, who, str(found[0].runs), *(_found(f, 2) for f in found)])
+        else:
+            rows.append([label, who, str(found[0].runs), "·", found[0].missing])
+    header = ["x", "methods", "runs", "R² of general capability", "R² of earlier tasks"]
+    return _grid(header, rows)
+
+
+def summary(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Verdicts in short, for a terminal."""
+    return [{"id": c.id, "verdict": c.verdict, "because": c.because} for c in claims]
