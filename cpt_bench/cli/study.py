@@ -41,6 +41,20 @@ def store(
         raise typer.Exit(1)
 
 
+@app.command("measure")
+def measure(runs: Annotated[list[Path], typer.Argument(help="Finished run folders.")]) -> None:
+    """Measure KL and kinds of forgetting of runs that lack them, from the weights they kept."""
+    from cpt_bench.cli.score import need_training_extra
+
+    need_training_extra()
+    from cpt_bench.study.measure import measure as measured
+
+    for run in runs:
+        start = time.monotonic()
+        steps = measured(run)
+        print(f"{run}: {steps} steps, {time.monotonic() - start:.0f} s", flush=True)
+
+
 @app.command("build")
 def build(
     study: Folder = HERE,

@@ -11,7 +11,7 @@ import numpy as np
 from cpt_bench.errors import CptBenchError
 from cpt_bench.study import laws, pareto
 from cpt_bench.study.evidence import among, by_seed
-from cpt_bench.study.points import Point, Points
+from cpt_bench.study.points import Points
 
 COLOURS: Final = {
     "sft": "#b3443c", "rft-grpo": "#2f6fa8", "rft-rloo": "#5aa0c8", "rft-remax": "#8cc3d6",
@@ -65,6 +65,8 @@ def draw(points: Points, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     out = {}
     for name, figure in _figures(plt, points):
+        if figure is None:
+            continue
         file = folder / f"{name}.svg"
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "cptbench study"})
         plt.close(figure)
@@ -76,19 +78,12 @@ def draw(points: Points, folder: Path) -> dict[str, str]:
 
 
 def _figures(plt: Any, points: Points) -> Iterator[tuple[str, Any]]:
-    makers = {
-        "learning-forgetting": lambda: _learning(plt, points, "FM", "forgetting (FM), points"),
-        "learning-general": lambda: _learning(
-            plt, points, "GeneralDelta", "general capability, points"
-        ),
-        "kinds": lambda: _kinds(plt, points),
-        "laws": lambda: _laws(plt, points),
-        "orders": lambda: _orders(plt, points),
-    }
-    for name, make in makers.items():
-        figure = make()
-        if figure is not None:
-            yield name, figure
+    label = "general capability, points"
+    yield "learning-forgetting", _learning(plt, points, "FM", "forgetting (FM), points")
+    yield "learning-general", _learning(plt, points, "GeneralDelta", label)
+    yield "kinds", _kinds(plt, points)
+    yield "laws", _laws(plt, points)
+    yield "orders", _orders(plt, points)
 
 
 def colour(method: str) -> str:
@@ -200,9 +195,3 @@ def _orders(plt: Any, points: Points) -> Any:
 def order_name(points: Points, order: Sequence[str]) -> str:
     """``A`` for the suite's own order, then letters in the order they are listed."""
     return chr(65 + points.orders().index(tuple(order)) % 26)
-
-
-def runs_of(points: Points) -> list[Point]:
-    """All runs, in the order of the tables."""
-    place = {method: i for i, method in enumerate(points.methods())}
-    return sorted(points.used, key=lambda p: (place[p.method], p.order, p.rate, p.seed))

@@ -101,9 +101,12 @@ def gap(
     return rounded(apart(range(len(runs)))), _interval(drawn), len(runs)
 
 
-def _draws(n: int) -> Array:
-    found: Array = np.random.default_rng(list(b"laws")).integers(0, n, size=(DRAWS, n))
-    return found
+def _draws(n: int) -> list[list[int]]:
+    """The runs of each resample, by their places."""
+    drawn: list[list[int]] = (
+        np.random.default_rng(list(b"laws")).integers(0, n, (DRAWS, n)).tolist()
+    )
+    return drawn
 
 
 def _interval(drawn: Sequence[float]) -> Interval:

@@ -23,7 +23,7 @@ class Stage(NamedTuple):
     """What is known after a stage; None where not measured.
 
     Attributes:
-        index: 1 for the first task.
+        stage: 1 for the first task.
         general: mean_b (G[t][b] - G[0][b]), percentage points.
         tasks: mean_{j<t} (R[t][j] - R[j][j]), percentage points.
         kl_new: KL(base || policy) on the stage's task's prompts, nats a token.
@@ -35,7 +35,7 @@ class Stage(NamedTuple):
             reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient.
     """
 
-    index: int
+    stage: int
     general: float | None
     tasks: float | None
     kl_new: float | None
@@ -211,7 +211,7 @@ def _stages(run: Stored, suite: Suite) -> list[Stage]:
         earlier = [r[t, j] - r[j + 1, j] for j in range(t - 1)]
         out.append(
             Stage(
-                index=t,
+                stage=t,
                 general=None if np.isnan(change).any() else rounded(float(change.mean())),
                 tasks=rounded(float(np.mean(earlier))) if earlier else None,
                 kl_new=divergence(run, t, (task,)),
