@@ -97,10 +97,10 @@ def test_every_claim_can_be_decided_by_the_planned_runs(study: Study) -> None:
                 assert any(len(seeds) >= 3 for seeds in planned[method].values()), claim.id
 
 
-def test_stored_runs_are_small() -> None:
+def test_stored_runs_are_small(study: Study) -> None:
     assert FILES
     mean = sum(file.stat().st_size for file in FILES) / len(FILES)
-    assert mean * open_study(FOLDER).planned < 20e6
+    assert mean * study.planned < 20e6
 
 
 @pytest.mark.parametrize("file", FILES[:: max(1, len(FILES) // 4)], ids=lambda f: f.name[:40])

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench.cli.run import run_name
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
+from cpt_bench.naming import run_name
 from cpt_bench.recipes import configure, named, recipe
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan
