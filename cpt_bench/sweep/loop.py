@@ -87,6 +87,11 @@ class Loop:
         self.states = {job.name: State() for job in jobs}
         self.began: dict[str, float] = {}
         self.known: set[str] = set()
+        self.absent: set[str] = set()
+        self.owners: dict[str, list[tuple[Job, int]]] = {}
+        for job in jobs:
+            for stage, key in job.chain:
+                self.owners.setdefault(key, []).append((job, stage))
 
     def run(self) -> dict[str, State]:
         """All jobs; returns what became of each."""
@@ -111,6 +116,7 @@ class Loop:
         self.states[name] = self.states[name]._replace(**changes)
 
     def _start_what_may(self) -> None:
+        self.absent.clear()
         for job in self._with("waiting"):
             running = self._with("running")
             if len(running) >= self.backend.slots:
@@ -135,10 +141,9 @@ class Loop:
 
     def _committed(self, key: str) -> bool:
         """Whether any run of the sweep has done the stage of that key."""
-        if key not in self.known:
-            owners = ((job, job.keys().get(key)) for job in self.jobs.values())
-            if any(stage is not None and disk.committed(job, stage) for job, stage in owners):
-                self.known.add(key)
+        if key not in self.known | self.absent:  # looked up once a tick: files may be far away
+            done = any(disk.committed(job, stage) for job, stage in self.owners[key])
+            (self.known if done else self.absent).add(key)
         return key in self.known
 
     def _ended(self, ended: Ended) -> None:
