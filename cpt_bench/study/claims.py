@@ -137,7 +137,7 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     if found.value is None or found.interval is None:
         return "undecided", f"not measured yet: {found.missing}"
     low, high = found.interval.low, found.interval.high
-    said = f"{_short(found.value):g} [{_short(low):g}, {_short(high):g}]"
+    said = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
     pro, contra = holds(claim.supports, found), holds(claim.refutes, found)
     if pro and contra:
         raise CptBenchError(f"both {claim.supports!r} and {claim.refutes!r} hold", where=claim.id)

@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cpt_bench.metrics import t_interval
 from cpt_bench.study import pareto
 from cpt_bench.study.claims import Claim
-from cpt_bench.study.evidence import Evidence, law, matched
+from cpt_bench.study.evidence import Evidence, by_seed, difference, law, matched
 from cpt_bench.study.figures import LAWS, order_name
 from cpt_bench.study.points import Points
 
 HERE = Path(__file__).parent
+ABLATIONS = (
+    ("rft-kl", "rft-grpo", "a KL penalty towards the task's start"),
+    ("rft-kl-base", "rft-grpo", "a KL penalty towards the base"),
+    ("rft-direct", "rft-grpo", "rollouts that answer directly"),
+    ("rft-rloo", "rft-grpo", "RLOO's baseline"),
+    ("rft-remax", "rft-grpo", "ReMax's baseline"),
+    ("rif-rft", "rft-grpo", "prompts filtered by own rollouts"),
+    ("rationale-sft", "sft", "rationales in the base's style"),
+    ("self-sft", "sft", "own right replies, drawn once"),
+    ("iterative-sft", "self-sft", "own right replies, redrawn"),
+    ("iterative-sft", "rft-grpo", "own right replies, without rewards as weights"),
+)
+"""First method, second method, what tells them apart."""
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
 
 
@@ -45,6 +57,8 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
         table=methods_table(points),
         matched=matched_table(points),
         law_table=law_table(points),
+        kinds_table=kinds_table(points),
+        ablations=ablations(points),
         without={
             "kl": sum(not _has(p.numbers, "KL_new") for p in points.used),
             "kinds": sum(not _has(p.numbers, "Lost_content") for p in points.used),
@@ -131,6 +145,28 @@ def law_table(points: Points) -> str:
     return _grid(header, rows)
 
 
-def summary(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """Verdicts in short, for a terminal."""
-    return [{"id": c.id, "verdict": c.verdict, "because": c.because} for c in claims]
+def kinds_table(points: Points) -> str:
+    """What each method lost, by kind, of tasks and of general benchmarks."""
+    kinds = ("format", "mode", "content")
+    keys = ["Lost", *(f"Lost_{k}" for k in kinds), *(f"General_{k}" for k in ("lost", *kinds))]
+    rows = []
+    for method in points.methods():
+        found = [by_seed(points.of(method), key) for key in keys]
+        seeds = set(found[0]).intersection(*found[1:])
+        if seeds:
+            means = [f"{np.mean([values[s] for s in seeds]):.1f}" for values in found]
+            rows.append([method, str(len(seeds)), *means])
+    header = ["method", "seeds", "tasks: lost", *kinds, "general: lost", *kinds]
+    return _grid(header, rows)
+
+
+def ablations(points: Points) -> str:
+    """What changes with one switch."""
+    rows = []
+    for first, second, what in ABLATIONS:
+        found = [difference(points, k, first, second) for k in ("AvgAcc", "FM", "GeneralDelta")]
+        cells = [_found(f) for f in found]
+        if found[0].value is None:
+            cells = [found[0].missing.replace(" with AvgAcc", ""), "·", "·"]
+        rows.append([f"{first} − {second}", what, *cells])
+    return _grid(["methods", "the difference", "AvgAcc", "FM", "GeneralDelta"], rows)
