@@ -260,6 +260,29 @@ def test_what_is_no_finished_run_is_not_stored(simulated: Path, tmp_path: Path) 
         store(limited, tmp_path)
 
 
+@pytest.mark.slow
+def test_what_an_older_run_lacks_is_measured_from_its_weights(
+    run_copy: Path, tiny_model: Path, cli: Any
+) -> None:
+    measured = [*run_copy.glob("stages/*/kl.jsonl"), *run_copy.glob("stages/*/forced/*/*.jsonl")]
+    before = {path: path.read_bytes() for path in (*measured, run_copy / "metrics.json")}
+    records = [*run_copy.glob("ledger/*.kl.json"), *run_copy.glob("ledger/*.diagnose.*")]
+    assert len(measured) > 3 and len(records) > 3
+    for path in (*measured, *records, run_copy / "metrics.json"):
+        path.unlink()
+    assert "began from another base model" in cli("study", "measure", run_copy).stderr
+    done = cli("study", "measure", run_copy, "--base", tiny_model)
+    assert f"{len(records)} steps" in done.stdout, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert "0 steps" in cli("study", "measure", run_copy, "--base", tiny_model).stdout
+    # Weights that are not those that were evaluated are refused.
+    (weights,) = run_copy.glob("stages/1-*/checkpoint/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    (run_copy / "ledger/stage-1.kl.json").unlink()
+    refused = cli("study", "measure", run_copy, "--base", tiny_model)
+    assert refused.returncode == 2 and "is not the checkpoint that was evaluated" in refused.stderr
+
+
 # --------------------------------------------------------------------------------- curves and laws
 
 
@@ -290,10 +313,7 @@ def test_methods_at_matched_learning_by_hand() -> None:
     assert found.value == pytest.approx(3.75) and found.level == 10 and found.runs == 12
     assert found.interval.low == pytest.approx(3.75)  # its runs do not differ from each other
     assert pareto.matched(settings(-1, (4,)), settings(-1, (-4,))) is None
-    assert (
-        pareto.missing("m", settings(-1, (4, 5)))
-        == "m: 2 learning rates with two seeds, 3 are needed"
-    )
+    assert pareto.missing("m", settings(-1, (4, 5))) == "m: 2 of 3 learning rates with two seeds"
     assert pareto.missing("m", settings(-1, (4, 5, 6))) == ""
 
 

@@ -42,7 +42,12 @@ def store(
 
 
 @app.command("measure")
-def measure(runs: Annotated[list[Path], typer.Argument(help="Finished run folders.")]) -> None:
+def measure(
+    runs: Annotated[list[Path], typer.Argument(help="Finished run folders.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The checkpoint they began from [the suite's].")
+    ] = None,
+) -> None:
     """Measure KL and kinds of forgetting of runs that lack them, from the weights they kept."""
     from cpt_bench.cli.score import need_training_extra
 
@@ -51,7 +56,7 @@ def measure(runs: Annotated[list[Path], typer.Argument(help="Finished run folder
 
     for run in runs:
         start = time.monotonic()
-        steps = measured(run)
+        steps = measured(run, base)
         print(f"{run}: {steps} steps, {time.monotonic() - start:.0f} s", flush=True)
 
 

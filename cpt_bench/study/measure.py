@@ -24,8 +24,17 @@ from cpt_bench.scoring import suite_of, write_scores
 from cpt_bench.trainer import Privileges, TrainerConfig
 
 
-def measure(folder: Path, tell: Callable[[dict[str, Any]], None] = lambda event: None) -> int:
+def measure(
+    folder: Path,
+    base: Path | None = None,
+    tell: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> int:
     """Measure what a finished run lacks and its checkpoints still give; score it anew.
+
+    Args:
+        folder: The run folder.
+        base: The checkpoint it began from, where that is not the suite's.
+        tell: Receives progress events.
 
     Returns:
         How many steps were done; none where nothing is lacking, or no checkpoint is left.
@@ -44,7 +53,7 @@ def measure(folder: Path, tell: Callable[[dict[str, Any]], None] = lambda event:
         threads=run["threads"],
         overlap=False,
         keep="all",
-        base=suite.base_path(),
+        base=base or suite.base_path(),
         privileges=Privileges.model_validate(run.get("privileges") or {}),
     )
     paths, ledger = RunFolder(folder, suite.sequence), Ledger(folder)
@@ -52,7 +61,7 @@ def measure(folder: Path, tell: Callable[[dict[str, Any]], None] = lambda event:
     identity = {**run, "versions": environment.versions()}
     sequencer = Sequencer(plan, identity, paths, ledger, tell)
     if weights_digest(plan.base) != run["base"]["weights"]:
-        raise CptBenchError("began from another base model", where=folder)
+        raise CptBenchError("began from another base model", where=folder, todo="Give its --base")
     try:
         for t in plan.stages()[1:]:
             weights = ledger.record(f"stage-{t}/train")["facts"]["weights"]

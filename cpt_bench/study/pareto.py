@@ -8,7 +8,7 @@ every method looks alike, for a step too small to learn is too small to forget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -100,12 +100,12 @@ def matched(first: Sequence[Setting], second: Sequence[Setting]) -> Matched | No
     return Matched(rounded(found[0]), interval, rounded(found[1]), runs)
 
 
-def missing(name: str, found: Sequence[Setting], planned: Mapping[str, int] | None = None) -> str:
+def missing(name: str, found: Sequence[Setting]) -> str:
     """What a curve lacks to be compared; empty for nothing."""
     enough = [s for s in found if len(s.runs) >= 2]
     if len(enough) >= RATES:
         return ""
-    return f"{name}: {len(enough)} learning rates with two seeds, {RATES} are needed"
+    return f"{name}: {len(enough)} of {RATES} learning rates with two seeds"
 
 
 def _means(found: Sequence[Setting]) -> Array:
