@@ -267,7 +267,7 @@ def test_what_an_older_run_lacks_is_measured_from_its_weights(
     measured = [*run_copy.glob("stages/*/kl.jsonl"), *run_copy.glob("stages/*/forced/*/*.jsonl")]
     before = {path: path.read_bytes() for path in (*measured, run_copy / "metrics.json")}
     records = [*run_copy.glob("ledger/*.kl.json"), *run_copy.glob("ledger/*.diagnose.*")]
-    assert len(measured) > 3 and len(records) > 3
+    assert len(measured) == len(records) == 3  # a random model knows nothing to lose
     for path in (*measured, *records, run_copy / "metrics.json"):
         path.unlink()
     assert "began from another base model" in cli("study", "measure", run_copy).stderr

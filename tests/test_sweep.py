@@ -369,6 +369,15 @@ def test_a_sweep_on_two_machines_of_a_ray_cluster_with_a_worker_killed(
     assert matrix(tmp_path / "alone") == matrix(Path(late["folder"]))
 
 
+def test_no_cluster_is_one_line() -> None:
+    pytest.importorskip("ray")
+    from cpt_bench.sweep.backends import Ray
+    from cpt_bench.sweep.spec import Resources
+
+    with pytest.raises(CptBenchError, match="no Ray cluster answers"):
+        Ray("127.0.0.1:1", Resources())
+
+
 # ------------------------------------------------------------------------------- this machine
 
 SCRIPTS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,25 @@ def carry_out(found: Order) -> int:
         process.wait()
 
 
+def _answers(address: str) -> None:
+    """Refuse a place where nobody listens: Ray's own client ends the process after a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local: Ray looks by itself
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise _silent(address, str(error)) from None
+
+
+def _silent(address: str, line: str) -> CptBenchError:
+    return CptBenchError(
+        f"no Ray cluster answers ({line})",
+        where=f"--ray {address}",
+        todo="Start one with: ray start --head",
+    )
+
+
 class Ray:
     """Tasks of a Ray cluster.
 
@@ -150,15 +170,12 @@ class Ray:
                 todo="Install it with: pip install 'cptbench[ray]'",
             ) from None
         self.ray = ray
+        _answers(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
             line = " ".join(str(error).split())[:200]
-            raise CptBenchError(
-                f"no Ray cluster answers ({line})",
-                where=f"--ray {address}",
-                todo="Start one with: ray start --head",
-            ) from None
+            raise _silent(address, line) from None
         self.overlap = resources.cpus >= 2
         # Lost runs are started again by the loop, which says so; Ray would do it in silence.
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0}

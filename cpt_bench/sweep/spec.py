@@ -174,10 +174,11 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
     """The runs of a sweep, block by block; within one, all of a seed before the next seed."""
     for i, block in enumerate(sweep.runs):
         rates: list[float | None] = [*block.learning_rates] or [None]
+        recipes: list[str | None] = [*block.recipes] or [None]
         for seed in block.seeds or sweep.seeds:
             for order in block.orders:
                 for trainer in block.trainers:
-                    for recipe in [*block.recipes] or [None]:
+                    for recipe in recipes:
                         for variant in block.variants or [{}]:
                             for rate in rates:
                                 settings = [*_assigned(block.set), *_assigned(variant)]
