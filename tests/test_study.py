@@ -262,25 +262,28 @@ def test_what_is_no_finished_run_is_not_stored(simulated: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_what_an_older_run_lacks_is_measured_from_its_weights(
-    run_copy: Path, tiny_model: Path, cli: Any
+    run_copy: Path, tiny_model: Path
 ) -> None:
+    pytest.importorskip("torch")
+    from cpt_bench.study.measure import measure
+
     measured = [*run_copy.glob("stages/*/kl.jsonl"), *run_copy.glob("stages/*/forced/*/*.jsonl")]
     before = {path: path.read_bytes() for path in (*measured, run_copy / "metrics.json")}
     records = [*run_copy.glob("ledger/*.kl.json"), *run_copy.glob("ledger/*.diagnose.*")]
     assert len(measured) == len(records) == 3  # a random model knows nothing to lose
     for path in (*measured, *records, run_copy / "metrics.json"):
         path.unlink()
-    assert "began from another base model" in cli("study", "measure", run_copy).stderr
-    done = cli("study", "measure", run_copy, "--base", tiny_model)
-    assert f"{len(records)} steps" in done.stdout, done.stderr
+    with pytest.raises(CptBenchError, match="began from another base model"):
+        measure(run_copy, ROOT / "tasks/nano/checkpoint")
+    assert measure(run_copy, tiny_model) == len(records)
     assert {path: path.read_bytes() for path in before} == before
-    assert "0 steps" in cli("study", "measure", run_copy, "--base", tiny_model).stdout
+    assert measure(run_copy, tiny_model) == 0
     # Weights that are not those that were evaluated are refused.
     (weights,) = run_copy.glob("stages/1-*/checkpoint/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     (run_copy / "ledger/stage-1.kl.json").unlink()
-    refused = cli("study", "measure", run_copy, "--base", tiny_model)
-    assert refused.returncode == 2 and "is not the checkpoint that was evaluated" in refused.stderr
+    with pytest.raises(CptBenchError, match="is not the checkpoint that was evaluated"):
+        measure(run_copy, tiny_model)
 
 
 # --------------------------------------------------------------------------------- curves and laws
