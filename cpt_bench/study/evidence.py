@@ -173,22 +173,28 @@ def among(points: Points, methods: str) -> list[Point]:
     return [p for p in points.used if p not in rewarded and not p.joint]
 
 
-def law(points: Points, x: str, y: str, methods: str) -> Evidence:
-    """R² of forgetting (``general`` or ``tasks``) on a quantity of each stage."""
-    found = laws.fit(among(points, methods), x, y)
+def law(points: Points, x: str, y: str, methods: str, stages: str = "all") -> Evidence:
+    """R² of forgetting (``general`` or ``tasks``) on a quantity of each stage.
+
+    ``stages`` is ``all``, or ``first``: one task learned from the base.
+    """
+    runs, first = among(points, methods), stages == "first"
+    found = laws.fit(runs, x, y, first)
     if found is None:
-        have = len(laws.table(among(points, methods), (x, y)))
+        have = len(laws.table(runs, (x, y), first))
         return Evidence(None, None, have, "R²", f"{have} of {laws.RUNS} runs with {x} and {y}")
     details = {"coefficients": list(found.coefficients), "points": len(found.points)}
     return Evidence(found.r2, found.interval, found.runs, "R²", details=details)
 
 
-def law_gap(points: Points, first: str, second: str, y: str, methods: str) -> Evidence:
+def law_gap(
+    points: Points, first: str, second: str, y: str, methods: str, stages: str = "all"
+) -> Evidence:
     """R² of one law minus that of another, on the same stages."""
-    runs = among(points, methods)
-    found = laws.gap(runs, first, second, y)
+    runs, only = among(points, methods), stages == "first"
+    found = laws.gap(runs, first, second, y, only)
     if found is None:
-        have = len(laws.table(runs, (first, second, y)))
+        have = len(laws.table(runs, (first, second, y), only))
         why = f"{have} of {laws.RUNS} runs with both {first} and {second}"
         return Evidence(None, None, have, "R²", why)
     return Evidence(*found, "R²")

@@ -20,12 +20,17 @@ COLOURS: Final = {
 OTHERS: Final = ("#7f7f7f", "#a05d8c", "#8a8f2a", "#4aa39a", "#c06c48", "#5b6ee1", "#999933")
 PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
 LAWS: Final = (
-    ("kl_new", "all", "KL to the base, new task's prompts"),
-    ("kl_new", "rft", "KL to the base, RFT alone"),
-    ("varied", "rft", "prompts with reward variance, summed"),
-    ("step", "rft", "squared step size alone"),
-    ("push", "rft", "reward variance × squared step size"),
+    ("kl_new", "all", "first", "KL, new task's prompts"),
+    ("kl_new", "rft", "first", "KL, new task's prompts"),
+    ("kl_new", "all", "all", "KL, new task's prompts"),
+    ("kl_general", "all", "all", "KL, general prompts"),
+    ("varied", "rft", "all", "prompts with reward variance"),
+    ("step", "rft", "all", "step²"),
+    ("push", "rft", "all", "reward variance × step²"),
 )
+"""What predicts, among which methods, at which stages, in words."""
+DRAWN: Final = (0, 2, 3, 5, 6)
+"""Those of them that are drawn."""
 
 
 def plot() -> Any:
@@ -141,25 +146,31 @@ def _kinds(plt: Any, points: Points) -> Any:
 
 def _laws(plt: Any, points: Points) -> Any:
     """What is said to predict forgetting, against general capability lost, with its fit."""
-    found = [(laws.fit(among(points, who), x, "general"), who, label) for x, who, label in LAWS]
-    fits = [(law, who, label) for law, who, label in found if law is not None]
+    asked = [LAWS[i] for i in DRAWN]
+    found = [(laws.fit(among(points, law[1]), law[0], "general", law[2] == "first"), law)
+             for law in asked]  # fmt: skip
+    fits = [(law, *words[1:]) for law, words in found if law is not None]
     if not fits:
         return None
     figure, grid = plt.subplots(
-        1, len(fits), figsize=(2.9 * len(fits), 2.9), sharey=True, squeeze=False
+        1, len(fits), figsize=(2.5 * len(fits), 3.1), sharey=True, squeeze=False
     )
-    for axes, (law, who, label) in zip(grid[0], fits, strict=True):
+    for axes, (law, who, stages, label) in zip(grid[0], fits, strict=True):
+        runs = among(points, who)
         for method in points.methods():
-            mine = laws.table([p for p in among(points, who) if p.method == method], (law.x, law.y))
-            if mine:
-                dots = np.vstack(mine)
-                axes.scatter(dots[:, 0], dots[:, 1], s=9, color=colour(method), linewidths=0,
+            mine = [p for p in runs if p.method == method]
+            dots = laws.table(mine, (law.x, law.y), stages == "first")
+            if dots:
+                xy = np.vstack(dots)
+                axes.scatter(xy[:, 0], xy[:, 1], s=9, color=colour(method), linewidths=0,
                              label=method)  # fmt: skip
         xs = np.linspace(law.points[:, 0].min(), law.points[:, 0].max(), 60)
         axes.plot(xs, np.vander(xs, 3, increasing=True) @ law.coefficients, color="#333333")
         axes.set_xlabel(label)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=False)
         low, high = law.interval.low, law.interval.high
-        axes.set_title(f"R² {law.r2:.2f} [{low:.2f}, {high:.2f}]", fontsize=9)
+        when = "after the first task" if stages == "first" else "after every task"
+        axes.set_title(f"{when}\nR² {law.r2:.2f} [{low:.2f}, {high:.2f}]", fontsize=9)
     grid[0][0].set_ylabel("general capability, points")
     handles = {
         name: handle

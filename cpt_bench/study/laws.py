@@ -46,11 +46,16 @@ class Law(NamedTuple):
     points: Array
 
 
-def table(points: Sequence[Point], names: Sequence[str]) -> list[Array]:
-    """One table a run, shape (stages, names): the stages of which all names are known."""
+def table(points: Sequence[Point], names: Sequence[str], first: bool = False) -> list[Array]:
+    """One table a run, shape (stages, names): the stages of which all names are known.
+
+    With ``first`` the first stage alone: one task learned from the base, which is what laws are
+    stated of, and one point a run.
+    """
     out = []
     for point in points:
-        rows = [[getattr(stage, name) for name in names] for stage in point.stages]
+        stages = point.stages[:1] if first else point.stages
+        rows = [[getattr(stage, name) for name in names] for stage in stages]
         known = [row for row in rows if None not in row]
         if known:
             out.append(np.array(known, dtype=np.float64))
@@ -71,9 +76,9 @@ def r_squared(x: Array, y: Array) -> tuple[float, Array]:
     return 1 - rest, best / scale ** np.arange(3)
 
 
-def fit(points: Sequence[Point], x: str, y: str) -> Law | None:
+def fit(points: Sequence[Point], x: str, y: str, first: bool = False) -> Law | None:
     """The law of y on x, or None with fewer than :data:`RUNS` runs that have both."""
-    runs = table(points, (x, y))
+    runs = table(points, (x, y), first)
     if len(runs) < RUNS:
         return None
     whole = np.vstack(runs)
@@ -86,10 +91,10 @@ def fit(points: Sequence[Point], x: str, y: str) -> Law | None:
 
 
 def gap(
-    points: Sequence[Point], first: str, second: str, y: str
+    points: Sequence[Point], one: str, other: str, y: str, first: bool = False
 ) -> tuple[float, Interval, int] | None:
-    """R² of the first law minus that of the second, on the stages that have both."""
-    runs = table(points, (first, second, y))
+    """R² of one law minus that of the other, on the stages that have both."""
+    runs = table(points, (one, other, y), first)
     if len(runs) < RUNS:
         return None
 

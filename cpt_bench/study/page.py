@@ -135,13 +135,13 @@ def _found(evidence: Evidence, digits: int = 1) -> str:
 def law_table(points: Points) -> str:
     """R² of each law, for general capability and for earlier tasks."""
     rows: list[list[str]] = []
-    for x, who, label in LAWS:
-        found = [law(points, x, y, who) for y in ("general", "tasks")]
-        if any(f.value is not None for f in found):
-            rows.append([label, who, str(found[0].runs), *(_found(f, 2) for f in found)])
-        else:
-            rows.append([label, who, str(found[0].runs), "·", found[0].missing])
-    header = ["x", "methods", "runs", "R² of general capability", "R² of earlier tasks"]
+    for x, who, stages, label in LAWS:
+        when = "the first task" if stages == "first" else "every task"
+        general = law(points, x, "general", who, stages)
+        tasks = _found(law(points, x, "tasks", who, stages), 2) if stages == "all" else "·"
+        told = _found(general, 2) if general.value is not None else general.missing
+        rows.append([label, who, when, str(general.runs), told, tasks])
+    header = ["x", "methods", "after", "runs", "R² of general capability", "R² of earlier tasks"]
     return _grid(header, rows)
 
 
