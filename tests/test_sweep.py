@@ -143,6 +143,24 @@ def test_a_run_that_cannot_be_is_one_line(text: str, line: str, tmp_path: Path) 
     assert line in str(found.value) and "sweep.yaml: runs.0" in str(found.value)
 
 
+def test_a_stage_of_another_order_is_not_taken_for_one_s_own(tmp_path: Path) -> None:
+    """Two orders whose stages changed no weights: the same evaluation, in folders of other names."""
+    from cpt_bench.ledger import Ledger
+
+    path, step, inputs = "stages/2-b/predictions/a.jsonl", "stage-2/evaluate/a", {"weights": "same"}
+    (tmp_path / "one/stages/2-b/predictions").mkdir(parents=True)
+    (tmp_path / "one" / path).write_text("{}\n")
+
+    def ledger(name: str, last: str) -> Ledger:
+        return Ledger(tmp_path / name, tmp_path / "shared", ["0-base", "1-a", last])
+
+    ledger("one", "2-b").commit(step, inputs, [path], {}, 1.0)
+    assert ledger("two", "2-c").find(step, inputs) is None
+    assert not (tmp_path / "two").exists()
+    assert ledger("three", "2-b").find(step, inputs) is not None
+    assert (tmp_path / "three" / path).exists()
+
+
 # ------------------------------------------------------------------------------------- the loop
 
 
