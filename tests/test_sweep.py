@@ -133,6 +133,7 @@ def test_runs_are_named_as_by_hand_and_count_once(tmp_path: Path) -> None:
         ("runs: [{trainers: [stf]}]", "runs.0: no trainer is called 'stf'. Did you mean 'sft'?"),
         ("runs: [{trainers: [sft], set: {learning_rat: 1}}]", "Did you mean 'learning_rate'?"),
         ("runs: [{trainers: [sft], orders: [x]}]\norders: {x: [science]}", "is not a permutation of"),
+        ("runs: [{trainers: [sft], privileges: [joint]}]", "privileges are for cmd: trainers"),
         ("runs: [{trainers: [sft], recipes: [nano/stf]}]", "no recipe is called 'nano/stf'"),
     ],
 )  # fmt: skip

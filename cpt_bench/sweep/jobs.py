@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cpt_bench.command import PREFIX
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
 from cpt_bench.naming import run_name
-from cpt_bench.recipes import configure, named, recipe
+from cpt_bench.recipes import configure, declare, named, recipe
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan
 from cpt_bench.suite import Suite, open_suite
@@ -72,6 +73,8 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
 
 def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     trainer = trainer_of(cell.trainer)
+    if cell.privileges and not cell.trainer.startswith(PREFIX):
+        raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
     shipped = named(cell.recipe) if cell.recipe else recipe(suite.name, trainer)
     # What says the same as the recipe is left out: it would be the same run under another name.
     needed = _needed(trainer.value, shipped, cell.settings)
@@ -88,7 +91,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
         overlap=False,
         keep=sweep.keep,
         base=sweep.base or suite.base_path(),
-        privileges=trainer.value.declare(config),
+        privileges=declare(cell.privileges) if cell.privileges else trainer.value.declare(config),
         budget=Budget(samples=sweep.budget, seconds=sweep.stage_timeout),
         memory_mib=None,
         general=tuple(sweep.general),
@@ -126,6 +129,8 @@ def _arguments(
         out += ["--order", ",".join(ordered.sequence)]
     for name in sweep.general:
         out += ["--general", name]
+    for privilege in cell.privileges:
+        out += ["--privilege", privilege]
     options = {
         "--recipe": cell.recipe,
         "--base": sweep.base,

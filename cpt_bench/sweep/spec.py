@@ -36,6 +36,7 @@ class Block(Strict):
         variants: Settings that tell the runs apart: one mapping a variant.
         seeds: The sweep's when none are given.
         orders: Names of orders; ``default`` is the suite's own.
+        privileges: Of ``cmd:`` trainers, as for ``--privilege``.
     """
 
     trainers: list[str] = Field(min_length=1)
@@ -45,6 +46,7 @@ class Block(Strict):
     variants: list[Settings] = []
     seeds: list[int] = []
     orders: list[str] = [DEFAULT]
+    privileges: list[str] = []
 
 
 class Resources(Strict):
@@ -108,6 +110,7 @@ class Cell(NamedTuple):
         settings: ``key=value``, in the order given.
         seed: Of the run.
         order: The tasks; None is the suite's order.
+        privileges: What a ``cmd:`` trainer declares.
         where: The block it came from, for errors.
     """
 
@@ -116,6 +119,7 @@ class Cell(NamedTuple):
     settings: tuple[str, ...]
     seed: int
     order: tuple[str, ...] | None
+    privileges: tuple[str, ...]
     where: str
 
 
@@ -186,8 +190,9 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                                     settings.append(f"learning_rate={plain(rate)}")
                                 tasks = None if order == DEFAULT else tuple(sweep.orders[order])
                                 yield Cell(
-                                    trainer, recipe, tuple(settings), seed, tasks, f"runs.{i}"
-                                )
+                                    trainer, recipe, tuple(settings), seed, tasks,
+                                    tuple(block.privileges), f"runs.{i}",
+                                )  # fmt: skip
 
 
 def _assigned(settings: Settings) -> list[str]:
