@@ -55,6 +55,7 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
         claims=[claim.model_dump() for claim in claims],
         figures=figures,
         table=methods_table(points),
+        rates=rates_table(points),
         matched=matched_table(points),
         law_table=law_table(points),
         kinds_table=kinds_table(points),
@@ -89,6 +90,23 @@ def methods_table(points: Points) -> str:
             cells = [_mean([p.numbers.get(key) for p in found], key) for key in COLUMNS]
             rows.append([method, f"{found[0].rate:g}", str(len(found)), *cells])
     return _grid(["method", "learning rate", "seeds", *COLUMNS], rows)
+
+
+def rates_table(points: Points) -> str:
+    """The methods that were run at several learning rates, in the suite's order."""
+    own = [p for p in points.used if p.order == points.suite.sequence]
+    rows = []
+    for method in points.methods():
+        rates = sorted({p.rate for p in own if p.method == method})
+        for rate in rates if len(rates) > 1 else ():
+            found = points.of(method, rate)
+            cells = [
+                _mean([p.numbers.get(key) for p in found], key)
+                for key in ("LearnGain", "AvgAcc", "FM", "GeneralDelta")
+            ]
+            rows.append([method, f"{rate:g}", str(len(found)), *cells])
+    header = ["method", "learning rate", "seeds", "LearnGain", "AvgAcc", "FM", "GeneralDelta"]
+    return _grid(header, rows)
 
 
 def _mean(values: Sequence[float | None], key: str) -> str:
