@@ -21,10 +21,10 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 		|| echo "no chromium here: install it to run the tests of pages"
 
 test: install browser  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fast: install  ## the tests that train nothing
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

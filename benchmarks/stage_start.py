@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 from cpt_bench.ledger import Ledger
+from cpt_bench.method import Asked, find_method
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan, Sequencer
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Stage, Trainer
-from cpt_bench.training import trainer_of
 from cpt_bench.worker import warm_up
 
 IMPORTS = "import torch, transformers, trl; from trl import GRPOTrainer, SFTTrainer"
@@ -39,13 +39,12 @@ class Begin(Trainer):
 def main(times: int = 5) -> None:
     warm_up()
     suite = open_suite("nano")
-    found = trainer_of(f"{__file__}:Begin")
+    method = find_method(Asked(f"{__file__}:Begin", "nano"))
     starts = []
     with tempfile.TemporaryDirectory() as scratch:
         for round_ in range(times):
             plan = Plan(
-                "nano", suite, found, Begin.Config(), round_, None, 1, False, "all",
-                suite.base_path(),
+                "nano", suite, method, round_, None, 1, False, "all", suite.base_path()
             )  # fmt: skip
             paths = RunFolder(Path(scratch) / f"run{round_}", suite.sequence)
             ledger = Ledger(paths.root, Path(scratch) / "shared")

@@ -22,7 +22,7 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["base"] = str(plan.base)
     if plan.launch:
         special["launch"] = plan.launch
-    name = f"{plan.suite.label}-{plan.trainer.name.lower()}-seed{plan.seed}"
+    name = f"{plan.suite.label}-{plan.method.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
     tail = f"-{digest_json(special)[:6]}" if special.keys() - {"settings"} else ""

@@ -56,13 +56,14 @@ def load_processor(folder: Path) -> Any:
     from transformers import AutoProcessor
 
     from cpt_bench.processor import install
+    from cpt_bench.vision import remember
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
     try:
-        return AutoProcessor.from_pretrained(folder)
+        return remember(AutoProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError) as error:
         raise _broken(folder, error) from error
 
@@ -81,6 +82,8 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     """
     import torch
 
+    from cpt_bench.vision import arrange
+
     base = adapter_base(folder)
     if base is None:
         model = _load_whole(folder, dtype, attention)
@@ -94,7 +97,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
             raise _broken(folder, error) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device)
+    return arrange(model.to(device))
 
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:

@@ -21,15 +21,15 @@ from cpt_bench.engines.endpoint import named
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
+from cpt_bench.method import Method
 from cpt_bench.monitor import Limits
-from cpt_bench.plugins import Resolved
 from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepared
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
 from cpt_bench.stages import PARTS, finish_stage, order_stage
 from cpt_bench.suite import Suite
-from cpt_bench.trainer import Budget, Privileges, TrainerConfig
+from cpt_bench.trainer import Budget, Privileges
 from cpt_bench.worker import Worker
 
 Event = dict[str, Any]
@@ -44,15 +44,13 @@ class Plan(NamedTuple):
     Attributes:
         suite_spec: The suite's name or place, as given.
         suite: The suite, in the order to train.
-        trainer: The resolved trainer.
-        config: Its settings.
+        method: The trainer under its settings.
         seed: Seeds every stage.
         limit: Only the first so many samples of each split; None for all. A limited run is marked.
         threads: Threads of a training or evaluating process; arithmetic depends on it.
         overlap: Evaluate a stage while the next one trains.
         keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
         base: The checkpoint to start from.
-        privileges: What the trainer declared under these settings.
         budget: What a stage may cost.
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
@@ -64,15 +62,13 @@ class Plan(NamedTuple):
 
     suite_spec: str
     suite: Suite
-    trainer: Resolved
-    config: TrainerConfig
+    method: Method
     seed: int
     limit: int | None
     threads: int
     overlap: bool
     keep: str
     base: Path
-    privileges: Privileges = Privileges()
     budget: Budget = Budget()
     memory_mib: float | None = None
     lane: str = "trainer"
@@ -87,6 +83,11 @@ class Plan(NamedTuple):
         if self.given is not None:
             return [0, *sorted(self.given)]
         return [0, last] if self.privileges.joint else list(range(last + 1))
+
+    @property
+    def privileges(self) -> Privileges:
+        """What the trainer declared under these settings."""
+        return self.method.privileges
 
     @property
     def place(self) -> str:
@@ -110,9 +111,9 @@ class Plan(NamedTuple):
                 "version": self.suite.version,
                 "fingerprint": self.suite.fingerprint(),
             },
-            "trainer": self.trainer.name,
-            "origin": self.trainer.origin,
-            "config": self.config.model_dump(mode="json"),
+            "trainer": self.method.name,
+            "origin": self.method.origin,
+            "config": self.method.config,
             "privileges": self.privileges.model_dump(),
             "budget": self.budget.model_dump(include={"samples"}),
             "lane": self.lane,

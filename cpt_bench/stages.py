@@ -70,7 +70,7 @@ def order_stage(
         threads=plan.threads,
         max_new_tokens=suite.protocol.decoding.max_new_tokens,
         budget=plan.budget,
-        config=plan.config.model_dump(mode="json"),
+        config=plan.method.config,
         privileges=plan.privileges,
         grading=Grading(
             cards={
@@ -89,7 +89,7 @@ def order_stage(
         read_only=tuple(inputs),
     )
     parameters = count_parameters(plan.base)
-    return TrainOrder(file, plan.trainer.origin["spec"], view, parameters, plan.launch)
+    return TrainOrder(file, plan.method.origin["spec"], view, parameters, plan.launch)
 
 
 def seen(plan: Plan, t: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.ledger import Ledger
-from cpt_bench.recipes import configure
+from cpt_bench.method import Asked, describe
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan, Sequencer
 from cpt_bench.suite import load_suite
@@ -43,12 +43,9 @@ class It(Trainer):
 
 
 def make_plan(tmp_path: Path, model: Path, spec: str, **changes: Any) -> Plan:
-    found = trainer_of(spec)
-    config = configure(found.value, {}, [])
     return Plan(
-        suite_spec=str(TINY), suite=load_suite(TINY), trainer=found, config=config, seed=0,
+        suite_spec=str(TINY), suite=load_suite(TINY), method=describe(Asked(spec, "tiny")), seed=0,
         limit=4, threads=1, overlap=False, keep="all", base=model,
-        privileges=found.value.declare(config),
     )._replace(**changes)  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def test_runs_are_named_as_by_hand_and_count_once(tmp_path: Path) -> None:
     # 3e-4 is the recipe's own: the run is the plain one, and the second block repeats it.
     assert names[:2] == ["nano-sft-seed0", "nano-sft-seed0-learning_rate_1e-4"]
     assert len(names) == 7 and names[-1] == "nano-sft-seed1"
-    late = next(j for j in jobs if j.plan.suite.sequence[5] == "counting" and j.plan.config.learning_rate == 3e-4)  # fmt: skip
+    late = next(j for j in jobs if j.plan.suite.sequence[5] == "counting" and j.plan.method.config["learning_rate"] == 3e-4)  # fmt: skip
     taken = shared(jobs)
     assert taken[late.name] == (5, "nano-sft-seed0")
     # Another first task, seed or learning rate shares the base row alone.

@@ -119,26 +119,3 @@ def test_settings_are_checked() -> None:
     for bad in ({"rollouts": 1}, {"algorithm": "ppo"}, {"use_vllm": True}, {"learning_rat": 1.0}):
         with pytest.raises(ValidationError):
             RFT.Config(**{**RL, **bad})
-
-
-def test_shared_pictures_change_neither_outputs_nor_gradients(tiny_model: Path) -> None:
-    from cpt_bench.trainers.vision import share_pictures
-
-    def outcome(share: bool) -> tuple[Any, Any, int]:
-        model = load_model(tiny_model, device="cpu", attention="eager")
-        calls: list[int] = []
-        model.model.visual.patch_embed.register_forward_hook(
-            lambda m, i, o: calls.append(len(i[0]))
-        )
-        if share:
-            share_pictures(model)
-        two = torch.randn(2, 64, 192, generator=torch.Generator().manual_seed(0))
-        pixels = two[[0, 1, 0, 0, 1]].flatten(0, 1)
-        out = model.model.visual(pixels, grid_thw=torch.tensor([[1, 8, 8]] * 5)).pooler_output
-        out.square().sum().backward()
-        return out, model.model.visual.patch_embed.proj.weight.grad, calls[0]
-
-    plain, shared = outcome(False), outcome(True)
-    assert torch.equal(plain[0], shared[0])
-    assert torch.allclose(plain[1], shared[1], rtol=1e-4, atol=1e-5)
-    assert (plain[2], shared[2]) == (5 * 64, 2 * 64)

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from datasets import Dataset, Image, List
 from pydantic import Field, model_validator
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor
 from cpt_bench.trainer import Stage, TrainerConfig, TrainSample
 
@@ -171,9 +171,15 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     return model, processor
 
 
-def pictures(sample: TrainSample) -> list[Any]:
-    """A sample's images as RGB pictures."""
-    return [decode(image, sample.id) for image in sample.images]
+def pictures(sample: TrainSample) -> list[dict[str, Any]]:
+    """A sample's images as data sets hold them: their files' bytes, decoded when they are shown."""
+    return [{"bytes": image, "path": None} for image in sample.images]
+
+
+def dataset(rows: list[dict[str, Any]]) -> Dataset:
+    """``rows`` as a data set whose ``images``, if it has any, are RGB pictures."""
+    built = Dataset.from_list(rows)
+    return built.cast_column("images", List(Image(mode="RGB")))
 
 
 def user_turn(sample: TrainSample) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
 from pydantic import Field, model_validator
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -28,6 +27,7 @@ from cpt_bench.trainers.common import (
     StageLog,
     Stopwatch,
     TRLConfig,
+    dataset,
     load,
     pictures,
     quiet,
@@ -35,7 +35,7 @@ from cpt_bench.trainers.common import (
     user_turn,
 )
 from cpt_bench.trainers.selfcheck import TOLERANCE, check
-from cpt_bench.trainers.vision import share_pictures
+from cpt_bench.trainers.shared import SharedPrompts
 
 
 class RFT(Trainer):
@@ -88,8 +88,6 @@ class RFT(Trainer):
 
     def train(self, stage: Stage) -> None:
         model, processor = load(stage, self.config)
-        if self.config.on_cpu():
-            share_pictures(model)
         with tempfile.TemporaryDirectory() as scratch:
             log = StageLog(stage, self.config.prompts_per_step)
             trainer_class, arguments = self._build(stage, Path(scratch))
@@ -133,15 +131,15 @@ class RFT(Trainer):
                 "vllm_gpu_memory_utilization": config.vllm_memory,
             }
         if config.algorithm == "rloo":
-            return RLOOTrainer, RLOOConfig(**common)
+            return SharedRLOO, RLOOConfig(**common)
         # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
         arguments = GRPOConfig(**common, loss_type="grpo")
-        return (GRPOTrainer if config.algorithm == "grpo" else ReMaxTrainer), arguments
+        return (SharedGRPO if config.algorithm == "grpo" else ReMaxTrainer), arguments
 
 
-def rows(stage: Stage) -> Dataset:
+def rows(stage: Stage) -> Any:
     """Prompts with their images; ``sample`` finds the gold again when a reply is rewarded."""
-    return Dataset.from_list(
+    return dataset(
         [
             {"prompt": user_turn(s), "images": pictures(s), "sample": i}
             for i, s in enumerate(stage.samples)
@@ -168,7 +166,15 @@ def reward_function(stage: Stage) -> Callable[..., list[float]]:
     return verifiable
 
 
-class ReMaxTrainer(GRPOTrainer):
+class SharedGRPO(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPO; see :mod:`cpt_bench.trainers.shared`."""
+
+
+class SharedRLOO(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+    """TRL's RLOO; see :mod:`cpt_bench.trainers.shared`."""
+
+
+class ReMaxTrainer(SharedGRPO):
     """ReMax on GRPO's machinery: the baseline is the reward of the policy's own greedy reply.
 
     TRL has no hook for advantages, but what it computes them from passes through three methods:

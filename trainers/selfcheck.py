@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from cpt_bench.decoding import sampler
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Stage
+from cpt_bench.trainers.shared import until
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 """Largest mean difference of a token's log-probability, by the arithmetic of the weights."""
@@ -118,9 +120,9 @@ def check(
     turns = [messages(Request(s.id, s.prompt, s.images)) for s in samples]
     engine = rollouts or (vllm_rollouts if trainer.use_vllm else transformers_rollouts)
     with undisturbed(trainer):
-        found = engine(trainer, turns)
+        token = trainer.processing_class.image_token_id
+        found = [before(rollout, token) for rollout in engine(trainer, turns)]
         references = [refer(trainer, turn, r) for turn, r in zip(turns, found, strict=True)]
-    token = trainer.processing_class.image_token_id
     differ = disagreements(found, references, token, tolerance)
     if differ:
         raise CptBenchError(
@@ -129,6 +131,15 @@ def check(
             where=f"stage {stage.index} ({stage.task})",
             todo="Use a tested set of versions (cptbench doctor), or use_vllm=false",
         )
+
+
+def before(rollout: Rollout, token: int) -> Rollout:
+    """The rollout up to a ``token`` in its reply: a placeholder that has no picture."""
+    if token not in rollout.completion:
+        return rollout
+    end = rollout.completion.index(token)
+    told = rollout.logprobs[:end] if rollout.logprobs is not None else None
+    return rollout._replace(completion=rollout.completion[:end], logprobs=told)
 
 
 @contextlib.contextmanager
@@ -151,9 +162,11 @@ def undisturbed(trainer: Any) -> Iterator[None]:
 
 def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     """Rollouts by transformers, as TRL makes them: one batch, padded on the left, with a cache."""
+    ids, images, fields = trainer._tokenize_prompts(list(turns))
+    if trainer.shares():
+        return _shared_rollouts(trainer, ids, trainer.prompts_of(ids, images, fields))
     from trl.models.utils import unwrap_model_for_generation
 
-    ids, _, fields = trainer._tokenize_prompts(list(turns))
     longest = max(map(len, ids))
     pad = trainer.processing_class.tokenizer.pad_token_id
     device = trainer.accelerator.device
@@ -189,6 +202,23 @@ def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
         n = row.index(end) + 1 if end in row else len(row)
         rollouts.append(Rollout(list(prompt), row[:n], told[:n]))
     return rollouts
+
+
+def _shared_rollouts(trainer: Any, ids: Sequence[Any], prompts: Any) -> list[Rollout]:
+    """Rollouts on a CPU: :mod:`cpt_bench.trainers.shared`."""
+    steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+    pick = sampler(trainer.temperature)
+    written = trainer.continued(prompts, pick, lambda *step: steps.append(step))
+    told: list[list[float]] = [[] for _ in ids]
+    for at, (rows, logits) in enumerate(steps):
+        logps = _logps(logits, written[rows, at], trainer.temperature)
+        for row, logp in zip(rows.tolist(), logps.tolist(), strict=True):
+            told[row].append(logp)
+    replies = [until(row, trainer.eos_token_ids) for row in written.tolist()]
+    return [
+        Rollout(list(prompt), reply, logps[: len(reply)])
+        for prompt, reply, logps in zip(ids, replies, told, strict=True)
+    ]
 
 
 def vllm_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:

@@ -10,12 +10,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from pydantic import Field
 from trl import SFTConfig, SFTTrainer
 
 from cpt_bench.trainer import Stage, Trainer, TrainSample
-from cpt_bench.trainers.common import StageLog, TRLConfig, load, pictures, quiet, save, user_turn
+from cpt_bench.trainers.common import (
+    StageLog,
+    TRLConfig,
+    dataset,
+    load,
+    pictures,
+    quiet,
+    save,
+    user_turn,
+)
 
 
 class SFT(Trainer):
@@ -55,9 +63,9 @@ class SFT(Trainer):
             save(trainer, processor, stage)
 
 
-def rows(stage: Stage) -> Dataset:
+def rows(stage: Stage) -> Any:
     """Prompt, completion and images of each sample, in TRL's conversational form."""
-    return Dataset.from_list([_row(sample) for sample in stage.samples])
+    return dataset([_row(sample) for sample in stage.samples])
 
 
 def _row(sample: TrainSample) -> dict[str, Any]:

@@ -60,11 +60,10 @@ def evaluate(
     if endpoint is None:
         need_training_extra()
     from cpt_bench.lanes import find_stages
-    from cpt_bench.plugins import Resolved
+    from cpt_bench.method import Method
     from cpt_bench.runner import Plan
     from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
-    from cpt_bench.trainer import TrainerConfig
     from cpt_bench.worker import warm_up
 
     found = open_suite(suite)
@@ -81,8 +80,7 @@ def evaluate(
     plan = Plan(
         suite_spec=suite,
         suite=found,
-        trainer=Resolved(title, None, {"spec": f"{lane}:{title}"}, Path()),
-        config=TrainerConfig(),
+        method=Method(title, {"spec": f"{lane}:{title}"}, {}),
         seed=seed,
         limit=limit,
         threads=threads,

@@ -32,7 +32,7 @@ def progress(
     ``verbose`` also shows what a command prints.
     """
     console = Console(stderr=quiet, highlight=False)
-    title = f"{plan.suite.name}: {plan.trainer.name}, seed {plan.seed}"
+    title = f"{plan.suite.name}: {plan.method.name}, seed {plan.seed}"
     console.print(f"[bold]{title}[/bold] → {folder}")
     if not console.is_terminal:
         yield Lines(plan, sys.stderr if quiet else sys.stdout, verbose)

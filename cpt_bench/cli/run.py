@@ -16,10 +16,7 @@ import typer
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
-    from cpt_bench.plugins import Resolved
     from cpt_bench.runner import Plan
-    from cpt_bench.suite import Suite
-    from cpt_bench.trainer import Privileges, TrainerConfig
 
 
 class Keep(StrEnum):
@@ -120,22 +117,22 @@ def run(
             raise CptBenchError(
                 "a cmd: trainer starts its own processes", where=f"--launch {launch!r}"
             )
-    found, config, privileges = make_method(trainer, found_suite, settings, privilege or [], recipe)
+    from cpt_bench.method import Asked, find_method
     from cpt_bench.runner import Plan
     from cpt_bench.trainer import Budget
 
     plan = Plan(
         suite_spec=suite,
         suite=found_suite,
-        trainer=found,
-        config=config,
+        method=find_method(
+            Asked(trainer, found_suite.name, tuple(settings), tuple(privilege or ()), recipe)
+        ),
         seed=seed,
         limit=limit,
         threads=threads,
         overlap=(os.cpu_count() or 1) > 1 if overlap is None else overlap,
         keep=keep.value,
         base=base or found_suite.base_path(),
-        privileges=privileges,
         budget=Budget(samples=budget, seconds=stage_timeout),
         memory_mib=memory_limit * 1024 if memory_limit is not None else None,
         launch=launch,
@@ -186,35 +183,6 @@ def carry_out(
         return
     print_scores(scores.matrix_json(), scores.metrics)
     print(f"\n{_spent(costs)}\n{folder}/metrics.json")
-
-
-def make_method(
-    spec: str,
-    suite: Suite,
-    settings: list[str],
-    declared: list[str],
-    recipe_spec: str | None = None,
-) -> tuple[Resolved, TrainerConfig, Privileges]:
-    """The trainer, its settings and its privileges, checked before anything heavy starts."""
-    from cpt_bench.command import PREFIX
-    from cpt_bench.plugins import locate
-    from cpt_bench.recipes import configure, declare, named, recipe
-    from cpt_bench.training import trainer_of
-    from cpt_bench.worker import warm_up
-
-    if not spec.startswith(PREFIX):
-        locate("trainers", spec)  # a mistyped name is told before anything heavy is imported
-        if declared:
-            raise CptBenchError(
-                "--privilege is for cmd: trainers; a class declares its own",
-                where=f"--trainer {spec}",
-            )
-    warm_up()
-    found = trainer_of(spec)
-    shipped = named(recipe_spec) if recipe_spec else recipe(suite.name, found)
-    config = configure(found.value, shipped, settings)
-    privileges = declare(declared) if declared else found.value.declare(config)
-    return found, config, privileges
 
 
 def _spent(costs: dict[str, Any]) -> str:

@@ -54,29 +54,26 @@ def check(
     import sys
     import tempfile
 
-    from cpt_bench.cli.run import make_method
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
     from cpt_bench.suite import open_suite
 
     suite = open_suite("nano")
-    found, config, privileges = make_method(spec, suite, set_ or [], privilege or [])
     from cpt_bench.check import check as try_it
+    from cpt_bench.method import Asked, find_method
     from cpt_bench.runner import Plan
 
     plan = Plan(
         suite_spec="nano",
         suite=suite,
-        trainer=found,
-        config=config,
+        method=find_method(Asked(spec, suite.name, tuple(set_ or ()), tuple(privilege or ()))),
         seed=0,
         limit=None,
         threads=1,
         overlap=False,
         keep="all",
         base=suite.base_path(),
-        privileges=privileges,
     )
 
     def tell(event: dict[str, Any]) -> None:

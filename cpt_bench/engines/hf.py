@@ -47,6 +47,9 @@ class TransformersEngine:
         self.processor.tokenizer.padding_side = "left"
         self.model = load_model(folder, device=device, dtype=dtype, attention=attention).eval()
         self.batch_size = batch_size
+        self.padding = self.processor.tokenizer.pad_token_id
+        end = self.model.generation_config.eos_token_id
+        self.ends = [end] if isinstance(end, int) else list(end)
 
     def generate(
         self,
@@ -108,21 +111,29 @@ class TransformersEngine:
     ) -> list[Reply]:
         import torch
 
+        from cpt_bench import decoding
+
         inputs = self.encode(requests)
         with torch.inference_mode():
-            drawn = sampling.temperature > 0
-            output = self.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=drawn,
-                temperature=sampling.temperature if drawn else None,
-                top_k=0 if drawn else None,  # transformers' own default is 50
-                top_p=sampling.top_p if drawn else None,
-            )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        padding = self.processor.tokenizer.pad_token_id
+            if decoding.fits(self.model):
+                pick = decoding.sampler(sampling.temperature, sampling.top_p)
+                prefix = decoding.read(self.model, inputs)
+                new = decoding.decode(
+                    self.model, prefix, max_new_tokens, pick, self.ends, self.padding
+                )
+            else:
+                drawn = sampling.temperature > 0
+                output = self.model.generate(
+                    **inputs,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=drawn,
+                    temperature=sampling.temperature if drawn else None,
+                    top_k=0 if drawn else None,  # transformers' own default is 50
+                    top_p=sampling.top_p if drawn else None,
+                )
+                new = output[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
-        counts = (new != padding).sum(dim=1).tolist()
+        counts = (new != self.padding).sum(dim=1).tolist()
         return [
             Reply((r.prefix + text).strip(), n)
             for r, text, n in zip(requests, texts, counts, strict=True)

@@ -16,12 +16,12 @@ from cpt_bench.aftermath import diagnose, diverge
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.ledger import Ledger
-from cpt_bench.plugins import Resolved
+from cpt_bench.method import Method
 from cpt_bench.policy import weights_digest
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan, Sequencer
 from cpt_bench.scoring import suite_of, write_scores
-from cpt_bench.trainer import Privileges, TrainerConfig
+from cpt_bench.trainer import Privileges
 
 
 def measure(
@@ -46,15 +46,18 @@ def measure(
     plan = Plan(
         suite_spec=run["suite"]["spec"],
         suite=suite,
-        trainer=Resolved(run["trainer"], None, run.get("origin") or {}, folder),
-        config=TrainerConfig(),
+        method=Method(
+            run["trainer"],
+            run.get("origin") or {},
+            run["config"],
+            Privileges.model_validate(run.get("privileges") or {}),
+        ),
         seed=run["seed"],
         limit=run["limit"],
         threads=run["threads"],
         overlap=False,
         keep="all",
         base=base or suite.base_path(),
-        privileges=Privileges.model_validate(run.get("privileges") or {}),
     )
     paths, ledger = RunFolder(folder, suite.sequence), Ledger(folder)
     # What measures now is this installation, whatever trained then.

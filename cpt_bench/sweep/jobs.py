@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,13 @@ from cpt_bench.command import PREFIX
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
+from cpt_bench.method import Asked, describe
 from cpt_bench.naming import run_name
-from cpt_bench.recipes import configure, declare, named, recipe
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Plan
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.sweep.spec import Cell, Sweep, cells
 from cpt_bench.trainer import Budget
-from cpt_bench.training import trainer_of
 from cpt_bench.variants import compose
 
 
@@ -72,28 +72,23 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
 
 
 def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
-    trainer = trainer_of(cell.trainer)
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
-    shipped = named(cell.recipe) if cell.recipe else recipe(suite.name, trainer)
     # What says the same as the recipe is left out: it would be the same run under another name.
-    needed = _needed(trainer.value, shipped, cell.settings)
-    config = configure(trainer.value, shipped, needed)
+    asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
+    needed = _needed(asked, cell.settings)
     ordered = suite if cell.order is None else suite.reordered(cell.order)
     plan = Plan(
         suite_spec=spec,
         suite=ordered,
-        trainer=trainer,
-        config=config,
+        method=_described(asked._replace(settings=tuple(needed))),
         seed=cell.seed,
         limit=sweep.limit,
         threads=sweep.threads,
         overlap=False,
         keep=sweep.keep,
         base=sweep.base or suite.base_path(),
-        privileges=declare(cell.privileges) if cell.privileges else trainer.value.declare(config),
         budget=Budget(samples=sweep.budget, seconds=sweep.stage_timeout),
-        memory_mib=None,
         general=tuple(sweep.general),
     )
     name = run_name(plan, [*needed, *([f"recipe={cell.recipe}"] if cell.recipe else [])])
@@ -102,16 +97,20 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     return Job(name, folder, plan, arguments, tuple(chain(plan)))
 
 
-def _needed(trainer: Any, shipped: dict[str, Any], settings: Iterable[str]) -> list[str]:
+_described = lru_cache(maxsize=None)(describe)
+"""A method looked at in this process, once for all runs that have it."""
+
+
+def _needed(asked: Asked, settings: Iterable[str]) -> list[str]:
     """The settings that change something, the last word on each key alone."""
     last = {setting.partition("=")[0]: setting for setting in settings}
     kept: list[str] = []
     try:
-        before = configure(trainer, shipped, [])
+        before = _described(asked)
     except CptBenchError:
         return [*last.values()]  # the recipe alone is not whole: nothing says the same as it
     for setting in last.values():
-        after = configure(trainer, shipped, [*kept, setting])
+        after = _described(asked._replace(settings=(*kept, setting)))
         if after != before:
             kept.append(setting)
             before = after
@@ -165,8 +164,8 @@ def chain(plan: Plan) -> Iterable[tuple[int, str]]:
                 "parent": key,
                 "stage": stage,
                 "tasks": list(plan.tasks_of(stage)),
-                "trainer": plan.trainer.origin,
-                "config": plan.config.model_dump(mode="json"),
+                "trainer": plan.method.origin,
+                "config": plan.method.config,
                 "privileges": plan.privileges.model_dump(),
                 "budget": plan.budget.model_dump(include={"samples"}),
                 "seed": plan.seed,
@@ -209,9 +208,9 @@ def finished(job: Job) -> bool:
         return False
     found = read_json(run_json)
     mine: dict[str, Any] = {
-        "trainer": job.plan.trainer.name,
-        "origin": job.plan.trainer.origin,
-        "config": job.plan.config.model_dump(mode="json"),
+        "trainer": job.plan.method.name,
+        "origin": job.plan.method.origin,
+        "config": job.plan.method.config,
         "seed": job.plan.seed,
         "order": list(job.plan.suite.sequence),
         "limit": job.plan.limit,

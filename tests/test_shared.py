@@ -1,0 +1,142 @@
+"""What a CPU computes in fewer steps is what stock transformers and TRL compute."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from PIL import Image
+
+from cpt_bench import decoding
+from cpt_bench.engines import Request
+from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.vision import PatchEmbedding, VisionAttention, arrange
+from tests.test_alignment import make_stage
+
+
+def stock(folder: Path) -> Any:
+    """The model as transformers loads it."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    pixels = torch.randint(0, 255, (size[1], size[0], 3), generator=torch.manual_seed(seed))
+    out = io.BytesIO()
+    Image.fromarray(pixels.to(torch.uint8).numpy()).save(out, "PNG")
+    return out.getvalue()
+
+
+def requests(images: bool) -> list[Request]:
+    words = ["what is it?", "how many things are there beside the red one?", "which?", "why not?"]
+    return [
+        Request(str(i), text, (picture(i % 3),) if images else ()) for i, text in enumerate(words)
+    ]
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_replies_are_those_of_generate(tiny_model: Path, images: bool) -> None:
+    engine = TransformersEngine(tiny_model)
+    inputs = engine.encode(requests(images))
+    assert not bool(inputs["attention_mask"].all())  # some are padded
+    with torch.inference_mode():
+        # Without an end, so that an untrained model's replies are long; then ended at its choice.
+        free = stock(tiny_model).generate(
+            **inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1
+        )[:, inputs["input_ids"].shape[1] :]
+        ends = [int(free[0, 3]), int(free[1, 7])]
+        for stops in ([-1], ends):
+            prefix = decoding.read(engine.model, inputs)
+            got = decoding.decode(engine.model, prefix, 12, decoding.sampler(0), stops, 0)
+            for ours, theirs in zip(got.tolist(), free.tolist(), strict=True):
+                until = next((i + 1 for i, t in enumerate(theirs) if t in stops), 12)
+                assert ours == theirs[:until] + [0] * (12 - until)
+
+
+def test_vision_is_that_of_transformers(tiny_model: Path) -> None:
+    """Pictures of one size, and of two; features and gradients."""
+    plain, ours = stock(tiny_model), arrange(stock(tiny_model))
+    kinds = {type(m) for m in ours.modules()}
+    assert {PatchEmbedding, VisionAttention} <= kinds
+    for grid in ([[1, 8, 8]] * 3, [[1, 8, 8], [1, 4, 8]]):
+        grid_thw = torch.tensor(grid)
+        patches = torch.randn(int(grid_thw.prod(-1).sum()), 192, generator=torch.manual_seed(0))
+        out = [m.model.visual(patches, grid_thw=grid_thw).pooler_output for m in (plain, ours)]
+        assert torch.allclose(out[0], out[1], atol=1e-5)
+        for model, features in zip((plain, ours), out, strict=True):
+            model.zero_grad()
+            features.square().sum().backward()
+        pairs = zip(plain.named_parameters(), ours.parameters(), strict=True)
+        for (name, a), b in pairs:
+            assert (a.grad is None) == (b.grad is None), name
+            assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4), name
+
+
+def test_a_picture_is_prepared_once_and_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from cpt_bench.policy import load_processor
+    from cpt_bench.vision import _seen
+
+    processor = load_processor(tiny_model)
+    plain = Qwen2VLImageProcessorPil.from_pretrained(tiny_model)
+    pictures = [Image.open(io.BytesIO(picture(i, s))).convert("RGB")
+                for i, s in ((1, (64, 64)), (2, (100, 50)), (1, (64, 64)))]  # fmt: skip
+    _seen.clear()
+    ours = processor.image_processor(images=pictures, return_tensors="pt")
+    theirs = plain(images=pictures, return_tensors="pt")
+    assert len(_seen) == 2
+    for name in ("pixel_values", "image_grid_thw"):
+        assert torch.equal(ours[name], theirs[name])
+    processor.save_pretrained(tmp_path / "ours")
+    kept = (tmp_path / "ours/processor_config.json").read_text()
+    assert kept == (tiny_model / "processor_config.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_losses_and_gradients_are_those_of_trl(
+    algorithm: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """One batch of rollouts, some groups of which teach nothing, with TRL's own code and with ours."""
+    from cpt_bench.trainers.common import load
+    from cpt_bench.trainers.rft import RFT, reward_function, rows
+    from cpt_bench.trainers.shared import SharedPrompts
+
+    torch.manual_seed(3)
+    stage = make_stage("science", tiny_model, tmp_path)
+    config = RFT.Config(learning_rate=1e-3, max_steps=1, prompts_per_step=3, rollouts=4,
+                        device="cpu", algorithm=algorithm)  # fmt: skip
+    model, processor = load(stage, config)
+    kind, arguments = RFT(config)._build(stage, tmp_path / "scratch")
+    trainer: Any = kind(
+        model=model, args=arguments, reward_funcs=reward_function(stage),
+        processing_class=processor, train_dataset=rows(stage),
+    )  # fmt: skip
+    assert isinstance(trainer, SharedPrompts) and trainer.shares()
+    samples = [trainer.train_dataset[i // 4] for i in range(12)]
+    batch = trainer._generate_and_score_completions(samples)
+    batch["advantages"] = torch.tensor([1.0, -1, 0, 0.5] + [0.0] * 4 + [0.0, 0, 0, -2])
+
+    def gradients(shared: bool) -> tuple[float, dict[str, Any]]:
+        trainer.shares = lambda: shared
+        model.zero_grad()
+        loss = trainer.compute_loss(model, batch)
+        loss.backward()
+        found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        return loss.item(), found
+
+    theirs, ours = gradients(False), gradients(True)
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        assert torch.allclose(ours[1][name], gradient, rtol=1e-3, atol=1e-5), name
+    assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
+    batch["advantages"] = torch.zeros(12)
+    assert all(float(g.abs().max()) == 0 for g in gradients(True)[1].values())
