@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+LOST = 75
+"""Exit status when a process was killed from outside: the same command may go through (sysexits'
+EX_TEMPFAIL)."""
+
 
 class CptBenchError(Exception):
     """A mistake that a person can mend.
@@ -46,6 +50,7 @@ class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harnes
 
     def __init__(self, kind: str, what: str, *, where: object = "", todo: str = "") -> None:
         self.kind = kind
+        self.exit_code = LOST if kind == "killed" else CptBenchError.exit_code
         super().__init__(what, where=where, todo=todo)
 
     def __reduce__(self) -> tuple[object, ...]:

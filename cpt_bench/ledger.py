@@ -8,6 +8,7 @@ nothing that was committed, and an output changed since is found.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ class Ledger:
         folder: The run folder; records live in ``folder/ledger``.
         shared: A folder in which runs tell each other where a step was done, so that runs with the
             same beginning share its stages.
+        stages: The folders of this run's stages; what lies elsewhere in another run is not taken.
+            (A stage that changes no weights has the same evaluations in whatever order.)
     """
 
-    def __init__(self, folder: Path, shared: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, shared: Path | None = None, stages: Iterable[str] | None = None
+    ) -> None:
         self.folder, self.shared = folder, shared
+        self.stages = None if stages is None else {*stages}
         self.records = folder / "ledger"
 
     def find(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -103,7 +109,7 @@ class Ledger:
             record = other._own(name, key)
         except CptBenchError:
             return None  # the other run's copy is damaged: do the step here
-        if record is None or "dropped" in record:
+        if record is None or "dropped" in record or not self._fits(record):
             return None
         for path in record["outputs"]:
             source, target = other.folder / path, self.folder / path
@@ -115,6 +121,12 @@ class Ledger:
         record = {**record, "reused": other.folder.name}
         self._write(name, record)
         return record
+
+    def _fits(self, record: dict[str, Any]) -> bool:
+        """Whether a record's outputs lie where this run would look for them."""
+        parts = [path.split("/") for path in record["outputs"]]
+        known = self.stages
+        return known is None or all(p[1] in known for p in parts if p[0] == "stages")
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
         write_json(self._file(name), record)

@@ -55,7 +55,8 @@ def run(
     identity = plan.identity()
     paths = RunFolder(folder, plan.suite.sequence)
     _open(paths, identity)
-    sequence = Sequencer(plan, identity, paths, Ledger(folder, shared), tell)
+    stages = [paths.stage(t).name for t in range(len(plan.suite.sequence) + 1)]
+    sequence = Sequencer(plan, identity, paths, Ledger(folder, shared, stages), tell)
     start = time.monotonic()
     sequence.run()
     scores = write_scores(folder)

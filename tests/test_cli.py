@@ -30,7 +30,7 @@ entry()
     [
         ["--help"], ["--version"], ["run", "--help"], ["list", "trainers"], ["list", "suites"],
         ["list", "tasks"], ["list", "graders"], ["compare", "--help"], ["report", "--help"], ["show", "nano"], ["show", "cpt7@paper"], ["show", "cpt7@mini/gqa"],
-        ["grade", "--help"], ["data", "--help"], ["show", "nano/science"],
+        ["grade", "--help"], ["sweep", "--help"], ["study", "--help"], ["data", "--help"], ["show", "nano/science"],
     ],
 )  # fmt: skip
 def test_looking_around_needs_no_torch(args: list[str]) -> None:

@@ -204,7 +204,7 @@ def test_a_trainer_that_fails_is_one_line(
     )
     args = ["run", "--trainer", "./mine.py:Mine", "--suite", TINY, "--base", tiny_model]
     done = cli(*args, "--out", "run", "--no-overlap")
-    assert done.returncode == 2
+    assert done.returncode == (75 if "SIGKILL" in complaint else 2)  # killed: it may go through
     assert complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert len(list((tmp_path / "run/ledger").glob("stage-0.*"))) == 4

@@ -89,7 +89,8 @@ def submit(
 
 def verify(
     entries: Annotated[
-        list[Path] | None, typer.Argument(help="Entries, or folders that hold some.")
+        list[Path] | None,
+        typer.Argument(help="Entries, stored runs of a study, or folders that hold some."),
     ] = None,
     suite: Suite = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -107,16 +108,21 @@ def verify(
     """
     from cpt_bench.leaderboard.changed import changed_entries, find_entries
     from cpt_bench.leaderboard.verify import verify as look
+    from cpt_bench.study.store import stored_in
 
-    places = entries or [Path("leaderboards")]
+    stored, places = stored_in(entries or [Path("leaderboards")])
     frozen: list[str] = []
     if changed_since is not None:
         folders, frozen = changed_entries(places, changed_since)
     else:
         folders = find_entries(places)
+    from cpt_bench.study.verify import Seen
+    from cpt_bench.study.verify import verify as look_at_run
+
     reports = []
-    for folder in folders:
-        done = look(folder, suite)
+    seen: Seen = {}
+    for folder in (*folders, *stored):
+        done = look(folder, suite) if folder.is_dir() else look_at_run(folder, suite, seen)
         reports.append(done.report)
         if not json_:
             _print(done, claims)
@@ -126,7 +132,7 @@ def verify(
     else:
         for line in frozen:
             print(line)
-        if not folders:
+        if not folders and not stored:
             print("no entry to verify")
     verdicts = {report.verdict for report in reports}
     if frozen or "refuted" in verdicts:

@@ -24,6 +24,8 @@ from cpt_bench.cli import (
     report,
     run,
     score,
+    study,
+    sweep,
     trainer,
 )
 from cpt_bench.errors import CptBenchError
@@ -37,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("list")(look.list_)
 app.command("show")(look.show)
@@ -51,6 +54,7 @@ app.command("reproduce")(leaderboard.reproduce)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
+app.add_typer(study.app, name="study")
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
 app.add_typer(nano.app, name="nano")

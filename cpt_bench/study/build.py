@@ -1,0 +1,86 @@
+"""The whole study from its folder: runs, verdicts, figures, page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import write_text
+from cpt_bench.study.claims import Claim, judge, read_claims, write_claims
+from cpt_bench.study.points import VARIANTS, Points, points
+from cpt_bench.study.store import read_all
+from cpt_bench.suite import open_suite
+from cpt_bench.sweep.spec import cells, read_sweep
+
+
+class Study(NamedTuple):
+    """A study, read and judged; nothing is written yet."""
+
+    folder: Path
+    points: Points
+    claims: tuple[Claim, ...]
+    planned: int
+
+    @property
+    def page(self) -> Path:
+        """``docs/study.md`` beside ``docs/study/``."""
+        return self.folder.with_suffix(".md")
+
+
+def open_study(folder: Path) -> Study:
+    """Read a study's runs and judge its claims.
+
+    Raises:
+        CptBenchError: A file is missing or broken; the line says which.
+    """
+    sweep = read_sweep(folder / "sweep.yaml")
+    runs = read_all(folder / "results")
+    if not runs:
+        raise CptBenchError(
+            "no stored runs", where=folder / "results", todo="Store some: cptbench study store RUN"
+        )
+    found = points(runs, open_suite(sweep.suite))
+    judged = tuple(judge(claim, found) for claim in read_claims(folder / "claims.yaml"))
+    return Study(folder, found, judged, planned(folder))
+
+
+def planned(folder: Path) -> int:
+    """How many different runs the sweep file names; what goes without saying may be said."""
+    usual = {f"{key}={value}" for key, value in VARIANTS.items()}
+    distinct = {
+        cell._replace(settings=tuple(sorted({*cell.settings} - usual)), where="")
+        for cell in cells(read_sweep(folder / "sweep.yaml"))
+    }
+    return len(distinct)
+
+
+def build(study: Study) -> list[Path]:
+    """Write verdicts, figures and page; the same stored runs give the same bytes."""
+    from cpt_bench.study.figures import draw
+    from cpt_bench.study.page import page
+
+    figures = draw(study.points, study.folder / "figures")
+    write_claims(study.folder / "claims.yaml", list(study.claims))
+    write_text(study.page, page(study.points, study.claims, figures, study.planned))
+    drawn = [study.folder / "figures" / name for name in figures.values()]
+    return [study.page, study.folder / "claims.yaml", *drawn]
+
+
+def stale(study: Study) -> list[str]:
+    """In what the written study differs from what its runs give; empty where it is up to date.
+
+    Figures are left out: another version of Matplotlib draws other bytes of the same picture.
+    """
+    out = []
+    for old, new in zip(read_claims(study.folder / "claims.yaml"), study.claims, strict=True):
+        if old != new:
+            now = f"it is {new.verdict} ({new.because})"
+            out.append(f"{old.id}: says {old.verdict} ({old.because}); {now}")
+    from cpt_bench.study.page import page
+
+    drawn = {f.stem: f.name for f in (study.folder / "figures").glob("*.svg")}
+    text = study.page.read_text(encoding="utf-8") if study.page.is_file() else ""
+    if text != page(study.points, study.claims, drawn, study.planned):
+        out.append(f"{study.page}: is not what the stored runs give")
+    return out

@@ -1,0 +1,161 @@
+"""``claims.yaml``: published claims, what would support and refute each, and what was found.
+
+A claim's author writes ``id``, ``claim``, ``source``, ``evidence``, ``supports`` and ``refutes``;
+``verdict``, ``because`` and ``figures`` are derived from the stored runs by :func:`judge` and
+written back. A rule is about the evidence's number (``value``) and its 95 % interval (``low``,
+``high``): ``low > 0``, ``low > -2 and high < 2``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import write_text
+from cpt_bench.study.evidence import Evidence, find
+from cpt_bench.study.points import Points
+from cpt_bench.suite import explain
+
+Verdict = Literal["supported", "refuted", "undecided"]
+
+_TERM: Final = re.compile(r"(value|low|high) *(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
+
+HEADER: Final = """\
+# Published claims and what the stored runs say of them.
+# verdict, because and figures are derived: `cptbench study build` writes them anew.
+"""
+
+
+class Claim(BaseModel):
+    """One claim.
+
+    Attributes:
+        id: Its name.
+        claim: In one sentence, as it would be true or false of nano.
+        source: Who says so, and with which numbers.
+        evidence: What is measured; see :mod:`cpt_bench.study.evidence`.
+        supports: The rule that supports it.
+        refutes: The rule that refutes it.
+        verdict: Derived: neither rule holding, or no number, is ``undecided``.
+        because: Derived: in words.
+        figures: Derived: the number, its interval and what it is of.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z0-9-]+$")
+    claim: str
+    source: str
+    evidence: dict[str, Any]
+    supports: str
+    refutes: str
+    verdict: Verdict = "undecided"
+    because: str = ""
+    figures: dict[str, Any] = {}
+
+    @field_validator("supports", "refutes")
+    @classmethod
+    def _a_rule(cls, value: str) -> str:
+        for term in value.split(" and "):
+            if not _TERM.fullmatch(term.strip()):
+                raise ValueError(f"{term!r} is no comparison such as 'low > 0'")
+        return value
+
+
+def read_claims(file: Path) -> list[Claim]:
+    """Read the claims.
+
+    Raises:
+        CptBenchError: Not such a file; the line names the claim and the key.
+    """
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CptBenchError("no such file", where=file) from None
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise CptBenchError(f"not valid YAML ({line})", where=file) from None
+    rows = data.get("claims") if isinstance(data, dict) else None
+    if not isinstance(rows, list):
+        raise CptBenchError("has no list of claims", where=file)
+    out: list[Claim] = []
+    for number, row in enumerate(rows):
+        try:
+            out.append(Claim.model_validate(row))
+        except ValidationError as error:
+            raise CptBenchError(explain(error), where=f"{file}: claims.{number}") from None
+    ids = [claim.id for claim in out]
+    twice = next((name for name in ids if ids.count(name) > 1), None)
+    if twice:
+        raise CptBenchError(f"two claims are called {twice!r}", where=file)
+    return out
+
+
+def write_claims(file: Path, claims: list[Claim]) -> None:
+    """Write the claims with their verdicts; the same claims give the same bytes."""
+    rows = [claim.model_dump(mode="json") for claim in claims]
+    text = yaml.safe_dump({"claims": rows}, sort_keys=False, allow_unicode=True, width=100)
+    write_text(file, HEADER + text)
+
+
+def holds(rule: str, found: Evidence) -> bool:
+    """Whether a rule holds of a number with its interval."""
+    assert found.value is not None and found.interval is not None
+    names = {"value": found.value, "low": found.interval.low, "high": found.interval.high}
+    for term in rule.split(" and "):
+        match = _TERM.fullmatch(term.strip())
+        assert match is not None  # read_claims refuses others
+        mine, bound = names[match[1]], float(match[3])
+        if not {">": mine > bound, "<": mine < bound, ">=": mine >= bound,
+                "<=": mine <= bound}[match[2]]:  # fmt: skip
+            return False
+    return True
+
+
+def judge(claim: Claim, points: Points) -> Claim:
+    """The claim with the verdict that the runs give it."""
+    found = find(points, claim.evidence, claim.id)
+    verdict, because = _verdict(claim, found)
+    figures: dict[str, Any] = {"runs": found.runs}
+    if found.value is not None and found.interval is not None:
+        figures |= {
+            "value": _short(found.value),
+            "interval": [_short(found.interval.low), _short(found.interval.high)],
+            "over": found.interval.method,
+            "unit": found.unit,
+            **{key: _shortened(value) for key, value in found.details.items()},
+        }
+    return claim.model_copy(update={"verdict": verdict, "because": because, "figures": figures})
+
+
+def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
+    if found.value is None or found.interval is None:
+        return "undecided", f"not measured yet: {found.missing}"
+    low, high = found.interval.low, found.interval.high
+    said = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
+    pro, contra = holds(claim.supports, found), holds(claim.refutes, found)
+    if pro and contra:
+        raise CptBenchError(f"both {claim.supports!r} and {claim.refutes!r} hold", where=claim.id)
+    if pro:
+        return "supported", f"{said}: {claim.supports}"
+    if contra:
+        return "refuted", f"{said}: {claim.refutes}"
+    return "undecided", f"{said}: neither {claim.supports} nor {claim.refutes}"
+
+
+def _short(value: float) -> float:
+    """Four digits: what is stored does not hang on the last bit of somebody's arithmetic."""
+    return float(f"{value:.4g}") + 0.0
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shortened(inner) for inner in value]
+    return _short(value) if isinstance(value, float) else value

@@ -1,0 +1,208 @@
+"""The study's figures as SVG, drawn with Matplotlib; the same points give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.study import laws, pareto
+from cpt_bench.study.evidence import among, by_seed
+from cpt_bench.study.points import Points
+
+COLOURS: Final = {
+    "sft": "#b3443c", "rft-grpo": "#2f6fa8", "rft-rloo": "#5aa0c8", "rft-remax": "#8cc3d6",
+    "rft-direct": "#6b5fb3", "rationale-sft": "#d68a2e", "joint": "#3c3c3c", "rft-kl": "#2f8f6b",
+}  # fmt: skip
+OTHERS: Final = ("#7f7f7f", "#a05d8c", "#8a8f2a", "#4aa39a", "#c06c48", "#5b6ee1", "#999933")
+PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
+LAWS: Final = (
+    ("kl_new", "all", "first", "KL, new task's prompts"),
+    ("kl_new", "rft", "first", "KL, new task's prompts"),
+    ("kl_new", "all", "all", "KL, new task's prompts"),
+    ("kl_general", "all", "all", "KL, general prompts"),
+    ("varied", "rft", "all", "prompts with reward variance"),
+    ("step", "rft", "all", "step²"),
+    ("push", "rft", "all", "reward variance × step²"),
+)
+"""What predicts, among which methods, at which stages, in words."""
+DRAWN: Final = (0, 2, 3, 5, 6)
+"""Those of them that are drawn."""
+
+
+def plot() -> Any:
+    """Matplotlib's pyplot, set up to draw without a screen and the same way everywhere."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise CptBenchError(
+            "drawing the study needs Matplotlib, not installed here",
+            todo="Install it with: pip install 'cptbench[study]'",
+        ) from None
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcdefaults()
+    plt.rcParams.update({
+        "svg.hashsalt": "cptbench",  # else every drawing has other ids
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "figure.constrained_layout.use": True,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+    })  # fmt: skip
+    return plt
+
+
+def draw(points: Points, folder: Path) -> dict[str, str]:
+    """Draw every figure that has something to show.
+
+    Returns:
+        Figure name to its file's name in ``folder``; those without data are left out.
+    """
+    plt = plot()
+    folder.mkdir(parents=True, exist_ok=True)
+    out = {}
+    for name, figure in _figures(plt, points):
+        if figure is None:
+            continue
+        file = folder / f"{name}.svg"
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": "cptbench study"})
+        plt.close(figure)
+        out[name] = file.name
+    for file in folder.glob("*.svg"):
+        if file.name not in out.values():
+            file.unlink()
+    return out
+
+
+def _figures(plt: Any, points: Points) -> Iterator[tuple[str, Any]]:
+    label = "general capability, points"
+    yield "learning-forgetting", _learning(plt, points, "FM", "forgetting (FM), points")
+    yield "learning-general", _learning(plt, points, "GeneralDelta", label)
+    yield "kinds", _kinds(plt, points)
+    yield "laws", _laws(plt, points)
+    yield "orders", _orders(plt, points)
+
+
+def colour(method: str) -> str:
+    """A method's colour, the same in all figures."""
+    return COLOURS.get(method) or OTHERS[sum(method.encode()) % len(OTHERS)]
+
+
+def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
+    """Runs as dots, learning against what is kept, and each method's curve through them."""
+    figure, axes = plt.subplots(figsize=(7.2, 4.4))
+    shown = 0
+    for method in points.methods():
+        mine = [p for p in points.used if p.method == method and p.order == points.suite.sequence]
+        found = pareto.settings(mine, key)
+        if not found:
+            continue
+        shown += 1
+        dots = np.vstack([s.runs for s in found])
+        axes.scatter(dots[:, 0], dots[:, 1], s=14, color=colour(method), alpha=0.45, linewidths=0)
+        edge = pareto.curve(np.array([s.runs.mean(axis=0) for s in found]))
+        axes.plot(edge[:, 0], edge[:, 1], color=colour(method), linewidth=1.6,
+                  label=f"{method} ({len(dots)})")  # fmt: skip
+    if not shown:
+        plt.close(figure)
+        return None
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_xlabel("learned: accuracy just after each task, above the base, points")
+    axes.set_ylabel(label)
+    axes.legend(title="method (runs)", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _kinds(plt: Any, points: Points) -> Any:
+    """What each method lost, by kind, at its recipe's learning rate."""
+    rows = []
+    for method in points.methods():
+        found = points.of(method)
+        parts = [by_seed(found, f"Lost_{kind}") for kind in PARTS]
+        common = set(parts[0]).intersection(*parts[1:])
+        if common:
+            rows.append((method, [float(np.mean([p[s] for s in common])) for p in parts]))
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.32 * len(rows)))
+    left = np.zeros(len(rows))
+    for i, (kind, tint) in enumerate(PARTS.items()):
+        widths = np.array([parts[i] for _, parts in rows])
+        axes.barh([m for m, _ in rows], widths, left=left, color=tint, label=kind, height=0.7)
+        left += widths
+    axes.invert_yaxis()
+    axes.set_xlabel("samples right at the peak and wrong at the end, %")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _laws(plt: Any, points: Points) -> Any:
+    """What is said to predict forgetting, against general capability lost, with its fit."""
+    asked = [LAWS[i] for i in DRAWN]
+    found = [(laws.fit(among(points, law[1]), law[0], "general", law[2] == "first"), law)
+             for law in asked]  # fmt: skip
+    fits = [(law, *words[1:]) for law, words in found if law is not None]
+    if not fits:
+        return None
+    figure, grid = plt.subplots(
+        1, len(fits), figsize=(2.5 * len(fits), 3.1), sharey=True, squeeze=False
+    )
+    for axes, (law, who, stages, label) in zip(grid[0], fits, strict=True):
+        runs = among(points, who)
+        for method in points.methods():
+            mine = [p for p in runs if p.method == method]
+            dots = laws.table(mine, (law.x, law.y), stages == "first")
+            if dots:
+                xy = np.vstack(dots)
+                axes.scatter(xy[:, 0], xy[:, 1], s=9, color=colour(method), linewidths=0,
+                             label=method)  # fmt: skip
+        xs = np.linspace(law.points[:, 0].min(), law.points[:, 0].max(), 60)
+        axes.plot(xs, np.vander(xs, 3, increasing=True) @ law.coefficients, color="#333333")
+        axes.set_xlabel(label)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=False)
+        low, high = law.interval.low, law.interval.high
+        when = "after the first task" if stages == "first" else "after every task"
+        axes.set_title(f"{when}\nR² {law.r2:.2f} [{low:.2f}, {high:.2f}]", fontsize=9)
+    grid[0][0].set_ylabel("general capability, points")
+    handles = {
+        name: handle
+        for axes in grid[0]
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _orders(plt: Any, points: Points) -> Any:
+    """Forgetting in each task order, for the methods that were run in several."""
+    orders = points.orders()
+    methods = [m for m in points.methods() if sum(bool(points.of(m, order=o)) for o in orders) > 1]
+    if not methods:
+        return None
+    figure, axes = plt.subplots(figsize=(5.2, 2.8))
+    for i, method in enumerate(methods):
+        for k, order in enumerate(orders):
+            values = [*by_seed(points.of(method, order=order), "FM").values()]
+            if values:
+                x = k + 0.14 * (i - (len(methods) - 1) / 2)
+                axes.scatter([x] * len(values), values, s=16, color=colour(method),
+                             label=method if k == 0 else None)  # fmt: skip
+                axes.plot([x - 0.05, x + 0.05], [np.mean(values)] * 2, color=colour(method))
+    axes.set_xticks(range(len(orders)), [order_name(points, o) for o in orders])
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_ylabel("forgetting (FM), points")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def order_name(points: Points, order: Sequence[str]) -> str:
+    """``A`` for the suite's own order, then letters in the order they are listed."""
+    return chr(65 + points.orders().index(tuple(order)) % 26)

@@ -1,0 +1,119 @@
+"""What predicts forgetting: a quantity of each stage against what was forgotten by then; pure.
+
+RL's Razor (arXiv 2509.04259) fits forgetting as a quadratic of KL(base || policy) on the new task's
+prompts. arXiv 2507.05386 has the risk of an update proportional to the variance of its rewards.
+Each is fitted alike, by least squares on one point a run and stage; the interval of R² is a
+bootstrap over *runs*, because a run's stages are not independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cpt_bench.metrics import Interval, rounded
+from cpt_bench.study.points import Point
+
+Array = npt.NDArray[np.float64]
+
+DRAWS: Final = 1000
+RUNS: Final = 6
+"""Fewer runs give no fit: a quadratic has three coefficients."""
+
+
+class Law(NamedTuple):
+    """A fitted law.
+
+    Attributes:
+        x: What predicts; a field of :class:`~cpt_bench.study.points.Stage`.
+        y: What is predicted: ``general`` or ``tasks``.
+        coefficients: Of 1, x and x².
+        r2: Share of the variance of y that it explains.
+        interval: Of R², over runs.
+        runs: How many runs have both.
+        points: (x, y) of each stage, shape (n, 2).
+    """
+
+    x: str
+    y: str
+    coefficients: tuple[float, ...]
+    r2: float
+    interval: Interval
+    runs: int
+    points: Array
+
+
+def table(points: Sequence[Point], names: Sequence[str], first: bool = False) -> list[Array]:
+    """One table a run, shape (stages, names): the stages of which all names are known.
+
+    With ``first`` the first stage alone: one task learned from the base, which is what laws are
+    stated of, and one point a run.
+    """
+    out = []
+    for point in points:
+        stages = point.stages[:1] if first else point.stages
+        rows = [[getattr(stage, name) for name in names] for stage in stages]
+        known = [row for row in rows if None not in row]
+        if known:
+            out.append(np.array(known, dtype=np.float64))
+    return out
+
+
+def r_squared(x: Array, y: Array) -> tuple[float, Array]:
+    """R² of the least-squares quadratic of y on x, and its coefficients (constant first).
+
+    A spread of 0 in either leaves nothing to explain, or to explain it with: R² is 0.
+    """
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0, np.array([float(y.mean()), 0.0, 0.0])
+    scale = float(np.abs(x).max())
+    powers = np.vander(x / scale, 3, increasing=True)
+    best = np.linalg.lstsq(powers, y, rcond=None)[0]
+    rest = float(((y - powers @ best) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+    return 1 - rest, best / scale ** np.arange(3)
+
+
+def fit(points: Sequence[Point], x: str, y: str, first: bool = False) -> Law | None:
+    """The law of y on x, or None with fewer than :data:`RUNS` runs that have both."""
+    runs = table(points, (x, y), first)
+    if len(runs) < RUNS:
+        return None
+    whole = np.vstack(runs)
+    r2, coefficients = r_squared(whole[:, 0], whole[:, 1])
+    drawn = [r_squared(*np.vstack([runs[i] for i in chosen]).T)[0] for chosen in _draws(len(runs))]
+    return Law(
+        x, y, tuple(float(f"{c:.6g}") for c in coefficients), rounded(r2), _interval(drawn),
+        len(runs), whole,
+    )  # fmt: skip
+
+
+def gap(
+    points: Sequence[Point], one: str, other: str, y: str, first: bool = False
+) -> tuple[float, Interval, int] | None:
+    """R² of one law minus that of the other, on the stages that have both."""
+    runs = table(points, (one, other, y), first)
+    if len(runs) < RUNS:
+        return None
+
+    def apart(chosen: Sequence[int]) -> float:
+        whole = np.vstack([runs[i] for i in chosen])
+        return r_squared(whole[:, 0], whole[:, 2])[0] - r_squared(whole[:, 1], whole[:, 2])[0]
+
+    drawn = [apart(chosen) for chosen in _draws(len(runs))]
+    return rounded(apart(range(len(runs)))), _interval(drawn), len(runs)
+
+
+def _draws(n: int) -> list[list[int]]:
+    """The runs of each resample, by their places."""
+    drawn: list[list[int]] = (
+        np.random.default_rng(list(b"laws")).integers(0, n, (DRAWS, n)).tolist()
+    )
+    return drawn
+
+
+def _interval(drawn: Sequence[float]) -> Interval:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(rounded(float(low)), rounded(float(high)), 0.95, "bootstrap over runs")

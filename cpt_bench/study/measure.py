@@ -1,0 +1,95 @@
+"""What older runs lack, measured from the checkpoints they kept: KL to the base, and diagnosis.
+
+A run that was finished before these were part of a run, or by a version whose settings had other
+names, cannot be taken up by ``cptbench run``. Its weights are what they were: their digests are in
+its ledger, and are checked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cpt_bench import environment
+from cpt_bench.aftermath import diagnose, diverge
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import read_json
+from cpt_bench.ledger import Ledger
+from cpt_bench.method import Method
+from cpt_bench.policy import weights_digest
+from cpt_bench.run_plan import Plan
+from cpt_bench.rundir import RunFolder
+from cpt_bench.runner import Sequencer
+from cpt_bench.scoring import suite_of, write_scores
+from cpt_bench.trainer import Privileges
+
+
+def measure(
+    folder: Path,
+    base: Path | None = None,
+    tell: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> int:
+    """Measure what a finished run lacks and its checkpoints still give; score it anew.
+
+    Args:
+        folder: The run folder.
+        base: The checkpoint it began from, where that is not the suite's.
+        tell: Receives progress events.
+
+    Returns:
+        How many steps were done; none where nothing is lacking, or no checkpoint is left.
+
+    Raises:
+        CptBenchError: A checkpoint is not the one that was evaluated.
+    """
+    suite, run = suite_of(folder)
+    plan = Plan(
+        suite_spec=run["suite"]["spec"],
+        suite=suite,
+        method=Method(
+            run["trainer"],
+            run.get("origin") or {},
+            run["config"],
+            Privileges.model_validate(run.get("privileges") or {}),
+        ),
+        seed=run["seed"],
+        limit=run["limit"],
+        threads=run["threads"],
+        overlap=False,
+        keep="all",
+        base=base or suite.base_path(),
+    )
+    paths, ledger = RunFolder(folder, suite.sequence), Ledger(folder)
+    # What measures now is this installation, whatever trained then.
+    identity = {**run, "versions": environment.versions()}
+    sequencer = Sequencer(plan, identity, paths, ledger, tell)
+    if weights_digest(plan.base) != run["base"]["weights"]:
+        raise CptBenchError("began from another base model", where=folder, todo="Give its --base")
+    try:
+        for t in plan.stages()[1:]:
+            weights = ledger.record(f"stage-{t}/train")["facts"]["weights"]
+            if not paths.checkpoint(t).exists():
+                continue
+            if weights_digest(paths.checkpoint(t)) != weights:
+                raise CptBenchError(
+                    "is not the checkpoint that was evaluated", where=paths.checkpoint(t)
+                )
+            sequencer.weights[t] = weights
+            if not _done(folder, t, "kl"):
+                diverge(sequencer, t)
+        last = len(suite.sequence)
+        if last in sequencer.weights and not _done(folder, last, "diagnose"):
+            diagnose(sequencer, last)
+    finally:
+        for worker in list(sequencer.workers):
+            worker.stop()
+        sequencer.pool.shutdown(cancel_futures=True)
+    if sequencer.done:
+        write_scores(folder)
+    return len(sequencer.done)
+
+
+def _done(folder: Path, stage: int, what: str) -> bool:
+    found = folder.glob(f"ledger/stage-{stage}.{what}*.json")
+    return any(read_json(file)["outputs"] for file in found)

@@ -1,0 +1,190 @@
+"""``docs/study.md`` from points and judged claims; every number in it is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from cpt_bench.metrics import t_interval
+from cpt_bench.study import pareto
+from cpt_bench.study.claims import Claim
+from cpt_bench.study.evidence import Evidence, by_seed, difference, law, matched
+from cpt_bench.study.figures import LAWS, order_name
+from cpt_bench.study.points import Points
+
+HERE = Path(__file__).parent
+ABLATIONS = (
+    ("rft-kl", "rft-grpo", "a KL penalty towards the task's start"),
+    ("rft-kl-base", "rft-grpo", "a KL penalty towards the base"),
+    ("rft-direct", "rft-grpo", "rollouts that answer directly"),
+    ("rft-rloo", "rft-grpo", "RLOO's baseline"),
+    ("rft-remax", "rft-grpo", "ReMax's baseline"),
+    ("rif-rft", "rft-grpo", "prompts filtered by own rollouts"),
+    ("rationale-sft", "sft", "rationales in the base's style"),
+    ("self-sft", "sft", "own right replies, drawn once"),
+    ("iterative-sft", "self-sft", "own right replies, redrawn"),
+    ("iterative-sft", "rft-grpo", "own right replies, without rewards as weights"),
+)
+"""First method, second method, what tells them apart."""
+COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
+
+
+def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], planned: int) -> str:
+    """The page's Markdown.
+
+    Args:
+        points: All runs.
+        claims: Judged.
+        figures: Name to file, as :func:`~cpt_bench.study.figures.draw` returns them.
+        planned: How many runs the sweep file stands for.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    verdicts = [claim.verdict for claim in claims]
+    text = environment.get_template("page.md.j2").render(
+        done=len(points.used),
+        planned=planned,
+        counts={v: verdicts.count(v) for v in ("supported", "refuted", "undecided")},
+        unmeasured=sum("value" not in claim.figures for claim in claims),
+        claims=[claim.model_dump() for claim in claims],
+        figures=figures,
+        table=methods_table(points),
+        rates=rates_table(points),
+        matched=matched_table(points),
+        law_table=law_table(points),
+        kinds_table=kinds_table(points),
+        ablations=ablations(points),
+        without={
+            "kl": sum(not _has(p.numbers, "KL_new") for p in points.used),
+            "kinds": sum(not _has(p.numbers, "Lost_content") for p in points.used),
+        },
+        orders=[(order_name(points, o), o) for o in points.orders()],
+        left_out=sorted(points.left_out.items()),
+    )
+    lines = [line.rstrip() for line in text.splitlines()]
+    kept = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+    return "\n".join(kept).strip() + "\n"
+
+
+def _has(numbers: dict[str, float | None], key: str) -> bool:
+    return numbers.get(key) is not None
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def methods_table(points: Points) -> str:
+    """Each method at its recipe's learning rate."""
+    rows = []
+    for method in points.methods():
+        found = points.of(method)
+        if found:
+            cells = [_mean([p.numbers.get(key) for p in found], key) for key in COLUMNS]
+            rows.append([method, f"{found[0].rate:g}", str(len(found)), *cells])
+    return _grid(["method", "learning rate", "seeds", *COLUMNS], rows)
+
+
+def rates_table(points: Points) -> str:
+    """The methods that were run at several learning rates, in the suite's order."""
+    own = [p for p in points.used if p.order == points.suite.sequence]
+    rows = []
+    for method in points.methods():
+        rates = sorted({p.rate for p in own if p.method == method})
+        for rate in rates if len(rates) > 1 else ():
+            found = points.of(method, rate)
+            cells = [
+                _mean([p.numbers.get(key) for p in found], key)
+                for key in ("LearnGain", "AvgAcc", "FM", "GeneralDelta")
+            ]
+            rows.append([method, f"{rate:g}", str(len(found)), *cells])
+    header = ["method", "learning rate", "seeds", "LearnGain", "AvgAcc", "FM", "GeneralDelta"]
+    return _grid(header, rows)
+
+
+def _mean(values: Sequence[float | None], key: str) -> str:
+    known = [v for v in values if v is not None]
+    if len(known) < len(values) or not known:
+        return "·"
+    digits = 3 if key.startswith("KL") else 1
+    over = t_interval(known, "seeds")
+    half = "" if over is None else f" ± {(over.high - over.low) / 2:.{digits}f}"
+    return f"{np.mean(known):.{digits}f}{half}"
+
+
+def matched_table(points: Points) -> str:
+    """All pairs of methods that have curves: SFT and GRPO against every other one."""
+    own = [p for p in points.used if p.order == points.suite.sequence]
+    have = [
+        method
+        for method in points.methods()
+        if not pareto.missing(method, pareto.settings([p for p in own if p.method == method], "FM"))
+    ]
+    pairs = [(a, b) for b, a in combinations(have, 2) if b in ("sft", "rft-grpo")]
+    rows = []
+    for first, second in pairs:
+        forgets = matched(points, "FM", first, second)
+        general = matched(points, "GeneralDelta", first, second)
+        level = forgets.details.get("learned_by_both")
+        told = "·" if level is None else f"{level:.1f}"
+        rows.append([f"{first} − {second}", told, _found(forgets), _found(general)])
+    if not rows:
+        return (
+            f"Not measured yet: a curve takes {pareto.RATES} learning rates with two seeds each, "
+            f"and {len(have)} of the methods here have that."
+        )
+    return _grid(["methods", "learned by both", "FM", "GeneralDelta"], rows)
+
+
+def _found(evidence: Evidence, digits: int = 1) -> str:
+    if evidence.value is None or evidence.interval is None:
+        return "·"
+    low, high = evidence.interval.low, evidence.interval.high
+    return f"{evidence.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def law_table(points: Points) -> str:
+    """R² of each law, for general capability and for earlier tasks."""
+    rows: list[list[str]] = []
+    for x, who, stages, label in LAWS:
+        when = "the first task" if stages == "first" else "every task"
+        general = law(points, x, "general", who, stages)
+        tasks = _found(law(points, x, "tasks", who, stages), 2) if stages == "all" else "·"
+        told = _found(general, 2) if general.value is not None else general.missing
+        rows.append([label, who, when, str(general.runs), told, tasks])
+    header = ["x", "methods", "after", "runs", "R² of general capability", "R² of earlier tasks"]
+    return _grid(header, rows)
+
+
+def kinds_table(points: Points) -> str:
+    """What each method lost, by kind, of tasks and of general benchmarks."""
+    kinds = ("format", "mode", "content")
+    keys = ["Lost", *(f"Lost_{k}" for k in kinds), *(f"General_{k}" for k in ("lost", *kinds))]
+    rows = []
+    for method in points.methods():
+        found = [by_seed(points.of(method), key) for key in keys]
+        seeds = set(found[0]).intersection(*found[1:])
+        if seeds:
+            means = [f"{np.mean([values[s] for s in seeds]):.1f}" for values in found]
+            rows.append([method, str(len(seeds)), *means])
+    header = ["method", "seeds", "tasks: lost", *kinds, "general: lost", *kinds]
+    return _grid(header, rows)
+
+
+def ablations(points: Points) -> str:
+    """What changes with one switch."""
+    rows = []
+    for first, second, what in ABLATIONS:
+        found = [difference(points, k, first, second) for k in ("AvgAcc", "FM", "GeneralDelta")]
+        cells = [_found(f) for f in found]
+        if found[0].value is None:
+            cells = [found[0].missing.replace(" with AvgAcc", ""), "·", "·"]
+        rows.append([f"{first} − {second}", what, *cells])
+    return _grid(["methods", "the difference", "AvgAcc", "FM", "GeneralDelta"], rows)

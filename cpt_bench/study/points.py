@@ -1,0 +1,225 @@
+"""Stored runs as points: which method each is of, its numbers, and what each stage did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.metrics import rounded
+from cpt_bench.recipes import named
+from cpt_bench.study.numbers import Numbers, divergence, general_of, matrix_of, numbers
+from cpt_bench.study.store import Stored
+from cpt_bench.suite import Suite
+
+VARIANTS: Final[dict[str, str]] = {"algorithm": "grpo", "reference": "start", "keep": "solvable"}
+"""Settings that make another method of a trainer, with the value that goes without saying."""
+
+
+class Stage(NamedTuple):
+    """What is known after a stage; None where not measured.
+
+    Attributes:
+        stage: 1 for the first task.
+        general: mean_b (G[t][b] - G[0][b]), percentage points.
+        tasks: mean_{j<t} (R[t][j] - R[j][j]), percentage points.
+        kl_new: KL(base || policy) on the stage's task's prompts, nats a token.
+        kl_general: The same on general prompts.
+        varied: Sum over stages so far of the share of prompts whose rollouts differ in reward.
+        variance: Sum over stages so far of the mean reward variance within a prompt's rollouts.
+        step: Sum over stages so far of the squared learning rates of their steps.
+        push: The same, each stage times its share of prompts with reward variance: the
+            reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient.
+    """
+
+    stage: int
+    general: float | None
+    tasks: float | None
+    kl_new: float | None
+    kl_general: float | None
+    varied: float | None
+    variance: float | None
+    step: float | None
+    push: float | None
+
+
+class Point(NamedTuple):
+    """One run.
+
+    Attributes:
+        name: The stored run.
+        method: ``sft``, ``rft-grpo``, ``replay`` and so on.
+        rate: Its learning rate.
+        plain: Whether the learning rate is the recipe's.
+        seed: Of the run.
+        order: The tasks, in training order.
+        joint: Trained on all tasks at once.
+        numbers: Key to number; ``LearnGain`` is Learn - BaseAcc.
+        stages: One a stage.
+    """
+
+    name: str
+    method: str
+    rate: float
+    plain: bool
+    seed: int
+    order: tuple[str, ...]
+    joint: bool
+    numbers: Numbers
+    stages: tuple[Stage, ...]
+
+
+class Points(NamedTuple):
+    """All runs of the study, and those that are left out, with why."""
+
+    suite: Suite
+    used: tuple[Point, ...]
+    left_out: dict[str, str]
+
+    def of(self, method: str, rate: float | None = None, order: Any = None) -> list[Point]:
+        """A method's runs, at its recipe's learning rate unless another is named, by seed.
+
+        Args:
+            method: Its name.
+            rate: A learning rate; None is the recipe's.
+            order: A task order; None is the suite's.
+        """
+        wanted = self.suite.sequence if order is None else order
+        found = [
+            p
+            for p in self.used
+            if p.method == method
+            and p.order == wanted
+            and (p.plain if rate is None else abs(p.rate / rate - 1) < 1e-6)
+        ]
+        return sorted(found, key=lambda p: p.seed)
+
+    def methods(self) -> list[str]:
+        """Methods in the order that tables show them: SFT's, RFT's, then others."""
+        names = {p.method for p in self.used}
+        first = [n for n in ("sft", "rft-grpo", "rft-rloo", "rft-remax") if n in names]
+        return [*first, *sorted(names - {*first})]
+
+    def orders(self) -> list[tuple[str, ...]]:
+        """The task orders, the suite's own first."""
+        found = {p.order for p in self.used}
+        rest = sorted(found - {self.suite.sequence})
+        return [*([self.suite.sequence] if self.suite.sequence in found else []), *rest]
+
+
+def points(runs: Sequence[Stored], suite: Suite) -> Points:
+    """The points of all stored runs.
+
+    Raises:
+        CptBenchError: Two are the same method, learning rate, order and seed; or one is of another
+            suite version.
+    """
+    used: dict[tuple[Any, ...], Point] = {}
+    left_out = {}
+    for run in runs:
+        if run.facts["suite"]["fingerprint"] != suite.fingerprint():
+            raise CptBenchError("is of another suite version", where=run.name)
+        why = other_settings(run, suite)
+        if why:
+            left_out[run.name] = why
+            continue
+        point = point_of(run, suite)
+        key = point.method, point.rate, point.order, point.seed
+        if key in used:
+            raise CptBenchError(
+                f"is the same method, learning rate, order and seed as {used[key].name}",
+                where=run.name,
+            )
+        used[key] = point
+    return Points(suite, tuple(used.values()), left_out)
+
+
+@lru_cache(maxsize=256)
+def _recipe(suite: str, trainer: str) -> dict[str, Any]:
+    try:
+        return named(f"{suite}/{trainer}")
+    except CptBenchError:
+        return {}
+
+
+def other_settings(run: Stored, suite: Suite) -> str:
+    """In which settings a run differs from its trainer's recipe, beyond what the study varies."""
+    config, trainer = run.facts["config"], run.facts["trainer"]
+    recipe = _recipe(suite.name, trainer)
+    if not recipe:
+        return f"trainer {trainer} has no recipe for {suite.name}"
+    odd = [
+        f"{key} {config.get(key)!r}, not {value!r}"
+        for key, value in recipe.items()
+        if key not in (*VARIANTS, "learning_rate") and config.get(key) != value
+    ]
+    return "; ".join(odd)
+
+
+def method_of(run: Stored) -> str:
+    """The trainer's name with the settings that make it another method."""
+    config, trainer = run.facts["config"], str(run.facts["trainer"])
+    if trainer == "rft":
+        return f"rft-{config.get('algorithm', 'grpo')}"
+    tail = [str(config[key]) for key, plain in VARIANTS.items() if config.get(key, plain) != plain]
+    return "-".join([trainer, *tail])
+
+
+def point_of(run: Stored, suite: Suite) -> Point:
+    """One run's point."""
+    found = numbers(run, suite)
+    learn, base = found["Learn"], found["BaseAcc"]
+    found["LearnGain"] = None if learn is None or base is None else rounded(learn - base)
+    rate = float(run.facts["config"]["learning_rate"])
+    own = float(_recipe(suite.name, run.facts["trainer"])["learning_rate"])
+    return Point(
+        name=run.name,
+        method=method_of(run),
+        rate=rate,
+        plain=abs(rate / own - 1) < 1e-6,
+        seed=int(run.facts["seed"]),
+        order=run.order,
+        joint=run.joint,
+        numbers=found,
+        stages=() if run.joint else tuple(_stages(run, suite)),
+    )
+
+
+def _stages(run: Stored, suite: Suite) -> list[Stage]:
+    r, general = matrix_of(run).accuracy, general_of(run, suite)
+    out, varied, variance, step, push = [], 0.0, 0.0, 0.0, 0.0
+    known = {"varied": True, "variance": True, "step": True}
+    for t, task in enumerate(run.order, 1):
+        training = run.training.get(t, {})
+        figures = training.get("figures", {})
+        known["step"] &= "rate_squared" in training
+        step += training.get("rate_squared", 0.0)
+        if "frac_reward_zero_std" in figures:
+            share = 1 - figures["frac_reward_zero_std"]
+            varied += share
+            push += share * training.get("rate_squared", 0.0)
+        else:
+            known["varied"] = False
+        if "reward_variance" in figures:
+            variance += figures["reward_variance"]
+        else:
+            known["variance"] = False
+        change = general[t] - general[0]
+        earlier = [r[t, j] - r[j + 1, j] for j in range(t - 1)]
+        out.append(
+            Stage(
+                stage=t,
+                general=None if np.isnan(change).any() else rounded(float(change.mean())),
+                tasks=rounded(float(np.mean(earlier))) if earlier else None,
+                kl_new=divergence(run, t, (task,)),
+                kl_general=divergence(run, t, suite.general),
+                varied=rounded(varied) if known["varied"] else None,
+                variance=rounded(variance) if known["variance"] else None,
+                step=rounded(step) if known["step"] else None,
+                push=rounded(push) if known["varied"] and known["step"] else None,
+            )
+        )
+    return out

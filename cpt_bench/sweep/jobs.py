@@ -1,0 +1,245 @@
+"""From the runs a file stands for to jobs: a plan, a folder, a command, and what it could share.
+
+A job's *chain* has one key a stage: the digest of all that decides the weights after it. Two jobs
+that have a key in common would train the same stage; see :mod:`cpt_bench.sweep.loop`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt_bench.command import PREFIX
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest_json, read_json
+from cpt_bench.ledger import Ledger
+from cpt_bench.method import Asked, describe
+from cpt_bench.naming import run_name
+from cpt_bench.run_plan import Plan
+from cpt_bench.rundir import RunFolder
+from cpt_bench.suite import Suite, open_suite
+from cpt_bench.sweep.spec import Cell, Sweep, cells
+from cpt_bench.trainer import Budget
+from cpt_bench.variants import compose
+
+
+class Job(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        name: Its folder's name: the same that ``cptbench run`` would give it.
+        folder: The run folder, absolute.
+        plan: What to run.
+        arguments: Of ``cptbench run``.
+        chain: Stage (as in ``plan.stages()``) to the key of its weights, in order.
+    """
+
+    name: str
+    folder: Path
+    plan: Plan
+    arguments: tuple[str, ...]
+    chain: tuple[tuple[int, str], ...]
+
+    def keys(self) -> dict[str, int]:
+        """Key to stage."""
+        return {key: stage for stage, key in self.chain}
+
+
+def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
+    """Every run of a sweep once, checked as ``cptbench run`` checks its options.
+
+    Args:
+        sweep: The file's content.
+        out: The folder of the run folders.
+        file: The sweep file, for errors.
+
+    Raises:
+        CptBenchError: A trainer, recipe, setting or order is not there.
+    """
+    spec = compose(sweep.suite, sweep.protocol, sweep.tier)
+    suite = open_suite(spec)
+    found: dict[str, Job] = {}
+    for cell in cells(sweep):
+        try:
+            job = _job(sweep, spec, suite, cell, out.absolute())
+        except CptBenchError as error:
+            raise CptBenchError(str(error), where=f"{file}: {cell.where}") from None
+        found.setdefault(job.name, job)
+    return [*found.values()]
+
+
+def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
+    if cell.privileges and not cell.trainer.startswith(PREFIX):
+        raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
+    # What says the same as the recipe is left out: it would be the same run under another name.
+    asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
+    needed = _needed(asked, cell.settings)
+    ordered = suite if cell.order is None else suite.reordered(cell.order)
+    plan = Plan(
+        suite_spec=spec,
+        suite=ordered,
+        method=_described(asked._replace(settings=tuple(needed))),
+        seed=cell.seed,
+        limit=sweep.limit,
+        threads=sweep.threads,
+        overlap=False,
+        keep=sweep.keep,
+        base=sweep.base or suite.base_path(),
+        budget=Budget(samples=sweep.budget, seconds=sweep.stage_timeout),
+        general=tuple(sweep.general),
+    )
+    name = run_name(plan, [*needed, *([f"recipe={cell.recipe}"] if cell.recipe else [])])
+    folder = out / name
+    arguments = _arguments(sweep, spec, cell, needed, ordered, folder, suite)
+    return Job(name, folder, plan, arguments, tuple(chain(plan)))
+
+
+_described = lru_cache(maxsize=None)(describe)
+"""A method looked at in this process, once for all runs that have it."""
+
+
+def _needed(asked: Asked, settings: Iterable[str]) -> list[str]:
+    """The settings that change something, the last word on each key alone."""
+    last = {setting.partition("=")[0]: setting for setting in settings}
+    kept: list[str] = []
+    try:
+        before = _described(asked)
+    except CptBenchError:
+        return [*last.values()]  # the recipe alone is not whole: nothing says the same as it
+    for setting in last.values():
+        after = _described(asked._replace(settings=(*kept, setting)))
+        if after != before:
+            kept.append(setting)
+            before = after
+    return kept
+
+
+def _arguments(
+    sweep: Sweep, spec: str, cell: Cell, settings: list[str], ordered: Suite, folder: Path,
+    suite: Suite,
+) -> tuple[str, ...]:  # fmt: skip
+    out = ["run", "--trainer", cell.trainer, "--suite", spec, "--seed", str(cell.seed)]
+    for setting in settings:
+        out += ["--set", setting]
+    if ordered.sequence != suite.sequence:
+        out += ["--order", ",".join(ordered.sequence)]
+    for name in sweep.general:
+        out += ["--general", name]
+    for privilege in cell.privileges:
+        out += ["--privilege", privilege]
+    options = {
+        "--recipe": cell.recipe,
+        "--base": sweep.base,
+        "--limit": sweep.limit,
+        "--budget": sweep.budget,
+        "--stage-timeout": sweep.stage_timeout,
+        "--memory-limit": sweep.memory_limit,
+    }
+    for option, value in options.items():
+        if value is not None:
+            out += [option, str(value)]
+    return (*out, "--threads", str(sweep.threads), "--out", str(folder))
+
+
+def chain(plan: Plan) -> Iterable[tuple[int, str]]:
+    """Stage and the key of its weights, from the base on; the ledger's keys without the digests.
+
+    Equal keys here are equal keys in the ledger of two runs on one machine: what is left out
+    (versions, the base's digest, parents) is the same or follows.
+    """
+    shared = {
+        "suite": plan.suite_spec,
+        "fingerprint": plan.suite.fingerprint(),
+        "base": str(plan.base),
+        "limit": plan.limit,
+        "threads": plan.threads,
+    }
+    key = digest_json(shared)
+    for stage in plan.stages():
+        if stage > 0:
+            key = digest_json({
+                "parent": key,
+                "stage": stage,
+                "tasks": list(plan.tasks_of(stage)),
+                "trainer": plan.method.origin,
+                "config": plan.method.config,
+                "privileges": plan.privileges.model_dump(),
+                "budget": plan.budget.model_dump(include={"samples"}),
+                "seed": plan.seed,
+            })  # fmt: skip
+        yield stage, key
+
+
+# ------------------------------------------------------------------------------ what is on disk
+
+
+def committed(job: Job, stage: int) -> bool:
+    """Whether all steps of a stage are in the run's ledger: training, evaluation, KL."""
+    ledger, suite = job.folder / "ledger", job.plan.suite
+    names = list(suite.sequence)
+    if suite.protocol.general == "every-stage" or stage in (0, len(suite.sequence)):
+        names += suite.general
+    steps = [f"stage-{stage}.evaluate.{name}" for name in names]
+    if stage > 0:
+        steps += [f"stage-{stage}.train", f"stage-{stage}.kl"]
+    return all((ledger / f"{step}.json").is_file() for step in steps)
+
+
+def stages_done(job: Job) -> int:
+    """How many stages are trained, for the progress shown."""
+    return sum(
+        (job.folder / "ledger" / f"stage-{stage}.train.json").is_file()
+        for stage, _ in job.chain
+        if stage > 0
+    )
+
+
+def finished(job: Job) -> bool:
+    """Whether the folder holds this very run, finished; anything else is left to ``cptbench run``.
+
+    Checked without the base's weights being read: a file of results and a session that ended, for
+    the same trainer, settings, seed and order.
+    """
+    run_json = job.folder / "run.json"
+    if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
+        return False
+    found = read_json(run_json)
+    mine: dict[str, Any] = {
+        "trainer": job.plan.method.name,
+        "origin": job.plan.method.origin,
+        "config": job.plan.method.config,
+        "seed": job.plan.seed,
+        "order": list(job.plan.suite.sequence),
+        "limit": job.plan.limit,
+        "threads": job.plan.threads,
+    }
+    same = all(found.get(key) == value for key, value in mine.items())
+    return same and bool(found.get("sessions"))
+
+
+def lends(job: Job, others: Iterable[Job]) -> bool:
+    """Whether another job shares a trained stage with this one, and may take its weights."""
+    mine = {key for stage, key in job.chain if stage > 0}
+    return any(mine & other.keys().keys() for other in others if other.name != job.name)
+
+
+def thin(job: Job, keep: str) -> None:
+    """Drop the checkpoints of a finished run that nobody takes any more, as ``--keep`` would."""
+    paths, ledger = RunFolder(job.folder, job.plan.suite.sequence), Ledger(job.folder)
+    stages = [stage for stage, _ in job.chain if stage > 0]
+    needed = job.plan.privileges.earlier_checkpoints
+    for stage in stages if keep == "none" else stages[:-1] if keep == "last" and not needed else []:
+        checkpoint = paths.checkpoint(stage)
+        if checkpoint.exists():
+            ledger.drop(f"stage-{stage}/train", paths.relative(checkpoint))
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
