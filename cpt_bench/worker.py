@@ -69,7 +69,9 @@ class Worker:
         # the child sees it close when this process dies, however it dies, and dies too: a killed
         # run leaves nobody behind who writes to its folder.
         lifeline, self.lifeline = ctx.Pipe(duplex=False)
-        call = (sender, lifeline, work, args, log, first)
+        # The server is as old as its first use; the child is to be where this process is now.
+        around = (Path.cwd(), dict(os.environ))
+        call = (sender, lifeline, work, args, log, first, around)
         # Not a daemon: those may have no children, and data loaders are children.
         self.process = ctx.Process(target=_child, args=call)
         with _uninterrupted():
@@ -160,7 +162,10 @@ def _child(
     args: tuple[Any, ...],
     log: Path,
     first: Callable[..., None] | None,
+    around: tuple[Path, dict[str, str]],
 ) -> None:
+    os.chdir(around[0])
+    os.environ.update(around[1])
     # A group of its own: Ctrl-C goes to the parent alone, which decides, and all can be ended.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

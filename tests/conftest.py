@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,14 +39,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def here(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    """``cptbench`` in this process and ``folder``: its fork server is warm from the second time on.
+
+    What happens when a *process* starts, is killed or interrupted is tried in processes.
+    """
+    from cpt_bench.cli.main import entry
+
+    out, err, before, code = io.StringIO(), io.StringIO(), (Path.cwd(), sys.argv), 0
+    os.chdir(folder)
+    sys.argv = ["cptbench", *map(str, args)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            entry()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except Exception:
+        traceback.print_exc(file=err)
+        code = 1
+    finally:
+        os.chdir(before[0])
+        sys.argv = before[1]
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``cptbench`` as a user does, in an empty folder."""
+    """Run ``cptbench`` in an empty folder; with other variables (``env``) in a process of its own."""
 
-    def call(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        if env is None:
+            return here(tmp_path, *args)
         command = [sys.executable, "-m", "cpt_bench", *map(str, args)]
-        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run(command, **{**options, **kwargs})
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env
+        )
 
     return call
 
@@ -68,8 +98,7 @@ def sft_args(model: Path, *more: object) -> list[str]:
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    command = [sys.executable, "-m", "cpt_bench", *sft_args(tiny_model, "--out", folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = here(folder.parent, *sft_args(tiny_model, "--out", folder))
     assert done.returncode == 0, done.stderr
     return folder
 
