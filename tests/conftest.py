@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,15 +66,14 @@ def here(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``cptbench`` in an empty folder; with other variables (``env``) in a process of its own."""
+    """Run ``cptbench`` in an empty folder; with ``env`` or ``input`` in a process of its own."""
 
-    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        if env is None:
+    def call(*args: object, **process: Any) -> subprocess.CompletedProcess[str]:
+        if not process:
             return here(tmp_path, *args)
         command = [sys.executable, "-m", "cpt_bench", *map(str, args)]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env
-        )
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+        return subprocess.run(command, **{**options, **process})
 
     return call
 

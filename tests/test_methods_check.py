@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from cpt_bench.check import check
+from cpt_bench.method import Method
 from cpt_bench.plugins import BUILTIN
 from cpt_bench.run_plan import Plan
 from cpt_bench.suite import Suite, load_suite
@@ -71,10 +72,12 @@ def test_it_keeps_the_contract(name: str, taught: Path, folder: Path) -> None:
     found = trainer_of(name)
     known = found.value.Config.model_fields
     config = found.value.Config(**{k: v for k, v in SHORT.items() if k in known})
+    method = Method(
+        found.name, found.origin, config.model_dump(mode="json"), found.value.declare(config)
+    )
     plan = Plan(
-        suite_spec=str(TINY), suite=suite(), trainer=found, config=config, seed=0, limit=None,
+        suite_spec=str(TINY), suite=suite(), method=method, seed=0, limit=None,
         threads=1, overlap=False, keep="all", base=taught,
-        privileges=found.value.declare(config),
     )  # fmt: skip
     findings = check(plan, folder / name, lambda event: None)
     assert [f for f in findings if f.ok is False] == []

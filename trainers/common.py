@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor
 from cpt_bench.trainer import Privileges, Stage, Trainer, TrainSample
 from cpt_bench.trainers.parts.part import Part, parts_of
@@ -231,6 +232,11 @@ def pictures(sample: TrainSample) -> list[dict[str, Any]]:
     return [{"bytes": image, "path": None} for image in sample.images]
 
 
+def shown(sample: TrainSample) -> list[Any]:
+    """A sample's images as RGB pictures, for a batch that is made without a data set."""
+    return [decode(image, sample.id) for image in sample.images]
+
+
 def dataset(rows: list[dict[str, Any]]) -> Dataset:
     """``rows`` as a data set whose ``images``, if it has any, are RGB pictures."""
     built = Dataset.from_list(rows)
@@ -242,12 +248,18 @@ def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
     return [{"role": "user", "content": sample.prompt}]
 
 
-def chat_row(sample: TrainSample, reply: str) -> dict[str, Any]:
-    """Prompt, completion and images of a sample, in TRL's conversational form."""
+def chat_row(sample: TrainSample, reply: str, images: list[Any]) -> dict[str, Any]:
+    """Prompt, completion and images of a sample, in TRL's conversational form.
+
+    Args:
+        sample: The sample.
+        reply: What is learned of it.
+        images: Its images: :func:`pictures` for a data set, :func:`shown` for a batch.
+    """
     return {
         "prompt": user_turn(sample),
         "completion": [{"role": "assistant", "content": reply}],
-        "images": pictures(sample),
+        "images": images,
     }
 
 

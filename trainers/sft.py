@@ -22,6 +22,7 @@ from cpt_bench.trainers.common import (
     dataset,
     load,
     pass_on,
+    pictures,
     quiet,
     save,
 )
@@ -79,4 +80,4 @@ class SFT(TRLTrainer):
 
 def rows(stage: Stage) -> Dataset:
     """Prompt, completion and images of each sample, in TRL's conversational form."""
-    return dataset([chat_row(sample, sample.target) for sample in stage.samples])
+    return dataset([chat_row(s, s.target, pictures(s)) for s in stage.samples])
