@@ -26,6 +26,15 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
+def times_of_change(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Of everything below ``folder``: inode, size in bytes, and when it last changed (ns)."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for place in (folder, *folder.rglob("*")):
+        seen = place.lstat()
+        found[str(place)] = (seen.st_ino, seen.st_size, seen.st_ctime_ns)
+    return found
+
+
 def digest_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -20,6 +20,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,11 +139,13 @@ def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
         below: list[Path] = []
         for here in level:
             try:
-                entries = sorted(here.iterdir())
+                with os.scandir(here) as listed:  # which tells folders apart without a look at each
+                    entries = sorted(listed, key=lambda entry: entry.name)
             except FileNotFoundError:
                 continue  # the next task's split, moved to its place by who prepares it meanwhile
-            below += [e for e in entries if e.is_dir() and e not in inside]
-            files += [e.relative_to(folder) for e in entries if e.is_file()][:DECOYS_IN_ONE]
+            below += [p for e in entries if e.is_dir() and (p := Path(e.path)) not in inside]
+            shown = islice((e for e in entries if e.is_file()), DECOYS_IN_ONE)
+            files += [Path(e.path).relative_to(folder) for e in shown]
         folders += [e.relative_to(folder) for e in below]
         level = below
     return folders, files

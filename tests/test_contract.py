@@ -267,13 +267,13 @@ def test_a_folder_that_is_moved_while_the_view_is_made_is_no_fault(
 
     (tmp_path / "data/.partial/images").mkdir(parents=True)
     (tmp_path / "data/kept").mkdir()
-    listed = Path.iterdir
+    listed = isolation.os.scandir
 
     def moved(here: Path) -> Any:
         if here.name == ".partial":
             (tmp_path / "data/.partial").rename(tmp_path / "data/whole")
         return listed(here)
 
-    monkeypatch.setattr(Path, "iterdir", moved)
+    monkeypatch.setattr(isolation.os, "scandir", moved)
     folders, _ = isolation._names(tmp_path / "data", [])
     assert Path("kept") in folders
