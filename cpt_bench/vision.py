@@ -16,8 +16,8 @@ from torch import nn
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock_images
 
-REMEMBERED = 512
-"""Pictures kept as patches; 64x64 ones take 50 kB each."""
+REMEMBERED, SMALL = 512, 2**18
+"""How many pictures are kept as patches, and the most bytes of one; 64x64 ones take 50 kB."""
 
 
 class PatchEmbedding(stock.Qwen2_5_VisionPatchEmbed):  # type: ignore[misc]
@@ -92,7 +92,10 @@ class Qwen2VLImageProcessorPil(stock_images.Qwen2VLImageProcessorPil):  # type: 
         key = (image.tobytes(), image.shape, repr(settings))
         if key not in _seen:
             alone = super()._preprocess([image], return_tensors=None, **settings)
-            _seen[key] = (alone["pixel_values"], alone["image_grid_thw"])
+            patches, grid = alone["pixel_values"], alone["image_grid_thw"]
+            if patches.nbytes > SMALL:  # photographs would fill the memory
+                return patches, grid
+            _seen[key] = (patches, grid)
             while len(_seen) > REMEMBERED:
                 _seen.popitem(last=False)
         _seen.move_to_end(key)

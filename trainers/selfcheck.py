@@ -245,7 +245,7 @@ def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
     grid = asked.get("image_grid_thw")
     merged = processor.image_processor.merge_size**2
     places = int((grid.prod(dim=1) // merged).sum()) if grid is not None else 0
-    completion = torch.tensor([rollout.completion])
+    completion = torch.tensor([rollout.completion], dtype=torch.long)  # it may be empty
     inputs = dict(asked)
     inputs["input_ids"] = torch.cat([asked["input_ids"], completion], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
