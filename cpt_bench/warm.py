@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import threading
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # Without the [train] extra there is nothing to warm; the worker then says what is missing.
 with contextlib.suppress(ImportError):
+    from tqdm import tqdm
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import cpt_bench.engines.hf
@@ -18,6 +20,9 @@ with contextlib.suppress(ImportError):
     import cpt_bench.processor
     import cpt_bench.trainers.rft
     import cpt_bench.trainers.sft  # noqa: F401
+
+    # tqdm's own lock holds between processes, and a child that is killed would leave its semaphore.
+    tqdm.set_lock(threading.RLock())
 
     # A table of a thousand patterns, compiled when the first model is loaded.
     get_checkpoint_conversion_mapping("qwen2_5_vl")
