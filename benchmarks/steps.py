@@ -25,9 +25,9 @@ import torch
 
 from cpt_bench import decoding, policy, vision
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
+from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.jobs import set_threads
 from cpt_bench.prepare import prepare
 from cpt_bench.sources import load_split
 from cpt_bench.suite import open_suite
@@ -35,7 +35,7 @@ from cpt_bench.trainer import Privileges, Stage
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rollouts import encoded
 from cpt_bench.trainers.sft import SFT
-from cpt_bench.trainers.shared import SharedPrompts, score
+from cpt_bench.trainers.shared import SharedPrompts
 
 STEPS, ROUNDS, TASK = 8, 3, "scene"
 SUITE = open_suite("nano")
@@ -45,14 +45,14 @@ PROMPTS, ROLLOUTS, BATCH, NEW = 8, 8, 16, SUITE.protocol.decoding.max_new_tokens
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
     """Everything of ours between TRL, transformers and the model taken out."""
-    kept = SharedPrompts.shares, vision.arrange, vision.remember, decoding.fits
+    kept = SharedPrompts.shares, vision.arrange, vision.prepare_together, decoding.fits
     SharedPrompts.shares = lambda self: False  # type: ignore[method-assign]
-    vision.arrange = vision.remember = lambda thing: thing
+    vision.arrange = vision.prepare_together = lambda thing: thing
     decoding.fits = lambda model: False
     try:
         yield
     finally:
-        SharedPrompts.shares, vision.arrange, vision.remember, decoding.fits = kept  # type: ignore[method-assign]
+        SharedPrompts.shares, vision.arrange, vision.prepare_together, decoding.fits = kept  # type: ignore[method-assign]
 
 
 def stage_in(folder: Path, data: Path, log: Callable[[dict[str, Any]], None]) -> Stage:
@@ -137,7 +137,9 @@ def rft_floor(requests: list[Request]) -> float:
         mask = (written != engine.padding).long()
         written = written[:, : int(mask.sum(1).max())]
         mask = mask[:, : written.shape[1]]
-        logps, _ = score(model, decoding.read(model, batches[i]).rows(each), written, mask, 1.0)
+        logps = decoding.score(
+            model, decoding.read(model, batches[i]).rows(each), written, mask, 1.0
+        ).logps
         (logps.sum(1) / mask.sum(1)).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()

@@ -1,9 +1,10 @@
 """Decoding on a CPU, without what a general ``generate`` does around each step.
 
-The arithmetic is that of transformers' Qwen2.5-VL, called layer by layer of its own modules; three
-things are left out that cost a small model more than its matrices do. A prompt that several replies
-begin with is read once. A reply that has ended leaves the batch. Keys and values are written into
-tables of their final length instead of being copied at every step.
+The arithmetic is that of transformers' Qwen2.5-VL, called layer by layer of its own modules; what
+is left out is what nobody looks at. A prompt that several replies begin with is read once, and its
+last layer computes a single token beyond its keys and values. A reply that has ended leaves the
+batch. Keys and values are written into tables of their final length instead of being copied at
+every step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
+from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 
 Pick = Callable[[torch.Tensor], torch.Tensor]
 """Next tokens (rows,) from logits (rows, words)."""
@@ -51,24 +53,166 @@ def fits(model: Any) -> bool:
     )
 
 
-def read(model: Any, inputs: dict[str, Any]) -> Prefix:
-    """The prompts of ``inputs``, as the processor made them, padded on the left."""
-    mask, cache = inputs["attention_mask"], DynamicCache()
+class _Reading(DynamicCache):  # type: ignore[misc]
+    """Keys and values of texts whose last ``wanted`` tokens alone are looked at."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+
+class LastLayer(stock.Qwen2_5_VLDecoderLayer):  # type: ignore[misc]
+    """The last layer: all keys and values, everything else of the tokens that are looked at."""
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, _Reading):
+            return super().forward(hidden_states, *args, **kwargs)
+        attention, end = self.self_attn, slice(-cache.wanted, None)
+        cos, sin = (table[:, None] for table in kwargs["position_embeddings"])
+
+        def heads(states: torch.Tensor) -> torch.Tensor:
+            return states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+        def turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+            return states * cos + stock.rotate_half(states) * sin
+
+        normed = self.input_layernorm(hidden_states)
+        keys, values = cache.update(
+            turned(heads(attention.k_proj(normed)), cos, sin),
+            heads(attention.v_proj(normed)),
+            attention.layer_idx,
+        )
+        query = turned(heads(attention.q_proj(normed[:, end])), cos[:, :, end], sin[:, :, end])
+        mask = kwargs["attention_mask"]
+        seen, _ = stock.eager_attention_forward(
+            attention,
+            query,
+            keys,
+            values,
+            None if mask is None else mask[:, :, end],
+            scaling=attention.scaling,
+        )
+        states = hidden_states[:, end] + attention.o_proj(seen.flatten(2))
+        return states + self.mlp(self.post_attention_layernorm(states))
+
+
+def _follow(
+    model: Any, inputs: dict[str, Any], wanted: int
+) -> tuple[torch.Tensor, _Reading, torch.Tensor]:
+    """Last hidden states of the last ``wanted`` tokens; what was read; the positions after it."""
+    # The class alone changes, and only what asks for some tokens notices.
+    model.model.language_model.layers[-1].__class__ = LastLayer
+    mask, cache = inputs["attention_mask"], _Reading(wanted)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     following = positions[:, -1] + 1
     if inputs.get("pixel_values") is None:
         places = positions.expand(3, -1, -1)
     else:
-        places, shift = model.model.get_rope_index(
-            inputs["input_ids"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-            image_grid_thw=inputs["image_grid_thw"],
-            attention_mask=mask,
-        )
-        following = following + shift[:, 0]
+        places, shift = _places(model, inputs)
+        following = following + shift
     out = model.model(**inputs, position_ids=places, past_key_values=cache, use_cache=True)
+    return out.last_hidden_state, cache, following
+
+
+def _places(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions (3, rows, length), and how far behind its columns each row's end stands (rows,).
+
+    They are counted out once for rows that look alike: the same padding, pictures, words between.
+    """
+    mask, kinds = inputs["attention_mask"], inputs["mm_token_type_ids"]
+    grids, rows = inputs["image_grid_thw"], len(mask)
+    first, which = list(range(rows)), torch.arange(rows)
+    if len(grids) % rows == 0:
+        of_row = grids.view(rows, -1, 3)
+        merged = model.config.vision_config.spatial_merge_size**2
+        if torch.equal(of_row.prod(-1).sum(1) // merged, (kinds == 1).sum(1)):
+            looks = torch.cat([mask, kinds, of_row.flatten(1)], dim=1)
+            kinds_of_row, which = torch.unique(looks, dim=0, return_inverse=True)
+            first = [which.tolist().index(i) for i in range(len(kinds_of_row))]
+            grids = of_row[first].flatten(0, 1)
+    places, shift = model.model.get_rope_index(
+        inputs["input_ids"][first],
+        mm_token_type_ids=kinds[first],
+        image_grid_thw=grids,
+        attention_mask=mask[first],
+    )
+    return places[:, which], shift[which, 0]
+
+
+def read(model: Any, inputs: dict[str, Any]) -> Prefix:
+    """The prompts of ``inputs``, as the processor made them, padded on the left."""
+    hidden, cache, following = _follow(model, inputs, wanted=1)
     keys, values = [x.keys for x in cache.layers], [x.values for x in cache.layers]
-    return Prefix(out.last_hidden_state[:, -1], keys, values, mask, following)
+    return Prefix(hidden[:, -1], keys, values, inputs["attention_mask"], following)
+
+
+class Scores(NamedTuple):
+    """What a model thinks of replies, token by token (rows, length); 0 behind their ends.
+
+    Attributes:
+        logps: Log-probability of each token, in nats.
+        entropies: Of the distribution it was drawn from, in nats.
+        first: Whether it was the likeliest.
+    """
+
+    logps: torch.Tensor
+    entropies: torch.Tensor
+    first: torch.Tensor
+
+
+def score(
+    model: Any, prefix: Prefix, replies: torch.Tensor, mask: torch.Tensor, temperature: float
+) -> Scores:
+    """How likely each token of ``replies`` is, with gradients to model and prefix.
+
+    Args:
+        model: The model that read ``prefix``.
+        prefix: One row a reply.
+        replies: Token ids (rows, length), padded on the right.
+        mask: 1 for a token of the reply (rows, length).
+        temperature: Divides the logits.
+    """
+    text, cache = model.model.language_model, DynamicCache()
+    for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+        cache.update(keys, values, layer)
+    steps = torch.arange(replies.shape[1] - 1)
+    hidden = prefix.hidden[:, None]
+    if len(steps):
+        out = text(
+            inputs_embeds=text.embed_tokens(replies[:, :-1]),
+            position_ids=(prefix.next[:, None] + steps).expand(3, -1, -1),
+            attention_mask=torch.cat([prefix.mask, mask[:, :-1]], dim=1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden = torch.cat([hidden, out.last_hidden_state], dim=1)
+    return _scores(model, hidden, replies, mask, temperature)
+
+
+def score_ends(model: Any, inputs: dict[str, Any], length: int) -> Scores:
+    """The same for replies that stand behind their prompts, each prompt with a reply of its own.
+
+    Args:
+        model: The model.
+        inputs: Prompts, padded on the left, and then replies, padded on the right.
+        length: Columns of the replies.
+    """
+    hidden, _, _ = _follow(model, inputs, wanted=length + 1)
+    replies, mask = (inputs[name][:, -length:] for name in ("input_ids", "attention_mask"))
+    return _scores(model, hidden[:, :-1], replies, mask, 1.0)
+
+
+def _scores(
+    model: Any, hidden: torch.Tensor, replies: torch.Tensor, mask: torch.Tensor, temperature: float
+) -> Scores:
+    logps = torch.log_softmax(model.lm_head(hidden) / temperature, dim=-1)
+    off = mask == 0
+    with torch.no_grad():
+        entropies = -(logps.exp() * logps).sum(-1).masked_fill(off, 0)
+        first = (logps.argmax(-1) == replies).masked_fill(off, False)
+    told = logps.gather(-1, replies[..., None])[..., 0].masked_fill(off, 0)
+    return Scores(told, entropies, first)
 
 
 class _Room:

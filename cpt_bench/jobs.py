@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpt_bench.cpu import set_threads
 from cpt_bench.engines import open_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation import evaluate as evaluate_task
@@ -212,10 +213,3 @@ def _other_weights(place: Path | str, found: str, wanted: str) -> CptBenchError:
         where=place,
         todo="Delete the stage's folder and its ledger records to do it again",
     )
-
-
-def set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)

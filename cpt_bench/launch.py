@@ -102,7 +102,7 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
 def main() -> None:
     """One of the processes."""
     from cpt_bench.contract import StageDocument, open_stage
-    from cpt_bench.jobs import set_threads
+    from cpt_bench.cpu import set_threads
     from cpt_bench.training import trainer_of
 
     file, spec = Path(sys.argv[1]), sys.argv[2]

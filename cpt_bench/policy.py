@@ -56,14 +56,14 @@ def load_processor(folder: Path) -> Any:
     from transformers import AutoProcessor
 
     from cpt_bench.processor import install
-    from cpt_bench.vision import remember
+    from cpt_bench.vision import prepare_together
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
     try:
-        return remember(AutoProcessor.from_pretrained(folder))
+        return prepare_together(AutoProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError) as error:
         raise _broken(folder, error) from error
 

@@ -37,6 +37,14 @@ class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # type: ignore[misc] # no
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
+    def create_mm_token_type_ids(self, input_ids: list[Any]) -> list[list[int]]:
+        """1 for each token of a picture, 2 of a video, 0 for words; the stock result, sooner."""
+        kinds = {self.image_token_id: 1, self.video_token_id: 2}
+        return [
+            [kinds.get(token, 0) for token in (row if isinstance(row, list) else row.tolist())]
+            for row in input_ids
+        ]
+
 
 def install() -> None:
     """Make ``AutoProcessor`` find the image-only class; does nothing where torchvision is."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from cpt_bench import command, isolation
 from cpt_bench.contract import StageDocument, open_stage
+from cpt_bench.cpu import set_threads
 from cpt_bench.errors import CptBenchError, PrivilegeError, TrainerFault
 from cpt_bench.files import write_jsonl
-from cpt_bench.jobs import set_threads
 from cpt_bench.plugins import Resolved, resolve
 from cpt_bench.trainer import Trainer
 

@@ -12,7 +12,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # Without the [train] extra there is nothing to warm; the worker then says what is missing.
 with contextlib.suppress(ImportError):
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import cpt_bench.engines.hf

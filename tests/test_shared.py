@@ -78,25 +78,38 @@ def test_vision_is_that_of_transformers(tiny_model: Path) -> None:
             assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4), name
 
 
-def test_a_picture_is_prepared_once_and_the_same(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sizes", [[(64, 64)] * 3, [(64, 32), (64, 32)], [(64, 64), (100, 50)], [(100, 50), (100, 50)]]
+)
+def test_pictures_are_prepared_as_by_transformers(
+    sizes: list[tuple[int, int]], tiny_model: Path, tmp_path: Path
+) -> None:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from cpt_bench.policy import load_processor
-    from cpt_bench.vision import _seen
 
     processor = load_processor(tiny_model)
     plain = Qwen2VLImageProcessorPil.from_pretrained(tiny_model)
-    pictures = [Image.open(io.BytesIO(picture(i, s))).convert("RGB")
-                for i, s in ((1, (64, 64)), (2, (100, 50)), (1, (64, 64)))]  # fmt: skip
-    _seen.clear()
+    assert type(processor.image_processor) is not type(plain)
+    pictures = [Image.open(io.BytesIO(picture(i, s))).convert("RGB") for i, s in enumerate(sizes)]
     ours = processor.image_processor(images=pictures, return_tensors="pt")
     theirs = plain(images=pictures, return_tensors="pt")
-    assert len(_seen) == 2
     for name in ("pixel_values", "image_grid_thw"):
         assert torch.equal(ours[name], theirs[name])
     processor.save_pretrained(tmp_path / "ours")
     kept = (tmp_path / "ours/processor_config.json").read_text()
     assert kept == (tiny_model / "processor_config.json").read_text()
+
+
+def test_kinds_of_tokens_are_those_of_transformers(tiny_model: Path) -> None:
+    from transformers.processing_utils import ProcessorMixin
+
+    from cpt_bench.policy import load_processor
+
+    processor = load_processor(tiny_model)
+    rows = [[5, processor.image_token_id, processor.video_token_id, 7], [processor.image_token_id]]
+    ours = processor.create_mm_token_type_ids(rows)
+    assert ours == ProcessorMixin.create_mm_token_type_ids(processor, rows) == [[0, 1, 2, 0], [1]]
 
 
 @pytest.mark.slow
@@ -140,3 +153,45 @@ def test_losses_and_gradients_are_those_of_trl(
     assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
     batch["advantages"] = torch.zeros(12)
     assert all(float(g.abs().max()) == 0 for g in gradients(True)[1].values())
+
+
+@pytest.mark.slow
+def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: Path) -> None:
+    """Prompts and answers of different lengths."""
+    from trl import SFTConfig
+
+    from cpt_bench.trainers.common import load
+    from cpt_bench.trainers.rollouts import encoded
+    from cpt_bench.trainers.sft import SFT, LeanSFT, rows
+
+    stage = make_stage("lowvision", tiny_model, tmp_path)
+    config = SFT.Config(learning_rate=1e-3, max_steps=1, batch_size=6, device="cpu")
+    model, processor = load(stage, config)
+    trainer: Any = LeanSFT(
+        model=model, processing_class=processor, train_dataset=rows(stage),
+        args=SFTConfig(**config.arguments(stage, tmp_path / "scratch", 6), max_length=None,
+                       completion_only_loss=True),
+    )  # fmt: skip
+    model.train()
+    assert trainer.lean()
+    replies = ["yes", "two of them", "no", "the one that is red", "3", ""]
+    batch = encoded(processor)(list(zip(stage.samples[:6], replies, strict=True)))
+    assert len(set((batch["labels"] != -100).sum(1).tolist())) > 1
+
+    def told(apart: bool) -> tuple[float, dict[str, Any], dict[str, Any]]:
+        trainer.apart = apart
+        model.zero_grad()
+        trainer._metrics["train"].clear()
+        trainer._total_train_tokens = 0
+        loss = trainer.compute_loss(model, dict(batch), num_items_in_batch=40)
+        loss.backward()
+        found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        return loss.item(), found, {k: v[-1] for k, v in trainer._metrics["train"].items()}
+
+    theirs, ours = told(True), told(False)
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
+    assert ours[2] == pytest.approx(theirs[2], abs=1e-5)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        assert torch.allclose(ours[1][name], gradient, rtol=1e-3, atol=1e-5), name
+    assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3

@@ -117,5 +117,6 @@ def weigh(trainer: Any) -> None:
             output.log_probs = output.log_probs * now.pop().unsqueeze(1)
         return output
 
+    trainer.apart = True  # the weights go between the model and TRL's loss
     trainer.compute_loss = compute_loss
     model.register_forward_hook(scaled)

@@ -14,6 +14,7 @@ from pydantic import Field
 from trl import SFTConfig, SFTTrainer
 
 from cpt_bench.trainer import Stage
+from cpt_bench.trainers.answers import AnswersAlone
 from cpt_bench.trainers.common import (
     StageLog,
     TRLConfig,
@@ -27,6 +28,10 @@ from cpt_bench.trainers.common import (
     save,
 )
 from cpt_bench.trainers.parts.part import joined
+
+
+class LeanSFT(AnswersAlone, SFTTrainer):  # type: ignore[misc]
+    """TRL's SFTTrainer, which on a CPU computes the answers alone."""
 
 
 class SFT(TRLTrainer):
@@ -54,7 +59,7 @@ class SFT(TRLTrainer):
                 max_length=None,  # cutting a prompt would cut its image tokens
                 completion_only_loss=True,
             )
-            trainer = joined(SFTTrainer, parts)(
+            trainer = joined(LeanSFT, parts)(
                 model=model,
                 args=arguments,
                 processing_class=processor,

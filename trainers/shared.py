@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache
 
-from cpt_bench.decoding import Prefix, decode, fits, read, sampler
+from cpt_bench.decoding import decode, fits, read, sampler, score
 from cpt_bench.trainers.common import processes
 
 
@@ -169,45 +168,9 @@ class SharedPrompts:
                     model, prefix, input_ids[rows, length:], attention_mask[rows, length:],
                     self.temperature,
                 )  # fmt: skip
-            logps = logps.index_copy(0, rows, told[0])
-            entropies = entropies.index_copy(0, rows, told[1])
+            logps = logps.index_copy(0, rows, told.logps)
+            entropies = entropies.index_copy(0, rows, told.entropies)
         return logps, entropies, None
-
-
-def score(
-    model: Any, prefix: Prefix, replies: torch.Tensor, mask: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each reply token, and the entropy it was drawn from.
-
-    Args:
-        model: The model that read ``prefix``.
-        prefix: One row a reply.
-        replies: Token ids (rows, length), padded on the right.
-        mask: 1 for a token of the reply (rows, length).
-        temperature: Divides the logits.
-
-    Returns:
-        Both (rows, length), 0 where the mask is.
-    """
-    text, cache = model.model.language_model, DynamicCache()
-    for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-        cache.update(keys, values, layer)
-    steps = torch.arange(replies.shape[1] - 1)
-    hidden = prefix.hidden[:, None]
-    if len(steps):
-        out = text(
-            inputs_embeds=text.embed_tokens(replies[:, :-1]),
-            position_ids=(prefix.next[:, None] + steps).expand(3, -1, -1),
-            attention_mask=torch.cat([prefix.mask, mask[:, :-1]], dim=1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden = torch.cat([hidden, out.last_hidden_state], dim=1)
-    logps = torch.log_softmax(model.lm_head(hidden) / temperature, dim=-1)
-    with torch.no_grad():
-        entropies = -(logps.exp() * logps).sum(-1)
-    told = logps.gather(-1, replies[..., None])[..., 0]
-    return told.masked_fill(mask == 0, 0), entropies.masked_fill(mask == 0, 0)
 
 
 def until(row: list[int], ends: Sequence[int]) -> list[int]:
