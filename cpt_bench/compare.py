@@ -242,10 +242,10 @@ def difference(
 def errors_apart(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
     """The errors of a difference, from the errors of its two sides, resampled alike.
 
-    For drops from a peak each side has two (as found, and with near ties levelled): the bias of
-    either side may be the one or the other.
+    For drops from a peak each side has two: as found, and with near ties levelled. What biases
+    the one side biases the other, so that like is set against like.
     """
-    return [a - b for a in first for b in second]
+    return [a - b for a, b in zip(first, second, strict=True)]
 
 
 def _over_seeds(a: Method, b: Method, first: list[float], second: list[float]) -> Interval | None:

@@ -22,7 +22,7 @@ from cpt_bench.leaderboard.pack import About, open_run, pack, zst
 from cpt_bench.leaderboard.recompute import abridge
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
 from cpt_bench.leaderboard.verify import verify
-from tests.conftest import TINY
+from tests.conftest import TINY, here
 from tests.entries.make import make_entry, make_run, make_suite
 from tests.test_cli import LIGHT
 
@@ -495,18 +495,21 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     pytest.importorskip("torch")
     suite = Path(shutil.copytree(TINY, tmp_path / "tiny"))
 
-    def cptbench(*args: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "cpt_bench", *map(str, args)],
-            capture_output=True, text=True, timeout=900, cwd=tmp_path,
-        )  # fmt: skip
+    def cptbench(*args: object, own_process: bool = True) -> str:
+        if own_process:
+            done = subprocess.run(
+                [sys.executable, "-m", "cpt_bench", *map(str, args)],
+                capture_output=True, text=True, timeout=900, cwd=tmp_path,
+            )  # fmt: skip
+        else:
+            done = here(tmp_path, *args)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     small = ["--set", "learning_rate=1e-3", "--set", "max_steps=2", "--set", "device=cpu"]
     for seed in range(3):
         cptbench("run", "--trainer", "sft", "--suite", "tiny", "--base", tiny_model, "--seed", seed,
-                 *small, "--out", f"runs/seed{seed}")  # fmt: skip
+                 *small, "--out", f"runs/seed{seed}", own_process=seed == 0)  # fmt: skip
     said = cptbench("submit", "runs/seed0", "runs/seed1", "runs/seed2", "--name", "My <b>method</b>",
                     "--author", "Me", "--notes", "Two steps.", "--suite", "tiny")  # fmt: skip
     entry = tmp_path / said.splitlines()[-1].split("  ")[0]
@@ -527,14 +530,14 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     assert "Verification: verified" in page and "My &lt;b&gt;method&lt;/b&gt;" in page
     # Somebody else asks the same weights again, on a share of the questions.
     again = cptbench("reproduce", entry, "--by", "You", "--checkpoints", "runs/seed0", "--sample", "50%",
-                     "--suite", "tiny")  # fmt: skip
+                     "--suite", "tiny", own_process=False)  # fmt: skip
     assert again.splitlines()[-1] == "reproduced"
     cptbench("leaderboard", "build", "--suite", "tiny", "--out", "site")
     row = json.loads((tmp_path / "site/leaderboard.json").read_text())["rows"][0]
     assert row["badge"] == "reproduced"
     # And trains one seed again: the same numbers on the same machine.
     again = cptbench("reproduce", entry, "--by", "They", "--base", tiny_model, "--seed", 1,
-                     "--suite", "tiny", "--work", "runs/again")  # fmt: skip
+                     "--suite", "tiny", "--work", "runs/again", own_process=False)  # fmt: skip
     assert again.splitlines()[-1] == "reproduced"
     suite.rename(tmp_path / "gone")  # an entry needs no path of the machine it was made on
 
