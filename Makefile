@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast lint clean
+.PHONY: install browser demo test fast bench lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -25,6 +25,13 @@ test: install browser  ## the whole test suite
 
 fast: install  ## the tests that train nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+bench: install  ## the paired timings of docs/performance.md; on a machine that does nothing else
+	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.stage_start
+	$(BIN)/python -m benchmarks.plain --trainer sft
+	$(BIN)/python -m benchmarks.plain --trainer rft
 
 lint: install
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from cpt_bench.suite import open_suite
 SUITE = open_suite("nano")
 NEW = SUITE.protocol.decoding.max_new_tokens
 TASK = """\
-task: same_questions
+task: {name}
 dataset_path: parquet
 dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
@@ -50,15 +50,16 @@ def requests(task: str) -> list[Request]:
     ]
 
 
-def write_task(asked: list[Request], folder: Path) -> None:
-    """The same questions as a task of lm-eval."""
+def write_task(name: str, asked: list[Request], folder: Path) -> None:
+    """Questions, each with a picture, as lm-eval's task ``name``."""
     rows = [
         {"prompt": r.prompt, "gold": "", "images": [{"bytes": r.images[0], "path": None}]}
         for r in asked
     ]
     table = Dataset.from_list(rows).cast_column("images", List(Image(mode="RGB")))
-    table.to_parquet(folder / "test.parquet")
-    (folder / "task.yaml").write_text(TASK.format(file=folder / "test.parquet", new=NEW))
+    file = folder / f"{name}.parquet"
+    table.to_parquet(file)
+    (folder / f"{name}.yaml").write_text(TASK.format(name=name, file=file, new=NEW))
 
 
 class LMEval:
@@ -102,7 +103,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     same: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        write_task(asked, Path(scratch))
+        write_task("same_questions", asked, Path(scratch))
         engine, peer = TransformersEngine(SUITE.base_path()), LMEval(Path(scratch))
         engine.generate(asked[:64], NEW)
         for _ in range(args.rounds):

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -32,6 +33,7 @@ from cpt_bench.prepare import prepare
 from cpt_bench.sources import load_split
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Privileges, Stage
+from cpt_bench.trainers.answers import AnswersAlone, aligned
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rollouts import encoded
 from cpt_bench.trainers.sft import SFT
@@ -44,15 +46,27 @@ PROMPTS, ROLLOUTS, BATCH, NEW = 8, 8, 16, SUITE.protocol.decoding.max_new_tokens
 
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
-    """Everything of ours between TRL, transformers and the model taken out."""
-    kept = SharedPrompts.shares, vision.arrange, vision.prepare_together, decoding.fits
-    SharedPrompts.shares = lambda self: False  # type: ignore[method-assign]
-    vision.arrange = vision.prepare_together = lambda thing: thing
-    decoding.fits = lambda model: False
-    try:
+    """Everything of ours between TRL, transformers and the model taken out.
+
+    What is set for the whole process stays: its memory (:mod:`cpt_bench.cpu`) serves all columns.
+    """
+
+    def no(*args: object) -> bool:
+        return False
+
+    def unchanged(thing: Any) -> Any:
+        return thing
+
+    with contextlib.ExitStack() as stack:
+        for owner, name, instead in (
+            (SharedPrompts, "shares", no),
+            (AnswersAlone, "lean", no),
+            (decoding, "fits", no),
+            (vision, "arrange", unchanged),
+            (vision, "prepare_together", unchanged),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, instead))
         yield
-    finally:
-        SharedPrompts.shares, vision.arrange, vision.prepare_together, decoding.fits = kept  # type: ignore[method-assign]
 
 
 def stage_in(folder: Path, data: Path, log: Callable[[dict[str, Any]], None]) -> Stage:
@@ -109,12 +123,13 @@ def sft_floor(stage_samples: list[Any]) -> float:
     model, optimiser = floor_model()
     collate = encoded(policy.load_processor(SUITE.base_path()))
     batches = [
-        collate([(s, s.target) for s in stage_samples[i * BATCH : (i + 1) * BATCH]])
+        aligned(collate([(s, s.target) for s in stage_samples[i * BATCH : (i + 1) * BATCH]]))
         for i in range(STEPS)
     ]
 
     def step(i: int) -> None:
-        model(**batches[i]).loss.backward()
+        logps = decoding.score_ends(model, *batches[i]).logps
+        (-logps.sum() / (logps != 0).sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()

@@ -316,6 +316,14 @@ def _metric(
         how = "value recomputed; its interval was drawn by another version of numpy"
         report.claim(f"{folder.name}: {key}", _value(passport), Status.verified, how)
         return
+    if off and all(".interval." in one.path for one in off):
+        methods = [_method(passport), _method(found)]
+        if isinstance(methods[0], str) and methods[0] != methods[1]:  # of another version
+            what = f"{key}: its interval is by {methods[0][:90]!r}, not by today's method"
+            report.note("interval-method", f"{folder.name}/metrics.json", what)
+            how = "value recomputed; its interval was made by another method and is not compared"
+            report.claim(f"{folder.name}: {key}", _value(passport), Status.verified, how)
+            return
     for one in off:
         what = f"{one.path}: claims {one.claimed}; recomputed {one.found}"
         report.error("metric", f"{folder.name}/metrics.json", what)
@@ -324,6 +332,12 @@ def _metric(
     if key.startswith("KL_") and not off and _value(passport) is not None:
         status, how = Status.self_reported, "from the run's own KL rows; checking takes the weights"
     report.claim(f"{folder.name}: {key}", _value(passport), status, how)
+
+
+def _method(passport: Any) -> Any:
+    """How a passport's interval was made, or None."""
+    interval = passport.get("interval") if isinstance(passport, dict) else None
+    return interval.get("method") if isinstance(interval, dict) else None
 
 
 def _near(one: Difference) -> bool:

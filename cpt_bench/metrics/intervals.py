@@ -27,7 +27,7 @@ NEAR = 1.5
 """Standard errors within which a row counts as tied with the peak; see benchmarks/coverage.py."""
 
 PAIRED = "paired bootstrap over test samples, stratified by task"
-PAIRED_PEAK = f"{PAIRED}; basic, near-tied peaks levelled"
+PAIRED_PEAK = f"{PAIRED}; basic, peaks tied within {NEAR} standard errors levelled"
 LEVEL = 0.95
 
 
