@@ -140,7 +140,7 @@ def _placed(path: Path, read: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------ rows
 
-_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_int=_int).scan_once  # type: ignore[attr-defined]
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -172,7 +172,7 @@ def row_of(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
         row, end = _SCAN(text, 0)
-        if type(row) is dict and end == len(text) and _ENCODE(row) == text and _small(row):
+        if type(row) is dict and end == len(text) and _ENCODE(row) == text:
             return row
     except (ValueError, RecursionError, StopIteration):
         pass
@@ -180,13 +180,6 @@ def row_of(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse("not-json", "is not a JSON object")
     _refuse("not-canonical", "is JSON, but not written as json.dumps(row, ensure_ascii=False)")
-
-
-def _small(row: dict[str, Any]) -> bool:
-    for value in row.values():
-        if type(value) is int and not -BIGGEST_INT <= value <= BIGGEST_INT:
-            return False
-    return True
 
 
 # ---------------------------------------------------------------------------------------- zstd
