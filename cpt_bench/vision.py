@@ -102,14 +102,12 @@ class Qwen2VLImageProcessorPil(stock_images.Qwen2VLImageProcessorPil):  # type: 
         self, images: list[np.ndarray], size: Any, return_tensors: Any, **settings: Any
     ) -> Any:
         patch, merge = settings["patch_size"], settings["merge_size"]
-        shapes, kinds = {image.shape for image in images}, {image.dtype for image in images}
         channels, height, width = images[0].shape
         limits = {"min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
         fitting = stock_images.smart_resize(height, width, factor=patch * merge, **limits)
+        alike = {(image.shape, image.dtype.name) for image in images}
         scaled = settings["do_rescale"] and settings["do_normalize"]
-        if len(shapes) > 1 or kinds != {np.dtype(np.uint8)} or fitting != (height, width):
-            scaled = False
-        if not scaled:
+        if alike != {((channels, *fitting), "uint8")} or not scaled:
             return super()._preprocess(images, size=size, return_tensors=return_tensors, **settings)
         # A channel has 256 shades: the arithmetic of each is done once, by transformers.
         every = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, None], (channels, 1, 256))
