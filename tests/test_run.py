@@ -171,8 +171,10 @@ def test_a_full_disk(tiny_model: Path, tmp_path: Path) -> None:
 def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "cpt_bench", *sft_args(tiny_model, "--out", folder)]
+    # A test run in the background ignores the signal, and what it starts would do so too.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+                               start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     deadline = time.monotonic() + 200
     while not list((folder / "ledger").glob("stage-1.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
