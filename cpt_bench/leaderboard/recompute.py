@@ -23,7 +23,7 @@ from cpt_bench.scoring import Outcomes, Scores, compute
 from cpt_bench.suite import AnswerForm, Suite, TaskCard
 
 TOLERANCE = 1e-9
-REMEMBERED = 20_000
+REMEMBERED = 50_000
 """Grades kept of one benchmark: enough for most repeats; memory does not grow with the entry."""
 GRADED = ("extracted", "score", "lenient", "format_ok")
 ABRIDGED = "reply_sha256"
