@@ -18,14 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, List
-
 from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.processor import install
 from cpt_bench.sources import load_split
 from cpt_bench.suite import open_suite
+from cpt_bench.trainers.common import dataset
 
 SUITE = open_suite("nano")
 NEW = SUITE.protocol.decoding.max_new_tokens
@@ -56,9 +55,8 @@ def write_task(name: str, asked: list[Request], folder: Path) -> None:
         {"prompt": r.prompt, "gold": "", "images": [{"bytes": r.images[0], "path": None}]}
         for r in asked
     ]
-    table = Dataset.from_list(rows).cast_column("images", List(Image(mode="RGB")))
     file = folder / f"{name}.parquet"
-    table.to_parquet(file)
+    dataset(rows).to_parquet(file)
     (folder / f"{name}.yaml").write_text(TASK.format(name=name, file=file, new=NEW))
 
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, List
+from datasets import Dataset
 
 from benchmarks.evaluation import SUITE, requests, write_task
 from cpt_bench.evaluation import matcher_of
@@ -29,6 +29,7 @@ from cpt_bench.grading import grade, reward
 from cpt_bench.processor import install
 from cpt_bench.recipes import named
 from cpt_bench.sources import load_split
+from cpt_bench.trainers.common import dataset
 
 ASKED = [name for name in (*SUITE.sequence, *SUITE.general) if name != "knowledge"]
 
@@ -53,7 +54,7 @@ def questions(task: str, kind: str) -> Dataset:
         else:
             row["sample"] = i
         rows.append(row)
-    return Dataset.from_list(rows).cast_column("images", List(Image(mode="RGB")))
+    return dataset(rows)
 
 
 def train(kind: str, task: str, model: Path, out: Path, settings: dict[str, Any]) -> None:

@@ -24,14 +24,14 @@ from unittest import mock
 
 import torch
 
+from benchmarks.evaluation import NEW, SUITE
+from benchmarks.evaluation import requests as asked
 from cpt_bench import decoding, policy, vision
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.prepare import prepare
-from cpt_bench.sources import load_split
-from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Privileges, Stage
 from cpt_bench.trainers.answers import AnswersAlone, aligned
 from cpt_bench.trainers.rft import RFT
@@ -40,8 +40,7 @@ from cpt_bench.trainers.sft import SFT
 from cpt_bench.trainers.shared import SharedPrompts
 
 STEPS, ROUNDS, TASK = 8, 3, "scene"
-SUITE = open_suite("nano")
-PROMPTS, ROLLOUTS, BATCH, NEW = 8, 8, 16, SUITE.protocol.decoding.max_new_tokens
+PROMPTS, ROLLOUTS, BATCH = 8, 8, 16
 
 
 @contextlib.contextmanager
@@ -190,8 +189,7 @@ def answer_floor(requests: list[Request]) -> float:
 def main() -> None:
     set_threads(1)
     card = SUITE.card(TASK)
-    samples = load_split(card, "test")
-    requests = [Request(s.id, SUITE.protocol.prompt(s.question), s.images) for s in samples]
+    requests = asked(TASK)
     rft = {
         "learning_rate": 2e-4,
         "prompts_per_step": PROMPTS,

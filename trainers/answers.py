@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from cpt_bench.decoding import fits, score_ends
-from cpt_bench.trainers.common import processes
+from cpt_bench.decoding import score_ends
+from cpt_bench.trainers.shared import on_one_cpu
 
 
 class AnswersAlone:
@@ -21,9 +21,7 @@ class AnswersAlone:
     """Whether TRL's own loss is wanted: a part or a method looks at what the model gives."""
 
     def lean(self: Any) -> bool:
-        model = self.accelerator.unwrap_model(self.model)
-        plain = self.args.loss_type == "nll" and not self.args.gradient_checkpointing
-        return plain and not self.apart and processes() == 1 and fits(model)
+        return self.args.loss_type == "nll" and not self.apart and on_one_cpu(self)
 
     def compute_loss(
         self: Any,

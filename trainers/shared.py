@@ -60,6 +60,12 @@ class Prompts(NamedTuple):
         return [which.index(i) for i in range(len(known))], torch.tensor(which)
 
 
+def on_one_cpu(trainer: Any) -> bool:
+    """Whether one process trains, on a CPU, a model that :mod:`cpt_bench.decoding` can compute."""
+    alone = processes() == 1 and not trainer.args.gradient_checkpointing
+    return alone and fits(trainer.accelerator.unwrap_model(trainer.model))
+
+
 class SharedPrompts:
     """Mixin for TRL's GRPOTrainer and RLOOTrainer; elsewhere than on one CPU process it is idle."""
 
@@ -70,9 +76,7 @@ class SharedPrompts:
     """Rows of the batch whose loss has no gradient, while a loss is computed."""
 
     def shares(self: Any) -> bool:
-        model = self.accelerator.unwrap_model(self.model)
-        alone = processes() == 1 and not self.use_vllm and not self.args.gradient_checkpointing
-        return alone and fits(model)
+        return not self.use_vllm and on_one_cpu(self)
 
     def continued(self: Any, prompts: Prompts, pick: Any, watch: Any = None) -> torch.Tensor:
         """A reply to every row: token ids (rows, longest), padded behind their ends."""
