@@ -24,12 +24,12 @@ from typing import Any
 from datasets import Dataset
 
 from benchmarks.evaluation import SUITE, requests, write_task
+from benchmarks.pictures import with_pictures
 from cpt_bench.evaluation import matcher_of
 from cpt_bench.grading import grade, reward
 from cpt_bench.processor import install
 from cpt_bench.recipes import named
 from cpt_bench.sources import load_split
-from cpt_bench.trainers.common import dataset
 
 ASKED = [name for name in (*SUITE.sequence, *SUITE.general) if name != "knowledge"]
 
@@ -54,7 +54,7 @@ def questions(task: str, kind: str) -> Dataset:
         else:
             row["sample"] = i
         rows.append(row)
-    return dataset(rows)
+    return with_pictures(rows)
 
 
 def train(kind: str, task: str, model: Path, out: Path, settings: dict[str, Any]) -> None:

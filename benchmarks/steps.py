@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.evaluation import NEW, SUITE
 from benchmarks.evaluation import requests as asked
-from cpt_bench import decoding, policy, vision
+from cpt_bench import decoding, encoding, layers, policy, vision
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
@@ -50,8 +50,8 @@ def stock() -> Iterator[None]:
     What is set for the whole process stays: its memory (:mod:`cpt_bench.cpu`) serves all columns.
     """
 
-    def no(*args: object) -> bool:
-        return False
+    def no(*args: object) -> None:
+        return None
 
     def unchanged(thing: Any) -> Any:
         return thing
@@ -61,7 +61,9 @@ def stock() -> Iterator[None]:
             (SharedPrompts, "shares", no),
             (AnswersAlone, "lean", no),
             (decoding, "fits", no),
-            (vision, "arrange", unchanged),
+            (layers, "arrange", unchanged),
+            (encoding, "turns", no),
+            (encoding, "batch", no),
             (vision, "prepare_together", unchanged),
         ):
             stack.enter_context(mock.patch.object(owner, name, instead))

@@ -16,6 +16,9 @@ import torch
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 
+from cpt_bench.kernels import rotated_heads
+from cpt_bench.layers import arrange, attend
+
 Pick = Callable[[torch.Tensor], torch.Tensor]
 """Next tokens (rows,) from logits (rows, words)."""
 
@@ -47,9 +50,12 @@ class Prefix(NamedTuple):
 
 
 def fits(model: Any) -> bool:
-    """Whether ``model`` is one that this module can decode: Qwen2.5-VL, whole, on a CPU."""
-    return type(model).__name__ == "Qwen2_5_VLForConditionalGeneration" and (
-        model.device.type == "cpu"
+    """Whether this module can decode ``model``: Qwen2.5-VL, whole, in float32 on a CPU."""
+    return (
+        type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+        and model.device.type == "cpu"
+        and model.dtype == torch.float32
+        and model.model.language_model.config._attn_implementation == "eager"
     )
 
 
@@ -70,30 +76,13 @@ class LastLayer(stock.Qwen2_5_VLDecoderLayer):  # type: ignore[misc]
             return super().forward(hidden_states, *args, **kwargs)
         attention, end = self.self_attn, slice(-cache.wanted, None)
         cos, sin = (table[:, None] for table in kwargs["position_embeddings"])
-
-        def heads(states: torch.Tensor) -> torch.Tensor:
-            return states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-
-        def turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-            return states * cos + stock.rotate_half(states) * sin
-
         normed = self.input_layernorm(hidden_states)
-        keys, values = cache.update(
-            turned(heads(attention.k_proj(normed)), cos, sin),
-            heads(attention.v_proj(normed)),
-            attention.layer_idx,
-        )
-        query = turned(heads(attention.q_proj(normed[:, end])), cos[:, :, end], sin[:, :, end])
+        keys, values = attention.remembered(normed, cos, sin, cache)
+        asked = attention.heads(attention.q_proj(normed[:, end]))
+        query = rotated_heads(asked, cos[:, :, end], sin[:, :, end], attention.scaling)
         mask = kwargs["attention_mask"]
-        seen, _ = stock.eager_attention_forward(
-            attention,
-            query,
-            keys,
-            values,
-            None if mask is None else mask[:, :, end],
-            scaling=attention.scaling,
-        )
-        states = hidden_states[:, end] + attention.o_proj(seen.flatten(2))
+        seen = attend(query, keys, values, None if mask is None else mask[:, :, end])
+        states = hidden_states[:, end] + attention.o_proj(seen)
         return states + self.mlp(self.post_attention_layernorm(states))
 
 
@@ -101,8 +90,11 @@ def _follow(
     model: Any, inputs: dict[str, Any], wanted: int
 ) -> tuple[torch.Tensor, _Reading, torch.Tensor]:
     """Last hidden states of the last ``wanted`` tokens; what was read; the positions after it."""
-    # The class alone changes, and only what asks for some tokens notices.
-    model.model.language_model.layers[-1].__class__ = LastLayer
+    last = model.model.language_model.layers[-1]
+    if type(last) is not LastLayer:
+        arrange(model)  # a model that TRL loaded is not
+        # The class alone changes, and only what asks for some tokens notices.
+        last.__class__ = LastLayer
     mask, cache = inputs["attention_mask"], _Reading(wanted)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     following = positions[:, -1] + 1

@@ -82,7 +82,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     """
     import torch
 
-    from cpt_bench.vision import arrange
+    from cpt_bench.layers import arrange
 
     base = adapter_base(folder)
     if base is None:

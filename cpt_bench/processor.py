@@ -15,6 +15,8 @@ from transformers.models.qwen2_5_vl import processing_qwen2_5_vl as stock
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
+from cpt_bench import encoding
+
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 
 
@@ -36,6 +38,32 @@ class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # type: ignore[misc] # no
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """The stock result; of a plain batch of questions sooner."""
+        asked = dict(kwargs)
+        padded = asked.pop("padding", None), asked.pop("return_tensors", None)
+        side = asked.pop("padding_side", self.tokenizer.padding_side)
+        special = asked.pop("add_special_tokens", True)
+        if padded == (True, "pt") and not asked and text and isinstance(text, list):
+            batch = encoding.batch(self, text, images, side, special)
+            if batch is not None:
+                return batch
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def apply_chat_template(
+        self, conversation: Any, chat_template: str | None = None, **kwargs: Any
+    ) -> Any:
+        """The stock result; a plain chat is rendered once."""
+        template = chat_template or self.chat_template
+        generation = kwargs.get("add_generation_prompt", False)
+        if conversation and not any(v for k, v in kwargs.items() if k != "add_generation_prompt"):
+            several = isinstance(conversation[0], list)
+            chats = [encoding.turns(c) for c in (conversation if several else [conversation])]
+            if None not in chats:
+                texts = [encoding.rendered(self, template, chat, generation) for chat in chats]
+                return texts if several else texts[0]
+        return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
 
     def create_mm_token_type_ids(self, input_ids: list[Any]) -> list[list[int]]:
         """1 for each token of a picture, 2 of a video, 0 for words; the stock result, sooner."""

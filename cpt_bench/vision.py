@@ -21,6 +21,8 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
+from cpt_bench import kernels
+
 
 class PatchEmbedding(stock.Qwen2_5_VisionPatchEmbed):  # type: ignore[misc]
     """Patches (n, features) to (n, width) as the matrix product that the convolution is."""
@@ -44,18 +46,17 @@ class VisionAttention(stock.Qwen2_5_VLVisionAttention):  # type: ignore[misc]
     ) -> torch.Tensor:
         lengths = cu_seqlens.diff()
         length = int(lengths[0])
-        if hidden_states.device.type != "cpu" or not bool((lengths == length).all()):
+        if not kernels.fits(hidden_states) or not bool((lengths == length).all()):
             return super().forward(
                 hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs
             )
-        parts = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        query, key = stock.apply_rotary_pos_emb_vision(*parts[:2], *position_embeddings)
-        query, key, value = (
-            part.unflatten(0, (-1, length)).transpose(1, 2) for part in (query, key, parts[2])
-        )
-        weights = torch.softmax(query @ key.transpose(2, 3) * self.scaling, dim=-1)
-        seen = (weights @ value).transpose(1, 2)
-        return self.proj(seen.reshape(len(hidden_states), -1))
+        width = hidden_states.shape[1] // self.num_heads
+        parts = self.qkv(hidden_states).view(-1, length, 3, self.num_heads, width).unbind(2)
+        cos, sin = (table.view(-1, 1, length, width) for table in position_embeddings)
+        query = kernels.rotated_heads(parts[0], cos, sin, self.scaling)
+        keys, values = kernels.rotated_heads(parts[1], cos, sin), parts[2].transpose(1, 2)
+        weights = torch.softmax(query @ keys.transpose(2, 3), dim=-1)
+        return self.proj((weights @ values).transpose(1, 2).reshape(len(hidden_states), -1))
 
 
 class VisionTower(stock.Qwen2_5_VisionTransformerPretrainedModel):  # type: ignore[misc]
@@ -70,6 +71,7 @@ class VisionTower(stock.Qwen2_5_VisionTransformerPretrainedModel):  # type: igno
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # type: ignore[untyped-decorator] # what is kept may serve training
 def _places(grids: tuple[Any, ...], merge: int, window: int, patch: int) -> dict[str, Any]:
     """What transformers would count out, picture by picture, for pictures of these grids."""
     grid_thw = torch.tensor(grids)
@@ -82,51 +84,84 @@ def _places(grids: tuple[Any, ...], merge: int, window: int, patch: int) -> dict
     }
 
 
-def arrange(model: Any) -> Any:
-    """Let ``model``'s vision tower compute as above; another kind of model stays as it is."""
-    swaps = {
-        stock.Qwen2_5_VisionPatchEmbed: PatchEmbedding,
-        stock.Qwen2_5_VLVisionAttention: VisionAttention,
-        stock.Qwen2_5_VisionTransformerPretrainedModel: VisionTower,
-    }
-    for module in model.modules():
-        # The class alone changes: weights, names and copies of the model stay what they are.
-        module.__class__ = swaps.get(type(module), type(module))
-    return model
+SWAPS = {
+    stock.Qwen2_5_VisionPatchEmbed: PatchEmbedding,
+    stock.Qwen2_5_VLVisionAttention: VisionAttention,
+    stock.Qwen2_5_VisionTransformerPretrainedModel: VisionTower,
+}
+"""Stock classes of the tower, and what they become."""
 
 
 class Qwen2VLImageProcessorPil(stock_images.Qwen2VLImageProcessorPil):  # type: ignore[misc]
     """The stock one (its name is saved in configs), for whole batches of pictures of one size."""
 
+    def alike(self, pictures: list[Any]) -> dict[str, np.ndarray] | None:
+        """RGB pictures of one size that need no change of it; None where others are among them.
+
+        Returns:
+            ``pixel_values`` (patches, features) float32 and ``image_grid_thw`` (pictures, 3).
+        """
+        usual = self.do_convert_rgb and self.do_resize and self.do_rescale and self.do_normalize
+        width, height = pictures[0].size
+        if not usual or any(picture.size != (width, height) for picture in pictures):
+            return None
+        if not _unchanged(height, width, self.size, self.patch_size * self.merge_size):
+            return None
+        stacked = np.stack([np.asarray(picture) for picture in pictures]).transpose(0, 3, 1, 2)
+        return self._together(
+            stacked, self.rescale_factor, self.image_mean, self.image_std, self.patch_size,
+            self.merge_size, self.temporal_patch_size,
+        )  # fmt: skip
+
     def _preprocess(
         self, images: list[np.ndarray], size: Any, return_tensors: Any, **settings: Any
     ) -> Any:
         patch, merge = settings["patch_size"], settings["merge_size"]
-        channels, height, width = images[0].shape
-        limits = {"min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
-        fitting = stock_images.smart_resize(height, width, factor=patch * merge, **limits)
-        alike = {(image.shape, image.dtype.name) for image in images}
+        _, height, width = images[0].shape
+        alike = all(image.shape == images[0].shape and image.dtype == np.uint8 for image in images)
         scaled = settings["do_rescale"] and settings["do_normalize"]
-        if alike != {((channels, *fitting), "uint8")} or not scaled:
+        if not (alike and scaled and _unchanged(height, width, size, patch * merge)):
             return super()._preprocess(images, size=size, return_tensors=return_tensors, **settings)
+        data = self._together(
+            np.stack(images), settings["rescale_factor"], settings["image_mean"],
+            settings["image_std"], patch, merge, settings["temporal_patch_size"],
+        )  # fmt: skip
+        return stock_images.BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _together(
+        self,
+        pixels: np.ndarray,
+        factor: float,
+        mean: Any,
+        std: Any,
+        patch: int,
+        merge: int,
+        times: int,
+    ) -> dict[str, np.ndarray]:
+        """Pixels (pictures, channels, height, width) of 0 to 255 as patches."""
+        count, channels, height, width = pixels.shape
         # A channel has 256 shades: the arithmetic of each is done once, by transformers.
         every = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, None], (channels, 1, 256))
-        shades = self.rescale(every, settings["rescale_factor"])
-        shades = self.normalize(shades, settings["image_mean"], settings["image_std"])
-        offsets = 256 * np.arange(channels, dtype=np.int16)[:, None, None]
-        pixels = shades.astype(np.float32).ravel().take(np.stack(images) + offsets)
+        shades = self.normalize(self.rescale(every, factor), mean, std).astype(np.float32)
         rows, columns = height // patch, width // patch
         blocks = (rows // merge, merge, patch, columns // merge, merge, patch)
         # To (picture, block row, block column, row, column, channel, time, height, width).
-        patches = pixels.reshape(len(images), channels, *blocks).transpose(0, 2, 5, 3, 6, 1, 4, 7)
-        times = (*patches.shape[:6], settings["temporal_patch_size"], patch, patch)
-        data = {
-            "pixel_values": np.broadcast_to(patches[:, :, :, :, :, :, None], times).reshape(
-                len(images) * rows * columns, -1
-            ),
-            "image_grid_thw": np.array([[1, rows, columns]] * len(images), dtype=np.int64),
+        placed = pixels.reshape(count, channels, *blocks).transpose(0, 2, 5, 3, 6, 1, 4, 7)
+        of_channel = [shades[c, 0].take(placed[:, :, :, :, :, c]) for c in range(channels)]
+        patches = np.stack(of_channel, axis=5)[:, :, :, :, :, :, None]
+        if times > 1:
+            patches = patches.repeat(times, axis=6)
+        return {
+            "pixel_values": patches.reshape(count * rows * columns, -1),
+            "image_grid_thw": np.array([[1, rows, columns]] * count, dtype=np.int64),
         }
-        return stock_images.BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _unchanged(height: int, width: int, size: Any, factor: int) -> bool:
+    """Whether pictures of this size are neither shrunk nor enlarged."""
+    limits = {"min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
+    fitting: tuple[int, int] = stock_images.smart_resize(height, width, factor=factor, **limits)
+    return fitting == (height, width)
 
 
 def prepare_together(processor: Any) -> Any:

@@ -15,7 +15,8 @@ from PIL import Image
 from cpt_bench import decoding
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.vision import PatchEmbedding, VisionAttention, arrange
+from cpt_bench.layers import Attention, Norm, arrange
+from cpt_bench.vision import PatchEmbedding, VisionAttention
 from tests.test_alignment import make_stage
 
 
@@ -72,10 +73,55 @@ def test_vision_is_that_of_transformers(tiny_model: Path) -> None:
         for model, features in zip((plain, ours), out, strict=True):
             model.zero_grad()
             features.square().sum().backward()
-        pairs = zip(plain.named_parameters(), ours.parameters(), strict=True)
-        for (name, a), b in pairs:
-            assert (a.grad is None) == (b.grad is None), name
-            assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4), name
+        same_gradients(plain, ours)
+
+
+def same_gradients(plain: Any, ours: Any) -> None:
+    pairs = zip(plain.named_parameters(), ours.parameters(), strict=True)
+    for (name, a), b in pairs:
+        assert (a.grad is None) == (b.grad is None), name
+        assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_model_is_that_of_transformers(images: bool, tiny_model: Path) -> None:
+    """Logits and gradients of padded rows, with gradients and without."""
+    plain, ours = stock(tiny_model), arrange(stock(tiny_model))
+    assert {Attention, Norm} <= {type(m) for m in ours.modules()}
+    inputs = TransformersEngine(tiny_model).encode(requests(images))
+    seen = inputs["attention_mask"] == 1
+    logits = []
+    for model in (plain, ours):
+        logits.append(model(**inputs).logits[seen])
+        torch.log_softmax(logits[-1], -1).square().mean().backward()
+        with torch.no_grad():
+            assert torch.allclose(model(**inputs).logits[seen], logits[-1], atol=1e-5)
+    assert torch.allclose(*logits, atol=1e-5)
+    same_gradients(plain, ours)
+    assert max(float(p.grad.abs().max()) for p in ours.parameters() if p.grad is not None) > 1e-3
+
+
+def test_norms_and_rotations_have_the_gradients_of_their_formulas() -> None:
+    """In double precision, by finite differences."""
+    from cpt_bench.kernels import rms_norm, rotated_heads
+
+    torch.manual_seed(0)
+    states, weight = torch.randn(2, 3, 8).double(), torch.randn(8).double()
+    angles = torch.randn(2, 1, 3, 2).double()
+    angles = torch.cat([angles, angles], -1)
+    known = (states.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, w, 1e-5), known)
+    heads = torch.randn(2, 3, 2, 4).double().requires_grad_()
+    turn = lambda x: rotated_heads(x, angles.cos(), angles.sin(), 0.3)  # noqa: E731
+    assert torch.autograd.gradcheck(turn, (heads,))
+    expected = stock_rotation(heads.transpose(1, 2), angles) * 0.3
+    assert torch.allclose(turn(heads), expected) and turn(heads).is_contiguous()
+
+
+def stock_rotation(states: Any, angles: Any) -> Any:
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
+
+    return states * angles.cos() + rotate_half(states) * angles.sin()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +145,71 @@ def test_pictures_are_prepared_as_by_transformers(
     processor.save_pretrained(tmp_path / "ours")
     kept = (tmp_path / "ours/processor_config.json").read_text()
     assert kept == (tiny_model / "processor_config.json").read_text()
+
+
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batches_are_those_of_transformers(
+    images: bool, side: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chats and pictures, tensor by tensor; once again when they are known."""
+    from cpt_bench import encoding
+    from cpt_bench.policy import load_processor
+
+    processor = load_processor(tiny_model)
+    asked = requests(images)
+    pictures = [[Image.open(io.BytesIO(i)).convert("RGB") for i in r.images] for r in asked]
+    chats = [
+        [
+            {"role": "user", "content": [*({"type": "image", "image": i} for i in shown),
+                                         {"type": "text", "text": request.prompt}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "<answer>7</answer>"}]},
+        ]
+        for request, shown in zip(asked, pictures, strict=True)
+    ]  # fmt: skip
+
+    def made() -> list[Any]:
+        texts = processor.apply_chat_template(chats, tokenize=False)
+        first = processor.apply_chat_template(
+            chats[0][:1], tools=None, tokenize=False, add_generation_prompt=True
+        )
+        batch = processor(
+            images=pictures if images else None, text=texts, padding=True, padding_side=side,
+            return_tensors="pt", add_special_tokens=False,
+        )  # fmt: skip
+        return [texts, first, dict(batch)]
+
+    ours, again = made(), made()
+    monkeypatch.setattr(encoding, "batch", lambda *args: None)
+    monkeypatch.setattr(encoding, "turns", lambda chat: None)
+    theirs = made()
+    for found in (ours, again):
+        assert found[:2] == theirs[:2] and list(found[2]) == list(theirs[2])
+        for name, tensor in theirs[2].items():
+            assert found[2][name].dtype == tensor.dtype, name
+            assert torch.equal(found[2][name], tensor), name
+    assert not bool(theirs[2]["attention_mask"].all())
+
+
+def test_what_is_no_plain_batch_is_left_to_transformers(tiny_model: Path) -> None:
+    from cpt_bench import encoding
+    from cpt_bench.policy import load_processor
+
+    processor = load_processor(tiny_model)
+    text = [processor.image_token, processor.image_token]
+    whole, small = Image.new("RGB", (64, 64)), Image.new("RGB", (100, 50))
+    for images in (
+        [[whole], []],
+        [[whole], [small]],
+        [whole, whole],
+        [[whole], [Image.new("L", (64, 64))]],
+    ):
+        assert encoding.batch(processor, text, images, "left", True) is None
+    with pytest.raises(ValueError, match="image"):
+        processor(text=text, images=[[whole], []], padding=True, return_tensors="pt")
+    spoken = [{"role": "assistant", "content": None, "tool_calls": []}]
+    assert encoding.turns(spoken) is None
+    assert encoding.turns([{"role": "user", "content": [{"type": "video"}]}]) is None
 
 
 def test_kinds_of_tokens_are_those_of_transformers(tiny_model: Path) -> None:

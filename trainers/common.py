@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from datasets import Dataset, Image, List
+from datasets import Dataset
 from pydantic import Field, model_validator
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
@@ -227,20 +227,26 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     return model, processor
 
 
-def pictures(sample: TrainSample) -> list[dict[str, Any]]:
-    """A sample's images as data sets hold them: their files' bytes, decoded when they are shown."""
-    return [{"bytes": image, "path": None} for image in sample.images]
-
-
 def shown(sample: TrainSample) -> list[Any]:
-    """A sample's images as RGB pictures, for a batch that is made without a data set."""
+    """A sample's images as RGB pictures."""
     return [decode(image, sample.id) for image in sample.images]
 
 
-def dataset(rows: list[dict[str, Any]]) -> Dataset:
-    """``rows`` as a data set whose ``images``, if it has any, are RGB pictures."""
-    built = Dataset.from_list(rows)
-    return built.cast_column("images", List(Image(mode="RGB")))
+def dataset(
+    samples: Sequence[TrainSample], row: Callable[[TrainSample], dict[str, Any]]
+) -> Dataset:
+    """A data set of ``samples`` whose rows are made when a batch asks for them.
+
+    Args:
+        samples: The samples of a stage.
+        row: One of them as TRL takes it; its number is added as ``sample``.
+    """
+
+    def made(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
+        rows = [{**row(samples[i]), "sample": i} for i in asked["sample"]]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    return Dataset.from_dict({"sample": list(range(len(samples)))}).with_transform(made)
 
 
 def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
@@ -248,18 +254,17 @@ def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
     return [{"role": "user", "content": sample.prompt}]
 
 
-def chat_row(sample: TrainSample, reply: str, images: list[Any]) -> dict[str, Any]:
+def chat_row(sample: TrainSample, reply: str) -> dict[str, Any]:
     """Prompt, completion and images of a sample, in TRL's conversational form.
 
     Args:
         sample: The sample.
         reply: What is learned of it.
-        images: Its images: :func:`pictures` for a data set, :func:`shown` for a batch.
     """
     return {
         "prompt": user_turn(sample),
         "completion": [{"role": "assistant", "content": reply}],
-        "images": images,
+        "images": shown(sample),
     }
 
 

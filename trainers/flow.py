@@ -45,11 +45,8 @@ class FLOW(SFT):
         return samples
 
     def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
-        prepared = [self.weights[_key(s)] for s in stage.samples]
-        trainer.train_dataset = trainer.train_dataset.add_column(WEIGHT, prepared)
-        trainer._set_signature_columns_if_needed()
-        trainer._signature_columns += [WEIGHT]
-        trainer.data_collator = _Collator(trainer.data_collator)
+        of_sample = [self.weights[_key(s)] for s in stage.samples]
+        trainer.data_collator = _Collator(trainer.data_collator, of_sample)
         weigh(trainer)
 
 
@@ -94,11 +91,11 @@ def sample_losses(model: Any, stage: Stage, samples: Sequence[TrainSample]) -> l
 class _Collator:
     """TRL's collator, and each sample's weight beside what it makes."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any, of_sample: Sequence[float]) -> None:
+        self.inner, self.of_sample = inner, of_sample
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        each = torch.tensor([example.pop(WEIGHT) for example in examples])
+        each = torch.tensor([self.of_sample[example["sample"]] for example in examples])
         return {**self.inner(examples), WEIGHT: each}
 
 

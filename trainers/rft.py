@@ -34,9 +34,9 @@ from cpt_bench.trainers.common import (
     dataset,
     load,
     pass_on,
-    pictures,
     quiet,
     save,
+    shown,
     user_turn,
 )
 from cpt_bench.trainers.parts.frozen import reference_policy
@@ -175,12 +175,7 @@ class RFT(TRLTrainer):
 
 def rows(stage: Stage) -> Dataset:
     """Prompts with their images; ``sample`` finds the gold again when a reply is rewarded."""
-    return dataset(
-        [
-            {"prompt": user_turn(s), "images": pictures(s), "sample": i}
-            for i, s in enumerate(stage.samples)
-        ]
-    )
+    return dataset(stage.samples, lambda s: {"prompt": user_turn(s), "images": shown(s)})
 
 
 def begins(stage: Stage, how: str) -> str:

@@ -15,7 +15,7 @@ from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.policy import load_processor
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
-from cpt_bench.trainers.common import chat_row, processes, shown
+from cpt_bench.trainers.common import chat_row, processes
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def encoded(processor: Any) -> Callable[[Sequence[tuple[TrainSample, str]]], dic
     )
 
     def collate(pairs: Sequence[tuple[TrainSample, str]]) -> dict[str, Any]:
-        return dict(collator([chat_row(s, reply, shown(s)) for s, reply in pairs]))
+        return dict(collator([chat_row(s, reply) for s, reply in pairs]))
 
     return collate
 

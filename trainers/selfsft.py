@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from cpt_bench.trainer import Stage, TrainSample
-from cpt_bench.trainers.common import StageLog, Stopwatch, chat_row, shown
+from cpt_bench.trainers.common import StageLog, Stopwatch, chat_row
 from cpt_bench.trainers.parts.part import bare
 from cpt_bench.trainers.rft import begins
 from cpt_bench.trainers.rollouts import Rollouts, graded, one_process, sift
@@ -102,7 +102,7 @@ class SelfSFT(SFT):
         collate = trainer.data_collator
         # What the loader hands over only counts: the rows are the pool's, as it is by then.
         trainer.data_collator = lambda examples: collate(
-            [chat_row(s, s.target, shown(s)) for s in pool.take(len(examples))]
+            [chat_row(s, s.target) for s in pool.take(len(examples))]
         )
 
         def again() -> None:

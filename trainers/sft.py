@@ -23,7 +23,6 @@ from cpt_bench.trainers.common import (
     dataset,
     load,
     pass_on,
-    pictures,
     quiet,
     save,
 )
@@ -58,6 +57,7 @@ class SFT(TRLTrainer):
                 per_device_train_batch_size=self.config.batch_size,
                 max_length=None,  # cutting a prompt would cut its image tokens
                 completion_only_loss=True,
+                remove_unused_columns=False,  # a row has other columns than the data set
             )
             trainer = joined(LeanSFT, parts)(
                 model=model,
@@ -85,4 +85,4 @@ class SFT(TRLTrainer):
 
 def rows(stage: Stage) -> Dataset:
     """Prompt, completion and images of each sample, in TRL's conversational form."""
-    return dataset([chat_row(s, s.target, pictures(s)) for s in stage.samples])
+    return dataset(stage.samples, lambda sample: chat_row(sample, sample.target))
