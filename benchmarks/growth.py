@@ -1,15 +1,15 @@
 """How cost grows: with steps, samples, tasks, rollouts, the length of replies, the model's size.
 
 Each series changes one thing of nano's recipes and leaves the others as they are, on the task
-``scene``. All is measured in one process on one core, the points of all series in turns, and told in
-processor seconds and as a ratio to the recipe's own value: ratios within one run are what to read.
+``scene``. All is measured in one process on one core, the points of all series in turns, and told
+in processor seconds and as a ratio to the recipe's own value: read the ratios within one run.
 
 * A step is the median of a few, the first left out; the trainers are ``sft`` and ``rft`` with their
   recipes' settings, no self-check.
 * A stage of n steps is read off one stage of the recipe's length: up to its n-th step, and its end.
 * Where replies are 'all as long', none ends before its last token, and every other rollout is
   rewarded: else another length, or another model, would be other work for other reasons. (In a run
-  most replies have six to ten tokens, and a prompt whose rollouts all earn the same costs less.)
+  most replies end far sooner, and a prompt whose rollouts all earn the same costs less.)
 * Models of other sizes have random weights, and the shipped one's tokenizer and processor.
 
     python -m benchmarks.growth --out growth.json
@@ -18,6 +18,7 @@ processor seconds and as a ratio to the recipe's own value: ratios within one ru
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import shutil
 import statistics
@@ -38,11 +39,12 @@ from rich.table import Table
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
-from benchmarks.evaluation import NEW, SUITE, requests
+from benchmarks.questions import NEW, SUITE, requests
 from benchmarks.steps import TASK, stage_in
 from benchmarks.where import machine, machine_line, tell
 from cpt_bench import jobs, policy
 from cpt_bench.cpu import set_threads
+from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.prepare import prepare
 from cpt_bench.recipes import named
@@ -129,11 +131,17 @@ def forced(length: int, model: Path = BASE) -> Callable[[Stage], Stage]:
     return lambda s: replace(s, max_new_tokens=length, policy=model, reward=every_other())
 
 
+@functools.cache
+def questions() -> list[Request]:
+    """What is asked where replies are timed."""
+    return requests(TASK)[:ASKED]
+
+
 def hundred_replies(length: int, model: Path = BASE) -> float:
     """Seconds for 100 replies of ``length`` tokens by an engine that is loaded."""
     engine = TransformersEngine(model)
     engine.ends = [NEVER]
-    asked = requests(TASK)[:ASKED]
+    asked = questions()
     engine.generate(asked, 2)
     start = time.process_time()
     engine.generate(asked, length)
@@ -151,10 +159,21 @@ def evaluation(tasks: int, samples: int) -> float:
             outputs=[Path(scratch) / f"{i}.jsonl" for i in range(tasks)],
             limit=samples,
             threads=1,
+            data=Path(scratch) / "data",
         )
         start = time.process_time()
         jobs.evaluate(lambda event: None, order)
         return time.process_time() - start
+
+
+def beginning(split: Path, samples: int) -> Path:
+    """The first ``samples`` of a prepared train split, beside it."""
+    part = split.with_name(f"{split.name}-{samples}")
+    part.mkdir()
+    (part / "images").symlink_to(split / "images")
+    with (split / "train.jsonl").open() as lines:
+        (part / "train.jsonl").write_text("".join(itertools.islice(lines, samples)))
+    return part
 
 
 def resized(folder: Path, width: float, layers: int) -> Path:
@@ -367,9 +386,8 @@ def main() -> None:
     sizes = [(1, 4), (1.5, 4), (2, 4), (1, 8)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        splits = {n: folder / f"train-{n}" for n in (whole // 8, whole // 2, whole)}
-        for n, place in splits.items():
-            prepare(card, SUITE.protocol, n, place)
+        prepare(card, SUITE.protocol, None, folder / "train")
+        splits = {n: beginning(folder / "train", n) for n in (whole // 8, whole // 2, whole)}
         models = {
             f"x{width}, {layers} layers": resized(folder / f"{width}x{layers}", width, layers)
             for width, layers in sizes

@@ -85,7 +85,7 @@ RULES = (
     (BATCHES, r"^transformers/(data/|trainer\.)", r"(__call__|get_batch_samples|_prepare_input)"),
     (BATCHES, r"^trl/data_utils", ""),
     (BATCHES, r"^trl/", r"(torch_call|\b_collate\w*|\b_?tokenize\w*|_prepare_dataset|\bpad)"),
-    (BATCHES, r"cpt_bench/(images|processor)\.|cpt_bench/trainer\.", ""),
+    (BATCHES, r"cpt_bench/(images|processor|encoding|trainer)\.", ""),
     (BATCHES, r"cpt_bench/vision", r"(Processor\w*\.\w+|prepare_together)"),
     (BATCHES, r"cpt_bench/engines/hf", r"(encode|texts|messages|generate)(\.<locals>.*)?"),
     (BATCHES, r"cpt_bench/(evaluation|divergence)", r"\b(evaluate|divergence|_positions)(\..*)?"),
@@ -101,7 +101,7 @@ RULES = (
     (ARITHMETIC, r"^transformers/integrations/\w+_attention", ""),
     (ARITHMETIC, r"^(trl|accelerate)/", r"(_?compute_loss|_logps_and_entropies|_fused_forward)"),
     (ARITHMETIC, r"^(trl|accelerate)/", r"(_log_softmax|from_logits|backward|clip_grad_norm_)"),
-    (ARITHMETIC, r"cpt_bench/(decoding|vision)\.", ""),
+    (ARITHMETIC, r"cpt_bench/(decoding|vision|layers|kernels)\.", ""),
     (ARITHMETIC, r"cpt_bench/(divergence|engines/hf)", r"\b_batch"),
     (ARITHMETIC, r"trainers/(shared|answers)", ""),
     # ------------------------------------------------------------------------------------------

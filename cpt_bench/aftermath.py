@@ -46,6 +46,7 @@ def diverge(run: Sequencer, t: int) -> None:
         prompts=prompts,
         output=output,
         threads=run.plan.threads,
+        data=run.data,
     )
     start = time.monotonic()
     run.result(run.worker(jobs.divergence, order, t, "kl", f"stage {t}, KL to the base"), t)
@@ -96,6 +97,7 @@ def diagnose(run: Sequencer, t: int) -> None:
             samples={name: wanted[name] for name in names},
             outputs={name: outputs[name] for name in names},
             threads=run.plan.threads,
+            data=run.data,
         )
         worker = run.worker(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis")
         run.result(worker, t, on_event)

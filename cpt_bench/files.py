@@ -113,6 +113,25 @@ def fresh_folder(path: Path) -> Iterator[Path]:
     settle(partial, path)
 
 
+@contextlib.contextmanager
+def common_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that becomes ``path``, for what several processes may make at one time.
+
+    Whoever is first is kept: the others made the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.replace(path)
+    except OSError:
+        if not path.exists():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def settle(written: Path, path: Path) -> None:
     """Make a folder that is completely written become ``path``, in one step."""
     for file in written.rglob("*"):

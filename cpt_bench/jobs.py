@@ -19,7 +19,7 @@ from cpt_bench.evaluation import evaluate as evaluate_task
 from cpt_bench.files import read_jsonl, write_jsonl
 from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepare as write_split
-from cpt_bench.sources import load_split
+from cpt_bench.sources.kept import kept_split
 from cpt_bench.suite import load_suite
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class PrepareOrder:
 class EvaluateOrder:
     """Evaluate one checkpoint on ``names``, writing ``outputs``.
 
-    ``engine`` and ``settings`` are what :func:`cpt_bench.engines.open_engine` takes.
+    ``data`` is where generated test splits are kept; ``engine`` and ``settings`` are what
+    :func:`cpt_bench.engines.open_engine` takes.
     """
 
     suite_folder: Path
@@ -52,6 +53,7 @@ class EvaluateOrder:
     outputs: list[Path]
     limit: int | None
     threads: int
+    data: Path
     engine: str = "transformers"
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ def evaluate(say: Say, order: EvaluateOrder) -> None:
     for name, output in zip(order.names, order.outputs, strict=True):
         start = time.monotonic()
         card = suite.card(name)
-        samples = load_split(card, "test")[: order.limit]
+        samples = kept_split(card, order.data)[: order.limit]
         rows = evaluate_task(engine, card, samples, suite.protocol)
         write_jsonl(output, rows)
         say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
@@ -118,6 +120,7 @@ class DiagnoseOrder:
         prefixes: Name to how the reply must begin.
         samples: Benchmark to sample ids.
         outputs: Benchmark to prefix name to file.
+        data: Where generated test splits are kept.
     """
 
     suite_folder: Path
@@ -127,6 +130,7 @@ class DiagnoseOrder:
     samples: dict[str, list[str]]
     outputs: dict[str, dict[str, Path]]
     threads: int
+    data: Path
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class DivergenceOrder:
     Attributes:
         predictions: Benchmark to the base's predictions.
         prompts: Benchmark to how many of its first prompts are asked.
+        data: Where generated test splits are kept.
     """
 
     suite_folder: Path
@@ -146,6 +151,7 @@ class DivergenceOrder:
     prompts: dict[str, int]
     output: Path
     threads: int
+    data: Path
 
 
 def diagnose(say: Say, order: DiagnoseOrder) -> None:
@@ -156,7 +162,7 @@ def diagnose(say: Say, order: DiagnoseOrder) -> None:
     for name, ids in order.samples.items():
         start = time.monotonic()
         card, wanted = suite.card(name), set(ids)
-        samples = [s for s in load_split(card, "test") if s.id in wanted]
+        samples = [s for s in kept_split(card, order.data) if s.id in wanted]
         for prefix, output in order.outputs[name].items():
             rows = evaluate_task(
                 engine, card, samples, suite.protocol, prefix=order.prefixes[prefix]
@@ -179,7 +185,7 @@ def divergence(say: Say, order: DivergenceOrder) -> None:
         replies = {row["id"]: row["reply"] for row in read_jsonl(predictions)}
         requests = [
             Request(s.id, suite.protocol.prompt(s.question), s.images, replies[s.id])
-            for s in load_split(suite.card(name), "test")[: order.prompts[name]]
+            for s in kept_split(suite.card(name), order.data)[: order.prompts[name]]
             if s.id in replies
         ]
         rows += [{"name": name, **row} for row in along(base, policy, requests)]

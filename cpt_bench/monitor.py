@@ -14,6 +14,9 @@ from cpt_bench.errors import TrainerFault
 MEMORY_EVERY, GPUS_EVERY = 0.25, 5.0
 """Seconds between two looks."""
 
+UNLIMITED = 4
+"""Memory that has no limit is looked at so many times as seldom: each look lists all processes."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -50,7 +53,8 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.start = self._gpus_at = time.monotonic()
-        self._memory_at = self.start - MEMORY_EVERY  # the first look counts; there may be one only
+        # The first look counts; there may be one only.
+        self._memory_at = self.start - MEMORY_EVERY * UNLIMITED
         self._has_gpus = shutil.which("nvidia-smi") is not None
 
     def look(self) -> None:
@@ -67,7 +71,8 @@ class Monitor:
                 f"{self.what}: ended after {self.limits.seconds:g} s, its time limit",
                 todo="Give a longer --stage-timeout, or look where it hangs",
             )
-        if now - self._memory_at >= MEMORY_EVERY:
+        seldom = 1 if self.limits.memory_mib is not None else UNLIMITED
+        if now - self._memory_at >= MEMORY_EVERY * seldom:
             self._memory_at = now
             self._memory()
         if self._has_gpus and now - self._gpus_at >= GPUS_EVERY:

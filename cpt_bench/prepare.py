@@ -6,14 +6,11 @@ The folder is named by the hash of all that can change it, so that runs beside e
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from cpt_bench.contract import FORMAT, Row
-from cpt_bench.files import digest_json
+from cpt_bench.files import common_folder, digest_json, write_jsonl
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, TaskCard
 
@@ -38,21 +35,11 @@ def prepare(card: TaskCard, protocol: Protocol, limit: int | None, folder: Path)
     """Write the train split to ``folder``, all of it or nothing; what is there stays."""
     if folder.exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: two runs may prepare the same split at the same time.
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        with (partial / "train.jsonl").open("w", encoding="utf-8", newline="\n") as out:
-            for sample in load_split(card, "train")[:limit]:
-                row = row_of(sample, card, protocol, partial)
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        partial.chmod(0o755)
-        partial.replace(folder)
-    except OSError:
-        if not folder.exists():  # else another run was faster, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with common_folder(folder) as partial:
+        rows = (
+            row_of(sample, card, protocol, partial) for sample in load_split(card, "train")[:limit]
+        )
+        write_jsonl(partial / "train.jsonl", rows)
 
 
 def row_of(sample: Sample, card: TaskCard, protocol: Protocol, folder: Path) -> dict[str, Any]:

@@ -287,6 +287,7 @@ class Sequencer:
             outputs=[self.paths.predictions(t, name) for name in todo],
             limit=self.plan.limit,
             threads=self.plan.threads,
+            data=self.data,
         )
 
         def on_event(event: Event) -> None:

@@ -9,6 +9,8 @@ import threading
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# TRL tells its makers of every trainer that is made; a benchmark tells nobody anything.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 # Without the [train] extra there is nothing to warm; the worker then says what is missing.
 with contextlib.suppress(ImportError):

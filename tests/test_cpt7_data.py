@@ -20,6 +20,7 @@ from cpt_bench.files import read_json, write_json
 from cpt_bench.images import decode
 from cpt_bench.origins import Draw, Hub
 from cpt_bench.sources import cache, hub, load_split, require_prepared, split_digest
+from cpt_bench.sources import store as store_of
 from cpt_bench.suite import Sample, Suite, TaskCard, open_suite
 from tests import cpt7_fixtures as fx
 
@@ -340,10 +341,10 @@ def test_changed_words_and_changed_pictures_are_found(
     pictures = (place / "images.arrow").read_bytes()
     spot = pictures.index(b"IHDR")
     (place / "images.arrow").write_bytes(pictures[:spot] + b"XHDR" + pictures[spot + 4 :])
-    cache._open.cache_clear()
+    store_of._open.cache_clear()
     with pytest.raises(CptBenchError, match="is damaged or missing"):
         [bytes_ for sample in load_split(card, "test") for bytes_ in sample.images]
-    cache._open.cache_clear()
+    store_of._open.cache_clear()
 
 
 def test_data_that_change_at_their_source_are_found(
@@ -394,7 +395,7 @@ def test_pictures_are_shared_and_read_late(suite: Suite) -> None:
     samples = load_split(suite.card("pathvqa"), "train")
     assert samples[0].images == samples[1].images and samples[0].images != samples[2].images
     assert not isinstance(samples[0].images, tuple) and len(samples[0].images[:1]) == 1
-    store = cache._open(cache.folder(suite.card("pathvqa"), "train") / "images.arrow")
+    store = store_of._open(cache.folder(suite.card("pathvqa"), "train") / "images.arrow")
     assert len(store.places) == TRAIN // 2
     import pickle
 

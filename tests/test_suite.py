@@ -139,3 +139,21 @@ def test_a_missing_card_is_named(tmp_path: Path) -> None:
     folder = _broken(tmp_path, "suite.yaml", "sequence: [science,", "sequence: [sciense,")
     with pytest.raises(CptBenchError, match=r"sciense\.yaml: no such file"):
         load_suite(folder)
+
+
+def test_a_generated_test_split_is_kept_and_checked(tmp_path: Path) -> None:
+    from cpt_bench.files import read_jsonl, write_jsonl
+    from cpt_bench.sources.kept import kept_split
+
+    card = open_suite("nano").card("counting")
+    made = kept_split(card, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    read = kept_split(card, tmp_path)
+    assert [s.images[0] for s in read[:3]] == [s.images[0] for s in made[:3]]
+    assert split_digest(read) == split_digest(made) == split_digest(load_split(card, "test"))
+    assert [s.question for s in read] == [s.question for s in made]
+    rows = read_jsonl(folder / "samples.jsonl")
+    rows[0]["answers"] = ["7"]
+    write_jsonl(folder / "samples.jsonl", rows)
+    with pytest.raises(CptBenchError, match="was edited"):
+        kept_split(card, tmp_path)

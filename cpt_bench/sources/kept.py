@@ -1,0 +1,37 @@
+"""A generated test split, kept beside the runs that ask it: made once, read by every evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import common_folder, read_jsonl
+from cpt_bench.origins import Generator
+from cpt_bench.sources import load_split
+from cpt_bench.sources.store import SAMPLES, rows_digest, samples_of, write_samples
+from cpt_bench.suite import Sample, TaskCard
+
+
+def kept_split(card: TaskCard, root: Path) -> list[Sample]:
+    """The test split of ``card``; a generated one is kept under ``root``.
+
+    Raises:
+        CptBenchError: What is kept is not what the card publishes.
+    """
+    published = card.splits["test"].sha256
+    if not isinstance(card.source, Generator) or published is None:
+        return load_split(card, "test")
+    folder = root / f"{card.name}-test-{published[:16]}"
+    if not (folder / SAMPLES).is_file():
+        samples = load_split(card, "test")
+        with common_folder(folder) as partial:
+            write_samples(samples, partial)
+        return samples
+    rows = read_jsonl(folder / SAMPLES)
+    if rows_digest(rows) != published:
+        raise CptBenchError(
+            "these are not the published test samples: the folder was edited",
+            where=folder,
+            todo="Delete it, and run the same command again",
+        )
+    return samples_of(rows, folder)
