@@ -4,9 +4,10 @@ cptbench's engine, lm-eval's ``hf-multimodal`` (at each batch size of ``--batche
 VLMEvalKit's ``Qwen2VLChat`` (which answers one question at a time) are asked the test splits of
 ``--tasks``. Each is in a process of its own, one core each, with the model loaded, so that none has
 the others' settings; what had to be done for the peers to run is said in ``benchmarks/systems``.
-They are asked in turns, every other round in the opposite order. What counts is the time from the
-questions to the last reply; of a peer, its quickest setting (one that is twice as slow on the first
-task is not asked again). Replies are compared text by text.
+They are asked in turns, cptbench right before each setting of a peer, every other round right
+after. What counts is the time from the questions to the last reply; of a peer, its quickest setting
+(one that is twice as slow on the first task is not asked again). Replies are compared text by text.
+Processor time is told beside the clock's, for machines that have something else to do.
 
 VLMEvalKit is run by the Python that ``$CPTBENCH_VLMEVALKIT`` names, and left out without it.
 
@@ -38,8 +39,8 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_text
 from cpt_bench.general.vlmevalkit import VARIABLE, interpreter
 
-OURS, BATCH = "cptbench", 64
-WARMING = 64
+BATCH, WARMING = 64, 64
+About = dict[str, dict[str, Any]]
 HOPELESS = 2
 """Times as slow as the same system's quickest setting: asked one task once, and no more."""
 
@@ -53,53 +54,73 @@ class Contestant(NamedTuple):
 
     @property
     def label(self) -> str:
-        if self.system == OURS:
-            return OURS
         return f"{self.system}, {f'batches of {self.batch}' if self.batch > 1 else 'one by one'}"
 
 
+class Pair(NamedTuple):
+    """What cptbench and a peer said to the same questions, one right after the other."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+    def identical(self) -> int:
+        """How many replies are the same, character by character."""
+        replies = zip(self.ours["replies"], self.theirs["replies"], strict=True)
+        return sum(ours == theirs for ours, theirs in replies)
+
+
 class Timings:
-    """What each contestant took, in seconds, and replied; by label and task, round by round."""
+    """What was answered: by label and task, round by round, cptbench's just before or after."""
 
     def __init__(self, asked: dict[str, int]) -> None:
         self.asked = asked
-        self.seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        self.beside: dict[str, list[float]] = defaultdict(list)
-        self.replies: dict[str, dict[str, list[str]]] = defaultdict(dict)
-
-    def note(self, label: str, task: str, answered: dict[str, Any]) -> None:
-        self.seconds[label][task].append(answered["seconds"])
-        if "beside" in answered:
-            self.beside[label].append(answered["beside"])
-        before = self.replies[label].setdefault(task, answered["replies"])
-        assert before == answered["replies"], f"{label} replied to {task} otherwise before"
-
-    def together(self, label: str) -> list[float]:
-        """Seconds over all tasks, round by round."""
-        return [sum(round_) for round_ in zip(*self.seconds[label].values(), strict=True)]
+        self.pairs: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
 
     def rates(self, label: str) -> dict[str, float]:
-        """Samples a second: of each task, and over all."""
-        middle = {t: statistics.median(spent) for t, spent in self.seconds[label].items()}
-        rates = {task: self.asked[task] / seconds for task, seconds in middle.items()}
-        if rates.keys() == self.asked.keys():
-            rates["all"] = sum(self.asked.values()) / statistics.median(self.together(label))
-        return {task: round(rate, 1) for task, rate in rates.items()}
+        """Samples a second, in the median: of each task, and over all."""
+        seconds = {task: [p.theirs["seconds"] for p in s] for task, s in self.pairs[label].items()}
+        return self._rates(seconds)
 
-    def identical(self, label: str) -> dict[str, int]:
-        """How many replies are cptbench's, character by character."""
+    def own_rates(self) -> dict[str, float]:
+        """The same of cptbench."""
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for of_tasks in self.pairs.values():
+            for task, pairs in of_tasks.items():
+                seconds[task] += [pair.ours["seconds"] for pair in pairs]
+        return self._rates(seconds)
+
+    def _rates(self, seconds: dict[str, list[float]]) -> dict[str, float]:
+        middle = {task: statistics.median(spent) for task, spent in seconds.items()}
+        rates = {task: round(self.asked[task] / spent, 1) for task, spent in middle.items()}
+        if middle.keys() == self.asked.keys():
+            rates["all"] = round(sum(self.asked.values()) / sum(middle.values()), 1)
+        return rates
+
+    def ratios(self, label: str, unit: str) -> dict[str, float]:
+        """Its ``seconds`` or ``processor`` divided by cptbench's beside it, in the median."""
+        found = {
+            task: [(pair.ours[unit], pair.theirs[unit]) for pair in pairs]
+            for task, pairs in self.pairs[label].items()
+        }
+        found["all"] = [
+            (sum(ours for ours, _ in round_), sum(theirs for _, theirs in round_))
+            for round_ in zip(*found.values(), strict=True)
+        ]
         return {
-            task: sum(a == b for a, b in zip(self.replies[OURS][task], theirs, strict=True))
-            for task, theirs in self.replies[label].items()
+            task: round(statistics.median(theirs / ours for ours, theirs in spent), 2)
+            for task, spent in found.items()
         }
 
-    def ratios(self, label: str) -> dict[str, float]:
-        """Its seconds divided by cptbench's of the same round; the medians."""
-        pairs = {task: (self.seconds[OURS][task], s) for task, s in self.seconds[label].items()}
-        pairs["all"] = (self.together(OURS), self.together(label))
+    def beside(self, label: str) -> float | None:
+        """Seconds a task that its call spends on other things than replies; None: not told."""
+        spent = [p.theirs.get("beside") for pairs in self.pairs[label].values() for p in pairs]
+        return None if None in spent else round(statistics.median(spent), 2)
+
+    def identical(self, label: str) -> dict[str, int]:
+        """How many replies are cptbench's; in the round with the fewest."""
         return {
-            task: round(statistics.median(b / a for a, b in zip(*pair, strict=True)), 2)
-            for task, pair in pairs.items()
+            task: min(pair.identical() for pair in pairs)
+            for task, pairs in self.pairs[label].items()
         }
 
 
@@ -120,20 +141,20 @@ def write_questions(name: str, asked: Sequence[Request], folder: Path) -> None:
 
 def surroundings(folder: Path) -> dict[str, str]:
     """The environment of every system: one thread, no network, nothing left behind."""
+    tables = folder / "LMUData"
+    tables.mkdir()  # VLMEvalKit passes over a folder that is not there
     return {
         **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets"),
-        "LMUData": str(folder / "LMUData"),
+        "LMUData": str(tables),
     }  # fmt: skip
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, batches: Sequence[int]
-) -> Iterator[tuple[list[Contestant], dict[str, dict[str, Any]]]]:
-    """Every contestant, and what each system says about itself, until the block is left."""
+def running(folder: Path, batches: Sequence[int]) -> Iterator[tuple[list[Contestant], About]]:
+    """cptbench, its peers, and what each system says about itself, until the block is left."""
     place, environ = Place(SUITE.base_path(), folder, NEW), surroundings(folder)
-    about: dict[str, dict[str, Any]] = {}
+    about: About = {}
     with contextlib.ExitStack() as stack:
 
         def start(name: str, title: str, python: Path, batches: Sequence[int]) -> list[Contestant]:
@@ -143,7 +164,7 @@ def running(
             return [Contestant(title, batch, system.answer) for batch in batches]
 
         here = Path(sys.executable)
-        contestants = start("cptbench", OURS, here, [BATCH])
+        contestants = start("cptbench", "cptbench", here, [BATCH])
         contestants += start("lm_eval", "lm-eval", here, batches)
         try:
             contestants += start("vlmevalkit", "VLMEvalKit", interpreter(), [1])
@@ -158,56 +179,71 @@ def timed(
     rounds: int,
     say: Callable[[str], None],
 ) -> Timings:
-    """All contestants on all tasks, in turns; the hopeless ones on the first alone."""
-    timings, going = Timings(asked), list(contestants)
+    """Each peer on all tasks, with cptbench beside it; the hopeless ones on the first alone."""
+    timings = Timings(asked)
+    ours, *peers = contestants
     for number in range(rounds):
-        for task in asked:
-            for one in going if number % 2 == 0 else reversed(going):
-                answered = one.ask(task, one.batch)
-                timings.note(one.label, task, answered)
-                rate = asked[task] / answered["seconds"]
-                say(f"round {number + 1}, {task}, {one.label}: {rate:.1f} a second")
-            if len(timings.seconds[OURS]) == 1:
-                going = promising(
-                    going, {one: timings.seconds[one.label][task][0] for one in going}
-                )
+        for place, task in enumerate(asked):
+            for peer in peers if number % 2 == 0 else reversed(peers):
+                pair = side_by_side(ours, peer, task, ours_first=number % 2 == 0)
+                timings.pairs[peer.label][task].append(pair)
+                rates = (f"{asked[task] / one['seconds']:.1f}" for one in pair)
+                say(f"round {number + 1}, {task}, {peer.label}: {' and '.join(rates)} a second")
+            if number == place == 0:
+                peers = promising(peers, timings)
     return timings
 
 
-def promising(
-    contestants: Sequence[Contestant], seconds: dict[Contestant, float]
-) -> list[Contestant]:
+def side_by_side(ours: Contestant, peer: Contestant, task: str, *, ours_first: bool) -> Pair:
+    answered = {one: one.ask(task, one.batch) for one in ((ours, peer)[:: 1 if ours_first else -1])}
+    return Pair(answered[ours], answered[peer])
+
+
+def promising(peers: Sequence[Contestant], timings: Timings) -> list[Contestant]:
     """Those that may turn out to be their system's quickest setting."""
+    rates = {peer: timings.rates(peer.label) for peer in peers}
     return [
-        one
-        for one in contestants
-        if seconds[one]
-        < HOPELESS * min(seconds[other] for other in contestants if other.system == one.system)
+        peer
+        for peer in peers
+        if HOPELESS * max(rates[peer].values())
+        > max(max(rates[other].values()) for other in peers if other.system == peer.system)
     ]
 
 
-def summary(contestants: Sequence[Contestant], timings: Timings) -> dict[str, Any]:
+def summary(peers: Sequence[Contestant], timings: Timings) -> dict[str, Any]:
     """Rates, replies, and how many times as fast cptbench is as each peer's quickest setting."""
-    labels = [one.label for one in contestants]
-    rates = {label: timings.rates(label) for label in labels}
+    rates = {peer.label: timings.rates(peer.label) for peer in peers}
     times: dict[str, Any] = {}
-    for system in dict.fromkeys(one.system for one in contestants if one.system != OURS):
-        own = [o.label for o in contestants if o.system == system and "all" in rates[o.label]]
+    for system in dict.fromkeys(peer.system for peer in peers):
+        own = [peer.label for peer in peers if peer.system == system and "all" in rates[peer.label]]
         best = max(own, key=lambda label: rates[label]["all"])
-        times[system] = {"its best": best, **timings.ratios(best)}
+        times[system] = {
+            "its quickest": best,
+            "by the clock": timings.ratios(best, "seconds"),
+            "in processor time": timings.ratios(best, "processor"),
+            "seconds beside, not counted": timings.beside(best),
+        }
     return {
         "questions": timings.asked,
-        "samples a second": rates,
-        "identical replies": {name: timings.identical(name) for name in labels if name != OURS},
+        "samples a second": {"cptbench": timings.own_rates(), **rates},
+        "identical replies": {peer.label: timings.identical(peer.label) for peer in peers},
         "times as fast": times,
-        "seconds a task beside, not counted": {
-            label: round(statistics.median(spent), 2) for label, spent in timings.beside.items()
-        },
-        "seconds": {
-            label: {task: [round(s, 3) for s in spent] for task, spent in of_tasks.items()}
-            for label, of_tasks in timings.seconds.items()
-        },
+        "raw": raw(timings),
     }
+
+
+def raw(timings: Timings) -> list[dict[str, Any]]:
+    """Everything timed, in seconds."""
+    rows = []
+    for label, of_tasks in timings.pairs.items():
+        for task, pairs in of_tasks.items():
+            for number, pair in enumerate(pairs):
+                spent = {
+                    name: {k: round(v, 3) for k, v in one.items() if k != "replies"}
+                    for name, one in zip(("cptbench", "peer"), pair, strict=True)
+                }
+                rows.append({"beside": label, "task": task, "round": number + 1, **spent})
+    return rows
 
 
 def machine() -> dict[str, Any]:
@@ -236,7 +272,7 @@ def main() -> None:
     found = {
         "benchmark": "evaluation",
         "rounds": args.rounds,
-        **summary(contestants, timings),
+        **summary(contestants[1:], timings),
         "systems": about,
         "machine": machine(),
     }

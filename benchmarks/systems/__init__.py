@@ -7,12 +7,13 @@ Nothing here needs more than Python: VLMEvalKit's environment has no cptbench.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -50,14 +51,28 @@ class System(Protocol):
     about: dict[str, Any]
 
     def answer(self, task: str, batch: int) -> dict[str, Any]:
-        """``seconds`` from the questions to the last reply, and ``replies`` in their order."""
+        """What a clock says from the questions to the last reply; ``replies`` in their order."""
         ...
+
+
+class Clock:
+    """Adds up what blocks take: seconds, and seconds of this process on a processor."""
+
+    def __init__(self) -> None:
+        self.said = {"seconds": 0.0, "processor": 0.0}
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        start, worked = time.monotonic(), time.process_time()
+        yield
+        self.said["seconds"] += time.monotonic() - start
+        self.said["processor"] += time.process_time() - worked
 
 
 def quickest(
     settings: Sequence[str], opened: Callable[[str], Any], work: Callable[[Any], object]
 ) -> tuple[str, Any]:
-    """The setting with which ``work`` takes the least time, and what was opened with it.
+    """The setting with which ``work`` takes the least processor time, and what was opened with it.
 
     Each is tried once untimed, then in turns.
     """
@@ -65,10 +80,10 @@ def quickest(
     best = dict.fromkeys(settings, float("inf"))
     for turn in range(1 + TRIES):
         for setting in settings:
-            start = time.monotonic()
+            start = time.process_time()
             work(there[setting])
             if turn:
-                best[setting] = min(best[setting], time.monotonic() - start)
+                best[setting] = min(best[setting], time.process_time() - start)
     chosen = min(settings, key=best.__getitem__)
     return chosen, there[chosen]
 

@@ -2,8 +2,8 @@
 
 Its seconds are those of what stands between questions and replies: making the requests (with the
 chat template, and pictures read) and ``generate_until``. What ``simple_evaluate`` does besides
-(listing the machine's packages, metrics, hashes of samples) takes as long again for a few hundred
-short replies; it is told apart, as ``beside``, and not held against it.
+(listing the machine's packages, metrics, hashes of samples) takes a second or so more; it is told
+apart, as ``beside``, and not held against it.
 
 All it has of cptbench is that its processor needs no torchvision.
 """
@@ -11,7 +11,6 @@ All it has of cptbench is that its processor needs no torchvision.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +22,7 @@ from lm_eval.api.task import Task
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from lm_eval.tasks import TaskManager
 
-from benchmarks.systems import WARM_UP, Place, quickest, serve
+from benchmarks.systems import WARM_UP, Clock, Place, quickest, serve
 from cpt_bench.processor import Qwen2_5_VLProcessor, install
 
 TRIED_WITH = 64
@@ -43,21 +42,14 @@ def check(model: HFMultimodalLM) -> None:
         assert not type(part).__module__.startswith(("cpt_bench", "benchmarks")), type(part)
 
 
-class Clock:
-    """Adds up the seconds that calls take."""
+def timed(work: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
+    """``work``, whose time ``clock`` adds up."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with clock.running():
+            return work(*args, **kwargs)
 
-    def times(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.monotonic()
-            try:
-                return work(*args, **kwargs)
-            finally:
-                self.seconds += time.monotonic() - start
-
-        return timed
+    return called
 
 
 class LMEval:
@@ -86,21 +78,21 @@ class LMEval:
 
     def answer(self, task: str, batch: int) -> dict[str, Any]:
         self.model.batch_size_per_gpu = batch
-        clock, start = Clock(), time.monotonic()
+        replies, whole = Clock(), Clock()
         making, writing = Task.build_all_requests, HFMultimodalLM.generate_until
         with (
-            mock.patch.object(Task, "build_all_requests", clock.times(making)),
-            mock.patch.object(HFMultimodalLM, "generate_until", clock.times(writing)),
+            mock.patch.object(Task, "build_all_requests", timed(making, replies)),
+            mock.patch.object(HFMultimodalLM, "generate_until", timed(writing, replies)),
+            whole.running(),
         ):
             found: Any = simple_evaluate(
                 model=self.model, tasks=[task], apply_chat_template=True,
                 task_manager=self.tasks, bootstrap_iters=0, log_samples=True,
             )  # fmt: skip
-        whole = time.monotonic() - start
         rows = sorted(found["samples"][task], key=lambda row: row["doc_id"])
         return {
-            "seconds": clock.seconds,
-            "beside": whole - clock.seconds,
+            **replies.said,
+            "beside": whole.said["seconds"] - replies.said["seconds"],
             "replies": [row["resps"][0][0].strip() for row in rows],
         }
 
