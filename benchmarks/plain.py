@@ -1,12 +1,14 @@
 """A whole ``cptbench run`` on nano against the script that a user would write instead.
 
 The script: TRL's SFTTrainer or GRPOTrainer on one task after the other, the checkpoint saved, then
-lm-eval's command line (``hf-multimodal``, batches of 64) on every task's test split. It has the
-same model, samples, prompts, rewards, settings and both cores. lm-eval has no way to ask
-``knowledge``, which has no pictures, so that the script evaluates one split less. Its stages are
-alike, and one takes minutes: ``--stages`` of them are run, the others are taken to be as long.
+lm-eval's command line (``hf-multimodal``, batches of 128) on every task's test split. It has the
+same model, samples, prompts, rewards, settings and both cores, and nothing of cptbench but a
+processor that needs no torchvision. lm-eval has no way to ask ``knowledge``, which has no pictures,
+so that the script evaluates one split less; and the script measures no KL and no kinds of
+forgetting. Its stages are alike, and one takes minutes: ``--stages`` of them are run, the others
+are taken to be as long. Beside it, evaluating one checkpoint by either command.
 
-    python -m benchmarks.plain --trainer sft
+    python -m benchmarks.plain --trainer sft --out benchmarks/results/plain-sft.json
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from datasets import Dataset
 
 from benchmarks.evaluation import SUITE, requests, write_task
 from benchmarks.pictures import with_pictures
+from benchmarks.systems.lm_eval import stock_processor
+from cpt_bench import environment
 from cpt_bench.evaluation import matcher_of
+from cpt_bench.files import write_text
 from cpt_bench.grading import grade, reward
-from cpt_bench.processor import install
 from cpt_bench.recipes import named
 from cpt_bench.sources import load_split
 
@@ -35,7 +39,7 @@ ASKED = [name for name in (*SUITE.sequence, *SUITE.general) if name != "knowledg
 
 # lm-eval's command line, with the processor that needs no torchvision.
 LM_EVAL = (
-    "from cpt_bench.processor import install; install(); "
+    "from benchmarks.systems.lm_eval import stock_processor; stock_processor(); "
     "from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
 )
 
@@ -62,7 +66,7 @@ def train(kind: str, task: str, model: Path, out: Path, settings: dict[str, Any]
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    install()
+    stock_processor()
     processor = AutoProcessor.from_pretrained(model)
     policy = AutoModelForImageTextToText.from_pretrained(model, attn_implementation="eager")
     common = {
@@ -109,7 +113,7 @@ def evaluate(model: Path, tasks: Path, out: Path) -> None:
     command = [
         sys.executable, "-c", LM_EVAL, "--model", "hf-multimodal", "--model_args",
         f"pretrained={model},dtype=float32,attn_implementation=eager", "--include_path", tasks,
-        "--tasks", ",".join(ASKED), "--batch_size", "64", "--apply_chat_template",
+        "--tasks", ",".join(ASKED), "--batch_size", "128", "--apply_chat_template",
         "--device", "cpu", "--log_samples", "--output_path", out / "lm-eval",
     ]  # fmt: skip
     subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr,
@@ -120,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trainer", choices=["sft", "rft"], default="sft")
     parser.add_argument("--stages", type=int, default=1)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     settings = named(f"nano/{args.trainer}")
     trained, evaluated = [], []
@@ -138,20 +143,32 @@ def main() -> None:
         run = [sys.executable, "-m", "cpt_bench", "run", "--trainer", args.trainer, "--no-share"]
         subprocess.run([*run, "--out", folder / "run"], check=True, stdout=sys.stderr)
         ours = time.monotonic() - start
+        start = time.monotonic()
+        ask = [sys.executable, "-m", "cpt_bench", "eval", model, "--out", folder / "eval"]
+        subprocess.run(list(map(str, ask)), check=True, stdout=sys.stderr)
+        asked = time.monotonic() - start
     stages = len(SUITE.sequence)
     script = stages * sum(trained) / args.stages + (stages + 1) * sum(evaluated) / args.stages
-    print(
+    text = (
         json.dumps(
             {
+                **environment.hardware(),
                 "script, training a stage": round(sum(trained) / args.stages, 1),
                 "script, evaluating a stage": round(sum(evaluated) / args.stages, 1),
                 f"script, {stages} stages and the base (s)": round(script),
                 "cptbench run (s)": round(ours),
                 "times as fast": round(script / ours, 2),
+                "lm-eval's command, one checkpoint, 9 splits (s)": round(evaluated[0], 1),
+                "cptbench eval, one checkpoint, 10 splits (s)": round(asked, 1),
+                "its times as fast": round(evaluated[0] / asked, 2),
             },
             indent=2,
         )
+        + "\n"
     )
+    print(text, end="")
+    if args.out:
+        write_text(args.out, text)
 
 
 if __name__ == "__main__":

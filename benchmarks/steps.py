@@ -6,11 +6,12 @@ Three columns, measured in turns in one process on nano's base and its task ``sc
 * **ours**: the trainers ``rft`` and ``sft``, the engine ``transformers``;
 * **floor**: the same forward, backward, optimiser and decoding work in a bare loop, inputs at hand.
 
-python -m benchmarks.steps
+    python -m benchmarks.steps --out benchmarks/results/steps.json
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import statistics
@@ -26,11 +27,12 @@ import torch
 
 from benchmarks.evaluation import NEW, SUITE
 from benchmarks.evaluation import requests as asked
-from cpt_bench import decoding, encoding, layers, policy, vision
+from cpt_bench import decoding, encoding, environment, layers, policy, vision
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.files import write_text
 from cpt_bench.prepare import prepare
 from cpt_bench.trainer import Privileges, Stage
 from cpt_bench.trainers.answers import AnswersAlone, aligned
@@ -189,6 +191,9 @@ def answer_floor(requests: list[Request]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
     set_threads(1)
     card = SUITE.card(TASK)
     requests = asked(TASK)
@@ -228,7 +233,10 @@ def main() -> None:
             "stock / ours": round(middle["stock"] / middle["ours"], 2),
             "ours / floor": round(middle["ours"] / middle["floor"], 2),
         }
-    print(json.dumps(table, indent=2))
+    text = json.dumps({**environment.hardware(), "rounds": ROUNDS, **table}, indent=2) + "\n"
+    print(text, end="")
+    if args.out:
+        write_text(args.out, text)
 
 
 if __name__ == "__main__":

@@ -320,8 +320,9 @@ class Sequencer:
     # ------------------------------------------------------------------------- common
 
     def in_halves(self, t: int, names: list[str], work: Callable[[list[str]], None]) -> None:
-        """``work`` on all ``names``; after the last training in two halves, side by side."""
-        alone = not self.plan.overlap or t != self.plan.stages()[-1] or self.plan.endpoint
+        """``work`` on all ``names``; in two halves, side by side, where nothing trains."""
+        trains = self.plan.given is None and t != self.plan.stages()[-1]
+        alone = not self.plan.overlap or trains or self.plan.endpoint
         parts = [names] if alone else [part for part in (names[::2], names[1::2]) if part]
         with ThreadPoolExecutor(max_workers=len(parts)) as pool:
             for done in [pool.submit(work, part) for part in parts]:

@@ -232,6 +232,23 @@ def shown(sample: TrainSample) -> list[Any]:
     return [decode(image, sample.id) for image in sample.images]
 
 
+class _Rows:
+    """Makes the rows that a batch asks for."""
+
+    def __init__(self, samples: Sequence[TrainSample], row: Callable[[TrainSample], Any]) -> None:
+        self.samples, self.row = samples, row
+
+    def __call__(self, asked: dict[str, list[int]]) -> dict[str, list[Any]]:
+        # A prompt that has several rollouts is asked for as often, and made once.
+        made = {i: {**self.row(self.samples[i]), "sample": i} for i in asked["sample"]}
+        rows = [made[i] for i in asked["sample"]]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def __getstate__(self) -> int:
+        # datasets hashes what it is given, by pickling it; nothing here is found by that hash.
+        return len(self.samples)
+
+
 def dataset(
     samples: Sequence[TrainSample], row: Callable[[TrainSample], dict[str, Any]]
 ) -> Dataset:
@@ -241,12 +258,8 @@ def dataset(
         samples: The samples of a stage.
         row: One of them as TRL takes it; its number is added as ``sample``.
     """
-
-    def made(asked: dict[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [{**row(samples[i]), "sample": i} for i in asked["sample"]]
-        return {name: [row[name] for row in rows] for name in rows[0]}
-
-    return Dataset.from_dict({"sample": list(range(len(samples)))}).with_transform(made)
+    numbers = Dataset.from_dict({"sample": list(range(len(samples)))})
+    return numbers.with_transform(_Rows(samples, row))
 
 
 def user_turn(sample: TrainSample) -> list[dict[str, Any]]:

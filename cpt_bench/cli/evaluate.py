@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -84,7 +85,7 @@ def evaluate(
         seed=seed,
         limit=limit,
         threads=threads,
-        overlap=False,
+        overlap=(os.cpu_count() or 1) > 1,
         keep="all",
         base=base or model or found.base_path(),
         lane=lane,
