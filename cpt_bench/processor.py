@@ -8,6 +8,7 @@ other way round.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor, Qwen2_5_VLConfig
@@ -16,8 +17,25 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
 from cpt_bench import encoding
+from cpt_bench.files import write_json
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
+
+VIDEO_SETTINGS = "video_preprocessor_config.json"
+
+
+def video_settings(images: Any) -> dict[str, Any]:
+    """The settings of a video processor that does with frames what ``images`` does with pictures.
+
+    No video is ever shown. Where torchvision is, stock transformers (and with it a vLLM server)
+    does not load a Qwen2.5-VL without them.
+    """
+    same = ("image_mean", "image_std", "merge_size", "patch_size", "temporal_patch_size")
+    return {
+        "video_processor_type": "Qwen2VLVideoProcessor",
+        **{name: getattr(images, name) for name in same},
+        "size": dict(images.size),
+    }
 
 
 class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # type: ignore[misc] # noqa: N801 - the name is saved in configs
@@ -64,6 +82,12 @@ class Qwen2_5_VLProcessor(stock.Qwen2_5_VLProcessor):  # type: ignore[misc] # no
                 texts = [encoding.rendered(self, template, chat, generation) for chat in chats]
                 return texts if several else texts[0]
         return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
+        """Save the parts, and the settings of a video processor, which stock ones ask for."""
+        saved = super().save_pretrained(save_directory, **kwargs)
+        write_json(Path(save_directory) / VIDEO_SETTINGS, video_settings(self.image_processor))
+        return saved
 
     def create_mm_token_type_ids(self, input_ids: list[Any]) -> list[list[int]]:
         """1 for each token of a picture, 2 of a video, 0 for words; the stock result, sooner."""

@@ -306,3 +306,25 @@ def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: P
     for name, gradient in theirs[1].items():
         assert torch.allclose(ours[1][name], gradient, rtol=1e-3, atol=1e-5), name
     assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
+
+
+def test_a_saved_processor_has_what_stock_ones_ask_for(tiny_model: Path, tmp_path: Path) -> None:
+    """Without torchvision stock transformers has no video processor to load it with; its settings."""
+    import json
+
+    from cpt_bench.policy import load_processor
+    from cpt_bench.suite import open_suite
+
+    processor = load_processor(tiny_model)
+    processor.save_pretrained(tmp_path)
+    for folder, images in (
+        (tmp_path, processor.image_processor),
+        (
+            open_suite("nano").base_path(),
+            load_processor(open_suite("nano").base_path()).image_processor,
+        ),
+    ):
+        told = json.loads((folder / "video_preprocessor_config.json").read_text())
+        assert told.pop("video_processor_type") == "Qwen2VLVideoProcessor"
+        assert told["size"] == dict(images.size) and told["image_mean"] == list(images.image_mean)
+        assert told["patch_size"] == images.patch_size and told["merge_size"] == images.merge_size

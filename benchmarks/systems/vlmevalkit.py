@@ -3,7 +3,7 @@
 Its seconds are those of its ``generate`` over all questions, one after the other, as its loop
 calls it; it has no batches. The tables that the loop writes every ten questions are left out.
 
-The class is as it comes; five things around it are not, so that it runs here at all and sees the
+The class is as it comes; four things around it are not, so that it runs here at all and sees the
 same pictures:
 
 * ``get_gpu_memory`` finds a GPU, which the constructor insists on;
@@ -11,8 +11,7 @@ same pictures:
   ``flash_attention_2``, which needs a GPU;
 * inputs that it sends to ``cuda`` go to the CPU;
 * ``process_vision_info`` is told the size of the model's patches (its argument; it takes 14 for
-  granted and would scale the pictures for it);
-* the model's folder gets the settings of a video processor, which its processor wants to have.
+  granted and would scale the pictures for it).
 
 It is given greedy decoding, by its own argument: its default draws from the likeliest token alone,
 which gives the same replies and is no quicker. Pixel limits are not set: those of its registry
@@ -23,9 +22,7 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -36,16 +33,6 @@ from vlmeval.vlm.qwen2_vl import Qwen2VLChat
 from vlmeval.vlm.qwen2_vl import model as module
 
 from benchmarks.systems import WARM_UP, Clock, Place, quickest, serve
-
-
-def with_video(model: Path, scratch: Path) -> Path:
-    """A copy of the model whose processor has settings for videos, those of its pictures."""
-    copy = Path(shutil.copytree(model, scratch / "with-video"))
-    of_images = json.loads((copy / "processor_config.json").read_text())["image_processor"]
-    sizes = {key: of_images[key] for key in ("patch_size", "merge_size", "temporal_patch_size")}
-    settings = {"video_processor_type": "Qwen2VLVideoProcessor", **sizes}
-    (copy / "video_preprocessor_config.json").write_text(json.dumps(settings))
-    return copy
 
 
 def on_cpu(patch: int) -> None:
@@ -62,7 +49,7 @@ class VLMEvalKit:
 
     def __init__(self, place: Place) -> None:
         torch.set_num_threads(1)
-        self.place, self.folder = place, with_video(place.model, place.questions)
+        self.place, self.folder = place, place.model
         config = json.loads((self.folder / "config.json").read_text())
         on_cpu(config["vision_config"]["patch_size"])
         attention, self.model = quickest(["eager", "sdpa"], self.load, self.warm_up)
