@@ -49,7 +49,7 @@ def diverge(run: Sequencer, t: int) -> None:
         data=run.data,
     )
     start = time.monotonic()
-    run.result(run.worker(jobs.divergence, order, t, "kl", f"stage {t}, KL to the base"), t)
+    run.result(run.worker(jobs.divergence, (order,), t, "kl", f"stage {t}, KL to the base"), t)
     facts, outputs = {"weights": run.weights[t]}, [run.paths.relative(output)]
     seconds = time.monotonic() - start
     run.done.append(run.ledger.commit(step, inputs, outputs, facts, seconds))
@@ -99,7 +99,7 @@ def diagnose(run: Sequencer, t: int) -> None:
             threads=run.plan.threads,
             data=run.data,
         )
-        worker = run.worker(jobs.diagnose, order, t, "diagnose", f"stage {t}, diagnosis")
+        worker = run.worker(jobs.diagnose, (order,), t, "diagnose", f"stage {t}, diagnosis")
         run.result(worker, t, on_event)
 
     run.in_halves(t, list(wanted), ask)
@@ -126,7 +126,7 @@ def measure_others(run: Sequencer, t: int) -> None:
             options={spec.name: {"limit": run.plan.limit}},
         )
         start = time.monotonic()
-        worker = run.worker(jobs.measure_general, order, t, "general", f"stage {t}, {spec.name}")
+        worker = run.worker(jobs.measure_general, (order,), t, "general", f"stage {t}, {spec.name}")
         run.result(worker, t)
         outputs = [run.paths.relative(p) for p in general.paths(run.paths.general(t), spec)]
         facts = {"weights": run.weights[t]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,19 +83,33 @@ def prepare(say: Say, order: PrepareOrder) -> None:
 
 def evaluate(say: Say, order: EvaluateOrder) -> None:
     """Answer and grade each named benchmark; its file is whole before it is announced."""
-    if order.engine != "endpoint":  # which needs no torch here
-        set_threads(order.threads)
-    suite = load_suite(order.suite_folder)
-    engine = open_engine(order.engine, order.checkpoint, **order.settings)
-    if engine.weights != order.weights:
-        raise _other_weights(order.checkpoint, engine.weights, order.weights)
-    for name, output in zip(order.names, order.outputs, strict=True):
-        start = time.monotonic()
-        card = suite.card(name)
-        samples = kept_split(card, order.data)[: order.limit]
-        rows = evaluate_task(engine, card, samples, suite.protocol)
-        write_jsonl(output, rows)
-        say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+    evaluate_each(say, [order])
+
+
+def evaluate_each(say: Say, orders: Iterable[EvaluateOrder]) -> None:
+    """:func:`evaluate` for one checkpoint after the other, with one engine.
+
+    The first order opens it, under its settings; whoever gives the orders sees to it that the
+    other checkpoints can be swapped in.
+    """
+    engine: Any = None
+    for order in orders:
+        if order.engine != "endpoint":  # which needs no torch here
+            set_threads(order.threads)
+        suite = load_suite(order.suite_folder)
+        if engine is None:
+            engine = open_engine(order.engine, order.checkpoint, **order.settings)
+        else:
+            engine.swap(order.checkpoint)
+        if engine.weights != order.weights:
+            raise _other_weights(order.checkpoint, engine.weights, order.weights)
+        for name, output in zip(order.names, order.outputs, strict=True):
+            start = time.monotonic()
+            card = suite.card(name)
+            samples = kept_split(card, order.data)[: order.limit]
+            rows = evaluate_task(engine, card, samples, suite.protocol)
+            write_jsonl(output, rows)
+            say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
 
 
 def loaded(checkpoint: Path, weights: str) -> TransformersEngine:

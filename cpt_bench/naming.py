@@ -22,6 +22,8 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["base"] = str(plan.base)
     if plan.launch:
         special["launch"] = plan.launch
+    if plan.engine.identity():
+        special["engine"] = plan.engine.identity()
     name = f"{plan.suite.label}-{plan.method.name.lower()}-seed{plan.seed}"
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])

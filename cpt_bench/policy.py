@@ -65,7 +65,7 @@ def load_processor(folder: Path) -> Any:
     try:
         return prepare_together(AutoProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error) from error
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
@@ -94,7 +94,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
         try:
             model = PeftModel.from_pretrained(whole, folder).merge_and_unload()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise _broken(folder, error) from error
+            raise broken(folder, error) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return arrange(model.to(device))
@@ -114,14 +114,15 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _broken(folder, error) from error
+        raise broken(folder, error) from error
     absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
     if absent:  # transformers fills them with random numbers and goes on
-        raise _broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
+        raise broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
     return model
 
 
-def _broken(folder: Path, error: object) -> CptBenchError:
+def broken(folder: Path, error: object) -> CptBenchError:
+    """What to raise for a checkpoint that ``error`` keeps from being loaded."""
     reason = " ".join(str(error).split())[:200]
     return CptBenchError(
         f"the checkpoint cannot be loaded ({reason})",

@@ -77,7 +77,7 @@ def configure(
                 where=f"--set {override}",
                 todo=did_you_mean(key, known) if known else "It has no settings",
             )
-        values[key] = _value(text)
+        values[key] = value_of(text)
     try:
         return trainer.Config.model_validate(values)
     except ValidationError as error:
@@ -89,14 +89,14 @@ def declare(settings: Sequence[str]) -> Privileges:
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        values[key] = _value(text) if equals else True
+        values[key] = value_of(text) if equals else True
     try:
         return Privileges.model_validate(values)
     except ValidationError as error:
         raise CptBenchError(explain(error), where="--privilege") from None
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """``text`` as YAML, in which ``1e-4`` is a number (YAML 1.1 wants ``1.0e-4``)."""
     value = yaml.safe_load(text)
     if isinstance(value, str):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench import environment
+from cpt_bench.devices import Devices
+from cpt_bench.engines.choice import EngineChoice
 from cpt_bench.engines.endpoint import named
 from cpt_bench.method import Method
 from cpt_bench.policy import weights_digest
@@ -33,6 +35,8 @@ class Plan(NamedTuple):
         endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``.
         general: Benchmarks of other harnesses, measured beside the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
+        engine: What answers.
+        devices: The GPUs that training and evaluation see.
     """
 
     suite_spec: str
@@ -51,6 +55,8 @@ class Plan(NamedTuple):
     endpoint: dict[str, str] | None = None
     launch: str | None = None
     general: tuple[str, ...] = ()
+    engine: EngineChoice = EngineChoice()
+    devices: Devices = Devices()
 
     def stages(self) -> list[int]:
         """The stages that give a row of the matrix, the base model's 0 first."""
@@ -72,6 +78,13 @@ class Plan(NamedTuple):
     def base_weights(self) -> str:
         """What stands for the weights of row 0; a server's cannot be known."""
         return named(**self.endpoint) if self.endpoint else weights_digest(self.base)
+
+    def answered_by(self) -> dict[str, Any]:
+        """What an evaluation's key says of the engine."""
+        if self.endpoint:
+            return {"engine": "endpoint"}
+        chosen = self.engine.identity()
+        return {"engine": self.engine.name, **({"engine_chosen": chosen} if chosen else {})}
 
     def tasks_of(self, t: int) -> tuple[str, ...]:
         """The tasks that stage ``t`` learns."""
@@ -102,6 +115,7 @@ class Plan(NamedTuple):
             # How many processes trained changes the arithmetic, and with it the weights.
             **({"launch": self.launch} if self.launch else {}),
             **({"general": list(self.general)} if self.general else {}),
+            **({"engine": self.engine.identity()} if self.engine.identity() else {}),
         }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from cpt_bench import environment, jobs, training
 from cpt_bench.aftermath import diagnose, diverge, measure_others
 from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.evaluator import Evaluator
 from cpt_bench.files import digest, read_json, read_jsonl, times_of_change, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.monitor import Limits
@@ -69,7 +70,8 @@ def _open(paths: RunFolder, identity: dict[str, Any]) -> None:
     """Begin or continue the run in a folder; another run's folder is refused."""
     if paths.run_json.exists():
         found = read_json(paths.run_json)
-        for key, value in identity.items():
+        # A key that only the other run has counts too: it chose what this one leaves alone.
+        for key, value in {"engine": None, **identity}.items():
             if found.get(key) != value:
                 raise CptBenchError(
                     f"holds another run: its {key} is {found.get(key)!r}, not {value!r}"[:400],
@@ -111,6 +113,7 @@ class Sequencer:
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.preparing: dict[str, Future[Path]] = {}
         self.lock = threading.Lock()
+        self.evaluator = Evaluator(self)
 
     def run(self) -> None:
         """All stages, each evaluated, in order."""
@@ -133,6 +136,7 @@ class Sequencer:
             for t in stages:
                 evaluations[t].result()
                 self._forget_weights(t, evaluations)
+            self.evaluator.close()  # what is asked from here on has models of its own
             diagnose(self, stages[-1])
             if self.plan.keep == "none" and self.plan.given is None:
                 for t in stages[1:]:
@@ -194,7 +198,7 @@ class Sequencer:
         # Copies, so that a policy changed under the trainer's hands is noticed without a namespace.
         inputs = {path: _seal(path) for path in order.view.read_only}
         limits = Limits(self.plan.budget.seconds, self.plan.memory_mib)
-        worker = self.worker(training.train, order, t, "train", what, limits, training.isolate)
+        worker = self.worker(training.train, (order,), t, "train", what, limits, training.isolate)
         facts: dict[str, Any] = self.result(worker, t)
         for path, before in inputs.items():
             if _seal(path) != before:
@@ -265,54 +269,22 @@ class Sequencer:
             if self.ledger.find(f"stage-{t}/evaluate/{name}", inputs[name]) is None:
                 todo.append(name)
             else:
-                self._tell_cell(t, name)
+                self.tell_cell(t, name)
         if todo:
-            self.in_halves(t, todo, lambda names: self._answer(t, names, inputs))
+            self.in_halves(t, todo, lambda names: self.evaluator.answer(t, names, inputs))
         if t > 0:
             diverge(self, t)
-
-    def _answer(self, t: int, todo: list[str], inputs: dict[str, dict[str, Any]]) -> None:
-        suite, endpoint = self.plan.suite, self.plan.endpoint
-        settings: dict[str, Any] = {}
-        if endpoint:
-            journal = self.paths.root / "endpoint.jsonl"
-            settings = {"model": endpoint["model"], "nonce": endpoint["nonce"], "journal": journal}
-        order = jobs.EvaluateOrder(
-            suite_folder=suite.place,
-            checkpoint=self.plan.place if endpoint else self.checkpoint(t),
-            weights=self.weights[t],
-            engine="endpoint" if endpoint else "transformers",
-            settings=settings,
-            names=todo,
-            outputs=[self.paths.predictions(t, name) for name in todo],
-            limit=self.plan.limit,
-            threads=self.plan.threads,
-            data=self.data,
-        )
-
-        def on_event(event: Event) -> None:
-            if event["kind"] == "evaluated":
-                name = event["name"]
-                output = [self.paths.relative(self.paths.predictions(t, name))]
-                step = f"stage-{t}/evaluate/{name}"
-                facts, seconds = {"weights": self.weights[t]}, event["seconds"]
-                self.done.append(self.ledger.commit(step, inputs[name], output, facts, seconds))
-                self._tell_cell(t, name)
-
-        what = f"stage {t}, evaluation"
-        worker = self.worker(jobs.evaluate, order, t, "evaluate", what)
-        self.result(worker, t, on_event)
 
     def evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
             "weights": self.weights[t],
             "card": self.plan.suite.card(name).model_dump(mode="json"),
             "protocol": self.plan.suite.protocol.model_dump(mode="json"),
-            "engine": "endpoint" if self.plan.endpoint else "transformers",
+            **self.plan.answered_by(),
             **{k: self.identity[k] for k in ("limit", "threads", "versions")},
         }
 
-    def _tell_cell(self, t: int, name: str) -> None:
+    def tell_cell(self, t: int, name: str) -> None:
         rows = read_jsonl(self.paths.predictions(t, name))
         score = 100 * sum(row["score"] for row in rows) / len(rows)
         self.tell({"kind": "cell", "stage": t, "name": name, "accuracy": score, "n": len(rows)})
@@ -321,8 +293,11 @@ class Sequencer:
 
     def in_halves(self, t: int, names: list[str], work: Callable[[list[str]], None]) -> None:
         """``work`` on all ``names``; in two halves, side by side, where nothing trains."""
-        trains = self.plan.given is None and t != self.plan.stages()[-1]
-        alone = not self.plan.overlap or trains or self.plan.endpoint
+        plan = self.plan
+        trains = plan.given is None and t != plan.stages()[-1]
+        # Two halves would be two engines on the GPUs that are set aside.
+        one = plan.endpoint or plan.engine.kept or plan.devices.evaluation is not None
+        alone = not plan.overlap or trains or one
         parts = [names] if alone else [part for part in (names[::2], names[1::2]) if part]
         with ThreadPoolExecutor(max_workers=len(parts)) as pool:
             for done in [pool.submit(work, part) for part in parts]:
@@ -331,7 +306,7 @@ class Sequencer:
     def worker(
         self,
         work: Callable[..., Any],
-        order: Any,
+        args: tuple[Any, ...] | None,
         t: int,
         log: str,
         what: str,
@@ -341,7 +316,8 @@ class Sequencer:
         with self.lock:
             if self.stopping:
                 raise CptBenchError(f"{what}: the run is being stopped")
-            worker = Worker(work, (order,), self.paths.log(t, log), what, limits, first)
+            env = self.plan.devices.env(training=work is training.train)
+            worker = Worker(work, args, self.paths.log(t, log), what, limits, first, env)
             self.workers.add(worker)
         return worker
 

@@ -51,7 +51,8 @@ class Run(NamedTuple):
         """What makes it the method it is: all that a run is but seed and order."""
         origin = {k: v for k, v in (self.record.get("origin") or {}).items() if k != "cptbench"}
         kept = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
-        return {**{k: self.record.get(k) for k in kept}, "origin": origin}
+        chosen = {"engine": self.record["engine"]} if "engine" in self.record else {}
+        return {**{k: self.record.get(k) for k in kept}, "origin": origin, **chosen}
 
 
 class Method(NamedTuple):

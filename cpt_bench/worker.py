@@ -2,7 +2,8 @@
 
 A stage's training and each evaluation run in a child of a fork server that has already imported
 torch, transformers and trl: starting one costs milliseconds, its memory goes back when it ends, and
-its crash is its own.
+its crash is its own. A child may also stay and take one order after the other, for what is dear to
+start: an engine on a GPU.
 """
 
 from __future__ import annotations
@@ -46,31 +47,34 @@ class Worker:
     Args:
         work: A module-level function; its first argument is ``say``, which sends one event (a JSON
             object) to the parent.
-        args: Its other arguments; they must pickle.
+        args: Its other arguments; they must pickle. None: its other argument is an iterator of the
+            orders that :meth:`ask` sends, each of which is done when it takes the next.
         log: The file that takes what the child prints.
         what: What this is, for errors: ``stage 3 (gqa), training``.
         limits: Where it is ended.
         first: A module-level function of ``args`` that the child calls while it has no thread yet.
+        env: What its environment has beyond this process's.
     """
 
     def __init__(
         self,
         work: Callable[..., Any],
-        args: tuple[Any, ...],
+        args: tuple[Any, ...] | None,
         log: Path,
         what: str,
         limits: Limits | None = None,
         first: Callable[..., None] | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         ctx = context()
         self.what, self.log = what, log
-        self.receiver, sender = ctx.Pipe(duplex=False)
+        self.receiver, sender = ctx.Pipe(duplex=args is None)
         # Nothing is ever sent along the lifeline. This process alone holds its upper end, so that
         # the child sees it close when this process dies, however it dies, and dies too: a killed
         # run leaves nobody behind who writes to its folder.
         lifeline, self.lifeline = ctx.Pipe(duplex=False)
         # The server is as old as its first use; the child is to be where this process is now.
-        around = (Path.cwd(), dict(os.environ))
+        around = (Path.cwd(), {**os.environ, **(env or {})})
         call = (sender, lifeline, work, args, log, first, around)
         # Not a daemon: those may have no children, and data loaders are children.
         self.process = ctx.Process(target=_child, args=call)
@@ -88,23 +92,47 @@ class Worker:
             TrainerFault: It passed a limit.
         """
         try:
-            while True:
-                try:
-                    while not self.receiver.poll(MEMORY_EVERY):
-                        self.monitor.look()
-                    kind, value = self.receiver.recv()
-                except EOFError:
-                    raise self._died() from None
-                if kind == "event":
-                    self.monitor.look()
-                    on_event(value)
-                elif kind == "value":
-                    self.process.join()
-                    return value
-                else:
-                    raise value
+            value = self._answer(on_event)
+            self.process.join()
+            return value
         finally:
             self.stop()
+
+    def ask(self, order: Any, what: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+        """Have a child that takes orders carry one out; it waits for the next one afterwards.
+
+        Args:
+            order: What its ``work`` takes; it must pickle.
+            what: What this is, for errors.
+            on_event: Takes the events.
+
+        Raises:
+            CptBenchError: As :meth:`result`; the child is ended.
+        """
+        self.what = self.monitor.what = what
+        try:
+            with contextlib.suppress(ConnectionError):  # it died; receiving tells how
+                self.receiver.send(order)
+            self._answer(on_event)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _answer(self, on_event: Callable[[dict[str, Any]], None]) -> Any:
+        while True:
+            try:
+                while not self.receiver.poll(MEMORY_EVERY):
+                    self.monitor.look()
+                kind, value = self.receiver.recv()
+            except (EOFError, ConnectionError):
+                raise self._died() from None
+            if kind == "event":
+                self.monitor.look()
+                on_event(value)
+            elif kind == "value":
+                return value
+            else:
+                raise value
 
     def stop(self) -> None:
         """End the child, and what it started, if it still runs."""
@@ -159,7 +187,7 @@ def _child(
     sender: Connection,
     lifeline: Connection,
     work: Callable[..., Any],
-    args: tuple[Any, ...],
+    args: tuple[Any, ...] | None,
     log: Path,
     first: Callable[..., None] | None,
     around: tuple[Path, dict[str, str]],
@@ -175,10 +203,11 @@ def _child(
         os.dup2(stream.fileno(), 2)
         sys.stdout, sys.stderr = stream, stream
         try:
+            given = (_orders(sender),) if args is None else args
             if first is not None:
-                first(*args)
+                first(*given)
             threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-            value = work(lambda event: sender.send(("event", event)), *args)
+            value = work(lambda event: sender.send(("event", event)), *given)
             sender.send(("value", value))
         except CptBenchError as error:
             traceback.print_exc()
@@ -189,6 +218,17 @@ def _child(
             wrapped = TrainerFault("crash", f"{type(error).__name__}: {line}", where=log)
             with contextlib.suppress(OSError):
                 sender.send(("error", wrapped))
+
+
+def _orders(parent: Connection) -> Iterator[Any]:
+    """What the parent asks for, one after the other, until it closes its end."""
+    while True:
+        try:
+            order = parent.recv()
+        except (EOFError, ConnectionError):
+            return
+        yield order
+        parent.send(("value", None))
 
 
 def _die_with_parent(lifeline: Connection) -> None:

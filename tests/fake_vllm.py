@@ -3,13 +3,16 @@
 Names, arguments and their checks follow vllm 0.22 to 0.30: ``LLM(...)``, ``LLM.generate(prompts,
 sampling_params, use_tqdm)`` with ``prompt`` and ``multi_modal_data``, ``LLM.collective_rpc(name, args)``
 on workers extended by ``worker_extension_cls``, parameters renamed and joined as
-``vllm/model_executor/models/qwen2_5_vl.py`` does.
+``vllm/model_executor/models/qwen2_5_vl.py`` does. Like vLLM's, its encoder cache knows pictures and not
+weights: what was seen before a change of weights is seen again, until ``reset_encoder_cache``.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -49,13 +52,37 @@ class RequestOutput:
 class Model(torch.nn.Module):
     """Parameters under vLLM's names, q, k, v and gate, up joined."""
 
-    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+    def __init__(self, state: dict[str, torch.Tensor], policy: Any) -> None:
         super().__init__()
+        self.policy = [policy]  # in a list: no part of the parameters
         parts: dict[str, dict[int, torch.Tensor]] = {}
         for name, tensor in state.items():
             target, place = vllm_name(name)
             parts.setdefault(target, {})[place or 0] = tensor
         self.held = {n: torch.cat([p[i] for i in sorted(p)]) for n, p in parts.items()}
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Each tensor into its part of a parameter, and into the model that answers."""
+        state, filled, ends = self.policy[0].state_dict(), set(), dict.fromkeys(self.held, 0)
+        rows: dict[str, dict[int, torch.Tensor]] = {}
+        for name, tensor in weights:
+            target, place = vllm_name(name)
+            rows.setdefault(target, {})[place or 0] = tensor
+            own = name
+            if name not in state:  # files keep the names of before transformers 5
+                inner = name.removeprefix("model.")
+                own = (
+                    f"model.{inner}"
+                    if inner.startswith("visual.")
+                    else f"model.language_model.{inner}"
+                )
+            state[own].copy_(tensor)
+        for target, parts in rows.items():
+            for place in sorted(parts):
+                start, ends[target] = ends[target], ends[target] + len(parts[place])
+                self.held[target][start : ends[target]] = parts[place]
+            filled.add(target)
+        return filled
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
         return iter(self.held.items())
@@ -83,8 +110,27 @@ class LLM:
         module, _, name = worker_extension_cls.rpartition(".")
         extension = getattr(importlib.import_module(module), name)
         self.worker = type("Worker", (extension,), {})()
-        self.worker.model_runner = SimpleNamespace(model=Model(state))
+        self.worker.model_runner = SimpleNamespace(model=Model(state, self.policy))
+        self.llm_engine = SimpleNamespace(reset_encoder_cache=self._remember_pictures())
         LLM.made.append(self)
+
+    def _remember_pictures(self) -> Any:
+        """Let the vision tower answer from memory; returns what empties it."""
+        known: dict[bytes, Any] = {}
+        tower = self.policy.model.visual
+        look = tower.forward
+
+        def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            key = hidden_states.numpy().tobytes()
+            if key not in known:
+                known[key] = look(hidden_states, *args, **kwargs)
+            return copy.copy(known[key])  # the caller cuts it up
+
+        tower.forward = forward
+        return known.clear
+
+    def reset_prefix_cache(self) -> bool:
+        return True
 
     def collective_rpc(
         self, method: str, timeout: Any = None, args: Any = (), kwargs: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,17 @@ def of(found: dict, name: str) -> dict:
 
 def pair(found: dict, first: str, second: str) -> dict:
     return next(p for p in found["pairs"] if {p["first"], p["second"]} == {first, second})
+
+
+def test_another_engine_is_another_method(folder: Path, tmp_path: Path) -> None:
+    """Its replies are not the same: it is no second run of one seed."""
+    for name in ("sft-0", "sft-vllm"):
+        shutil.copytree(folder / "sft-0", tmp_path / name)
+    file = tmp_path / "sft-vllm/run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "engine": {"name": "vllm", "settings": {}}}))
+    found = methods(load(sorted(tmp_path.iterdir())))
+    assert [method.name for method in found] == ["sft", "sft (name=vllm)"]
 
 
 GOOD, BAD = "rft (learning_rate=0.0001)", "rft (learning_rate=0.001)"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -407,6 +408,15 @@ SCRIPTS = {
     "long": "import threading, time; from cpt_bench.sweep.leash import _end_with_parent; "
     "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(60)",
 }
+
+
+def test_a_run_decides_on_overlap_where_it_is(tmp_path: Path) -> None:
+    """On a machine with one GPU ``--overlap`` by hand is refused."""
+    from cpt_bench.sweep import backends
+
+    job: Any = SimpleNamespace(arguments=("run",), name="a", folder=tmp_path / "a")
+    assert backends.order(job, "all", overlap=True).command[3:] == ("run", "--keep", "all")
+    assert backends.order(job, "all", overlap=False).command[-1] == "--no-overlap"
 
 
 def test_local_workers_tell_lost_from_failed_and_end_with_the_sweep(

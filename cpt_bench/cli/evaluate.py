@@ -60,6 +60,7 @@ def evaluate(
         raise CptBenchError("--endpoint and --model go together")
     if endpoint is None:
         need_training_extra()
+    from cpt_bench import devices
     from cpt_bench.lanes import find_stages
     from cpt_bench.method import Method
     from cpt_bench.run_plan import Plan
@@ -85,7 +86,7 @@ def evaluate(
         seed=seed,
         limit=limit,
         threads=threads,
-        overlap=(os.cpu_count() or 1) > 1,
+        overlap=(os.cpu_count() or 1) > 1 and not devices.visible(),  # two engines would share one
         keep="all",
         base=base or model or found.base_path(),
         lane=lane,

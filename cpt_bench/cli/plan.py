@@ -57,14 +57,14 @@ def plan(
 def _settings(recipe: str, changes: list[str]) -> dict[str, Any]:
     """A recipe with ``--set`` over it, without importing a trainer."""
     from cpt_bench.planning import DEFAULTS
-    from cpt_bench.recipes import _value, named
+    from cpt_bench.recipes import named, value_of
 
     settings = {**DEFAULTS, **named(recipe)}
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or key not in settings:
             raise CptBenchError(f"--set {change!r}", todo=did_you_mean(key, [*settings]))
-        settings[key] = _value(value)
+        settings[key] = value_of(value)
     return settings
 
 

@@ -50,7 +50,10 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     overlap: Annotated[
         bool | None,
-        typer.Option(help="Evaluate a stage while the next trains [on with two cores or more]."),
+        typer.Option(
+            help="Evaluate a stage while the next trains [on with two cores or, on GPUs, with "
+            "one to spare]."
+        ),
     ] = None,
     share: Annotated[
         bool, typer.Option(help="Take finished stages from runs beside this one.")
@@ -59,6 +62,13 @@ def run(
     launch: Annotated[
         str | None,
         typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What answers: transformers, vllm, pkg/name or ./file.py:Class.")
+    ] = "transformers",
+    engine_set: Annotated[
+        list[str] | None,
+        typer.Option("--engine-set", metavar="KEY=VALUE", help="A setting of it (repeatable)."),
     ] = None,
     general: Annotated[
         list[str] | None,
@@ -117,6 +127,17 @@ def run(
             raise CptBenchError(
                 "a cmd: trainer starts its own processes", where=f"--launch {launch!r}"
             )
+    from cpt_bench import devices
+    from cpt_bench.engines.choice import choose
+
+    chosen, gpus = choose(engine, engine_set or ()), devices.visible()
+    # A command may start as many processes as it likes; it is told to leave a GPU when asked to.
+    count = devices.processes(launch) if overlap or not trainer.startswith("cmd:") else None
+    beside, seen = devices.divide(gpus, count, overlap, os.cpu_count() or 1, chosen.gpus)
+    # An engine that waits for the next checkpoint keeps its GPU: training must not need that one.
+    chosen = chosen._replace(
+        kept=seen.evaluation is not None or (chosen.name == "vllm" and not gpus)
+    )
     from cpt_bench.method import Asked, find_method
     from cpt_bench.run_plan import Plan
     from cpt_bench.trainer import Budget
@@ -130,13 +151,15 @@ def run(
         seed=seed,
         limit=limit,
         threads=threads,
-        overlap=(os.cpu_count() or 1) > 1 if overlap is None else overlap,
+        overlap=beside,
         keep=keep.value,
         base=base or found_suite.base_path(),
         budget=Budget(samples=budget, seconds=stage_timeout),
         memory_mib=memory_limit * 1024 if memory_limit is not None else None,
         launch=launch,
         general=tuple(general or ()),
+        engine=chosen,
+        devices=seen,
     )
     from cpt_bench.naming import run_name
 

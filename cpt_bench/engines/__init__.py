@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from cpt_bench.plugins import Resolved
 
 
 class Request(NamedTuple):
@@ -63,6 +66,12 @@ class Engine(Protocol):
             by name or path return the last stage's answers for this one. An endpoint's weights
             cannot be read; what stands here for one begins with ``endpoint:`` and is no digest of
             weights (see :mod:`cpt_bench.engines.endpoint`).
+
+    An engine may also have ``swap(folder: Path) -> None``, which puts another checkpoint that
+    differs in its weights alone in the place of the one it holds. Afterwards ``weights`` is that
+    one's digest, and what the engine holds has been compared with its files; when that fails, the
+    method raises and the engine refuses to answer from then on. Without it, an evaluation opens
+    an engine for each checkpoint.
     """
 
     weights: str
@@ -101,18 +110,27 @@ def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
     Raises:
         CptBenchError: No engine has that name, it lacks a package, or refuses a setting.
     """
+    opened: Engine = find_engine(name, settings).value(place, **settings)
+    return opened
+
+
+def find_engine(name: str, settings: Iterable[str]) -> Resolved:
+    """The class that :func:`open_engine` would open, its settings checked by name.
+
+    Raises:
+        CptBenchError: No engine has that name, or it has not one of the settings.
+    """
     from cpt_bench.errors import CptBenchError, did_you_mean
     from cpt_bench.plugins import resolve
 
-    engine = resolve("engines", name).value
-    known = _settings(engine)
+    engine = resolve("engines", name)
+    known = _settings(engine.value)
     for key in settings:
         if key not in known:
             raise CptBenchError(
                 f"engine {name} has no setting {key!r}", todo=did_you_mean(key, known)
             )
-    opened: Engine = engine(place, **settings)
-    return opened
+    return engine
 
 
 def _settings(engine: Any) -> list[str]:

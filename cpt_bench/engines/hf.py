@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling
+from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.images import decode
 from cpt_bench.policy import load_model, load_processor, weights_digest
 
@@ -43,11 +44,25 @@ class TransformersEngine:
         attention: str = "eager",
     ) -> None:
         self.weights = weights_digest(folder)
+        self.frame = frame(folder)
         self.processor = load_processor(folder)
         self.processor.tokenizer.padding_side = "left"
         self.model = load_model(folder, device=device, dtype=dtype, attention=attention).eval()
         self.batch_size = batch_size
         self.stops()
+
+    def swap(self, folder: Path) -> None:
+        """Put the weights of another checkpoint into the loaded model, in place.
+
+        Raises:
+            CptBenchError: It differs in more than its weights, is broken, or is not in the model
+                after loading. The engine answers nothing any more.
+        """
+        self.weights = ""  # nothing may answer in the old checkpoint's name, nor half of the new
+        require_same(self.frame, folder)
+        weights = weights_digest(folder)
+        put_in(self.model, folder)
+        self.weights = weights
 
     def stops(self) -> None:
         """Note which tokens end a reply, and which fills the rows behind their ends."""
@@ -66,6 +81,7 @@ class TransformersEngine:
 
         Sampled ones are the same again for the same requests, batch size and machine.
         """
+        require_whole(self.weights)
         if sampling.temperature > 0:
             import torch
 

@@ -2,8 +2,8 @@
 
 vLLM has served stale weights without a word: ``reload_weights`` that returned what it had cached
 (vllm issue 32718), an engine woken from deep sleep with garbage (54235). So the workers themselves
-compare what they hold with the checkpoint's files when the engine opens, tensor by tensor, and a
-checksum of all parameters must still be the same whenever something is asked.
+compare what they hold with the checkpoint's files when the engine opens and after each swap, tensor
+by tensor, and a checksum of all parameters must still be the same whenever something is asked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
 from cpt_bench.engines.hf import messages
+from cpt_bench.engines.swapping import frame, require_same, require_whole
 from cpt_bench.errors import CptBenchError
-from cpt_bench.policy import load_processor, weights_digest
+from cpt_bench.policy import broken, load_processor, weights_digest
 
 EXTENSION = "cpt_bench.engines.vllm_worker.WeightsCheck"
 LEAST_COMPARED = 0.99
@@ -58,6 +59,7 @@ class VLLMEngine:
             ) from error
         self.folder = Path(folder)
         self.weights = weights_digest(self.folder)
+        self.frame = frame(self.folder)
         self.processor = load_processor(self.folder)
         self._llm = LLM(
             model=str(folder),
@@ -75,6 +77,35 @@ class VLLMEngine:
         self._compare()
         self._checksums = self._read_back()
 
+    def swap(self, folder: Path) -> None:
+        """Put the weights of another checkpoint into vLLM, in place, and compare them.
+
+        Raises:
+            CptBenchError: It differs in more than its weights, or the workers do not hold it
+                afterwards. The engine answers nothing any more.
+        """
+        self.weights = ""  # nothing may answer in the old checkpoint's name, nor half of the new
+        require_same(self.frame, folder)
+        self.folder = Path(folder)
+        weights = weights_digest(self.folder)
+        try:
+            left = self._rpc("cptbench_load", str(self.folder))
+        except Exception as error:  # of whatever kind, from whichever process
+            raise broken(self.folder, error) from error
+        for rank, absent in enumerate(left):
+            if absent:
+                raise CptBenchError(
+                    f"vLLM's worker {rank} kept {len(absent)} old parameters, first {absent[0]}",
+                    where=self.folder,
+                    todo="Use --engine transformers, and report the model's architecture",
+                )
+        # Pictures met before keep their features, by the picture alone (vllm issue 44910).
+        self._llm.llm_engine.reset_encoder_cache()
+        self._llm.reset_prefix_cache()
+        self._compare()
+        self._checksums = self._read_back()
+        self.weights = weights
+
     def generate(
         self,
         requests: Sequence[Request],
@@ -90,11 +121,12 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         refuse_prefix(requests, "vllm")
+        require_whole(self.weights)
         if self._read_back() != self._checksums:
             raise CptBenchError(
                 "vLLM's weights changed after they were compared with the checkpoint",
                 where=self.folder,
-                todo="Open a new engine for new weights",
+                todo="Swap new weights in, or open a new engine for them",
             )
         drawn = sampling.temperature > 0
         parameters = [
@@ -132,9 +164,7 @@ class VLLMEngine:
         return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
 
     def _compare(self) -> None:
-        for rank, found in enumerate(
-            self._llm.collective_rpc("cptbench_compare", args=(str(self.folder),))
-        ):
+        for rank, found in enumerate(self._rpc("cptbench_compare", str(self.folder))):
             if found["differ"] or found["compared"] < LEAST_COMPARED * found["total"]:
                 what = (
                     f"{len(found['differ'])} tensors differ, first {found['differ'][0]}"
@@ -149,4 +179,8 @@ class VLLMEngine:
                 )
 
     def _read_back(self) -> list[Any]:
-        return list(self._llm.collective_rpc("cptbench_checksum"))
+        return self._rpc("cptbench_checksum")
+
+    def _rpc(self, method: str, *args: Any) -> list[Any]:
+        """What each worker says, in the order of their ranks."""
+        return list(self._llm.collective_rpc(method, args=args))

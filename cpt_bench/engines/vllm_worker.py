@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from cpt_bench.engines.swapping import tensors_of
+
 PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("model.visual.", "visual."),
@@ -31,6 +33,18 @@ JOINED = {
 
 class WeightsCheck:
     """Mixed into vLLM's workers by ``worker_extension_cls``."""
+
+    def cptbench_load(self, folder: str) -> list[str]:
+        """Put a checkpoint's tensors in the place of those held, by the model's own loader.
+
+        Not by vLLM's ``reload_weights``, which has loaded what it had cached.
+
+        Returns:
+            Parameters of which the loader did not say that it filled them.
+        """
+        model = self.model_runner.model  # type: ignore[attr-defined]
+        filled = model.load_weights(tensors_of(Path(folder)))
+        return sorted({name for name, _ in model.named_parameters()} - set(filled or ()))
 
     def cptbench_compare(self, folder: str) -> dict[str, Any]:
         """Compare every tensor of the checkpoint with what this worker holds."""

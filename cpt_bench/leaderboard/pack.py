@@ -168,7 +168,7 @@ def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
                 raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
 
 
-SAME = ("suite", "trainer", "config", "privileges", "order", "base")
+SAME = ("suite", "trainer", "config", "privileges", "order", "base", "engine")
 
 
 def _alike(runs: Sequence[Run]) -> None:

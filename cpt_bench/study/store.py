@@ -175,7 +175,7 @@ def evaluated(suite: Suite, stage: int) -> tuple[str, ...]:
 
 def _facts(run: Row, records: dict[str, Row]) -> Row:
     kept = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
-            "threads", "base", "versions", "git")  # fmt: skip
+            "threads", "base", "versions", "git", "engine")  # fmt: skip
     facts = {key: run[key] for key in kept if key in run}
     facts["suite"] = {key: run["suite"][key] for key in ("name", "version", "fingerprint")}
     facts["base"] = {"weights": run["base"]["weights"]}

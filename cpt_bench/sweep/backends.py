@@ -33,12 +33,13 @@ class Order(NamedTuple):
 
 def order(job: Job, keep: str, overlap: bool) -> Order:
     """The process of a job; what it prints goes to ``<out>/.sweep/<name>.log``."""
-    command = (sys.executable, "-m", "cpt_bench.sweep.leash", *job.arguments, "--keep", keep,
-               "--overlap" if overlap else "--no-overlap")  # fmt: skip
+    # Not --overlap: that is for the run to decide, which sees the GPUs of wherever it is.
+    beside = () if overlap else ("--no-overlap",)
+    command = (sys.executable, "-m", "cpt_bench.sweep.leash", *job.arguments, "--keep", keep)
     log = job.folder.parent / ".sweep" / f"{job.name}.log"
     kept = ("PYTHONPATH", "HF_HUB_OFFLINE", "CPTBENCH_DATA")
     environment = {key: os.environ[key] for key in kept if key in os.environ}
-    return Order(command, str(log), str(Path.cwd()), environment)
+    return Order((*command, *beside), str(log), str(Path.cwd()), environment)
 
 
 def launch(found: Order) -> subprocess.Popen[bytes]:

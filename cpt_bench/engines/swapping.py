@@ -1,0 +1,136 @@
+"""Another checkpoint of the same kind, put into an engine that is loaded.
+
+Weights alone are replaced. All else that an engine read when it opened (settings, tokenizer, chat
+template) has to be the same, file by file; else a new engine is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest
+from cpt_bench.policy import ADAPTER, broken
+
+BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
+"""What an engine may read beside the weights."""
+
+INDEX = ".safetensors.index.json"
+
+
+def frame(folder: Path) -> dict[str, str]:
+    """The digest of each file beside the weights, by its name."""
+    files = {file for pattern in BESIDE for file in folder.glob(pattern)}
+    return {file.name: digest(file) for file in sorted(files) if not file.name.endswith(INDEX)}
+
+
+def difference(held: dict[str, str], new: dict[str, str]) -> str | None:
+    """Why a checkpoint cannot take the place of the one that is loaded; None where it can.
+
+    Args:
+        held: The :func:`frame` of the loaded one.
+        new: That of the other.
+    """
+    if ADAPTER in held or ADAPTER in new:
+        return "an adapter is merged when it is loaded"
+    other = sorted(n for n in held.keys() | new.keys() if held.get(n) != new.get(n))
+    return f"its {other[0]} is not that of the checkpoint which is loaded" if other else None
+
+
+def require_same(held: dict[str, str], folder: Path) -> None:
+    """Refuse to swap in a checkpoint that differs in more than its weights.
+
+    Raises:
+        CptBenchError: It does; the line says in what.
+    """
+    why = difference(held, frame(folder))
+    if why is not None:
+        raise CptBenchError(
+            f"cannot be swapped in: {why}", where=folder, todo="Open a new engine for it"
+        )
+
+
+def require_whole(weights: str) -> None:
+    """Refuse to answer with whatever a failed swap left.
+
+    Raises:
+        CptBenchError: ``weights`` is empty, as it is from a swap's beginning to its end.
+    """
+    if not weights:
+        raise CptBenchError(
+            "the engine holds no checkpoint: its last swap failed", todo="Open a new engine"
+        )
+
+
+def tensors_of(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Name and tensor of all that a checkpoint's files hold, one after the other."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                yield name, tensors.get_tensor(name)
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name to shape, from the headers alone."""
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names = [*tensors.keys()]
+            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+    return shapes
+
+
+def put_in(model: Any, folder: Path) -> None:
+    """Replace a transformers model's weights by a checkpoint's, and look whether it holds them.
+
+    Raises:
+        CptBenchError: A file is broken, lacks a tensor, has one too many or of another shape, or
+            the model does not hold what the files do. Some weights may have been replaced.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        held = _places(model, _shapes(folder), folder)
+        with torch.no_grad():
+            for name, tensor in tensors_of(folder):
+                held[name].copy_(tensor)
+        # Read again, once all are in: two names of one place (a tied head) may disagree.
+        for name, tensor in tensors_of(folder):
+            if not torch.equal(held[name], tensor.to(held[name])):
+                raise broken(folder, f"{name} is not in the model as it is in the file")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise broken(folder, error) from error
+
+
+def _places(model: Any, shapes: dict[str, tuple[int, ...]], folder: Path) -> dict[str, Any]:
+    """The model's tensor for each name in the files; all tensors are reached, in their shapes."""
+    state = model.state_dict()
+    held = state if shapes.keys() <= state.keys() else _as_saved(model, state)
+    if unknown := sorted(shapes.keys() - held.keys()):
+        raise broken(folder, f"the model has no {unknown[0]}")
+    # A tied head is another name of the embedding, and is not in the files.
+    reached = {held[name].data_ptr() for name in shapes}
+    absent = sorted(name for name in held if held[name].data_ptr() not in reached)
+    if absent:
+        raise broken(folder, f"{len(absent)} weights are missing, among them {absent[0]}")
+    for name, shape in shapes.items():
+        if tuple(held[name].shape) != shape:
+            raise broken(folder, f"{name} is {[*shape]} there and {[*held[name].shape]} here")
+    return held
+
+
+def _as_saved(model: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """The model's tensors under the names that transformers writes to files."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    places = {tensor.data_ptr() for tensor in state.values()}
+    saved = revert_weight_conversion(model, dict(state))
+    # What is joined or cut on its way to the file is a copy: nothing could be put into it.
+    return {name: tensor for name, tensor in saved.items() if tensor.data_ptr() in places}
