@@ -26,12 +26,17 @@ test: install browser  ## the whole test suite
 fast: install  ## the tests that train nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
+RESULTS := benchmarks/results
+
 bench: install  ## the paired timings of docs/performance.md; on a machine that does nothing else
-	$(BIN)/python -m benchmarks.steps
-	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.steps --out $(RESULTS)/steps.json
+	$(BIN)/python -m benchmarks.evaluation --out $(RESULTS)/evaluation.json
+	$(BIN)/python -m benchmarks.plain --trainer sft --out $(RESULTS)/plain-sft.json
+	$(BIN)/python -m benchmarks.plain --trainer rft --out $(RESULTS)/plain-rft.json
+	$(BIN)/python -m benchmarks.where --trainer sft --out $(RESULTS)/where-sft.json
+	$(BIN)/python -m benchmarks.where --trainer rft --out $(RESULTS)/where-rft.json
+	$(BIN)/python -m benchmarks.growth --out $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.stage_start
-	$(BIN)/python -m benchmarks.plain --trainer sft
-	$(BIN)/python -m benchmarks.plain --trainer rft
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,8 +2,9 @@
 
 cptbench's engine, lm-eval's ``hf-multimodal`` (at each batch size of ``--batches``) and
 VLMEvalKit's ``Qwen2VLChat`` (which answers one question at a time) are asked the test splits of
-``--tasks``. Each is in a process of its own, one core each, with the model loaded, so that none has
-the others' settings; what had to be done for the peers to run is said in ``benchmarks/systems``.
+``--tasks``. Each is in processes of its own, with the model loaded, so that none has the others'
+settings; of ``--cores`` cores, cptbench takes a process each and the peers, which know nothing of
+the kind, as many threads. What had to be done for the peers to run is in ``benchmarks/systems``.
 They are asked in turns, cptbench right before each setting of a peer, every other round right
 after. What counts is the time from the questions to the last reply; of a peer, its quickest setting
 (one that is twice as slow on the first task is not asked again). Replies are compared text by text.
@@ -33,6 +34,7 @@ from PIL import Image
 
 from benchmarks.questions import NEW, SUITE, requests, write_task
 from benchmarks.systems import WARM_UP, Place, Running
+from benchmarks.systems.cptbench import Together
 from cpt_bench import environment
 from cpt_bench.engines import Request
 from cpt_bench.errors import CptBenchError
@@ -139,35 +141,40 @@ def write_questions(name: str, asked: Sequence[Request], folder: Path) -> None:
     (folder / f"{name}.json").write_text(json.dumps(rows))
 
 
-def surroundings(folder: Path) -> dict[str, str]:
-    """The environment of every system: one thread, no network, nothing left behind."""
+def surroundings(folder: Path, cores: int) -> dict[str, str]:
+    """The environment of every system: its threads, no network, nothing left behind."""
     tables = folder / "LMUData"
     tables.mkdir()  # VLMEvalKit passes over a folder that is not there
     return {
-        **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+        **os.environ, "OMP_NUM_THREADS": str(cores), "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets"),
         "LMUData": str(tables),
     }  # fmt: skip
 
 
 @contextlib.contextmanager
-def running(folder: Path, batches: Sequence[int]) -> Iterator[tuple[list[Contestant], About]]:
+def running(
+    folder: Path, batches: Sequence[int], cores: int
+) -> Iterator[tuple[list[Contestant], About]]:
     """cptbench, its peers, and what each system says about itself, until the block is left."""
-    place, environ = Place(SUITE.base_path(), folder, NEW), surroundings(folder)
+    place, environ = Place(SUITE.base_path(), folder, NEW), surroundings(folder, cores)
     about: About = {}
     with contextlib.ExitStack() as stack:
 
-        def start(name: str, title: str, python: Path, batches: Sequence[int]) -> list[Contestant]:
+        def start(name: str, title: str, python: Path) -> Running:
             system = Running(name, python, place, environ)
             stack.callback(system.close)
             about[title] = system.about
-            return [Contestant(title, batch, system.answer) for batch in batches]
+            return system
 
         here = Path(sys.executable)
-        contestants = start("cptbench", "cptbench", here, [BATCH])
-        contestants += start("lm_eval", "lm-eval", here, batches)
+        ours = Together([start("cptbench", "cptbench", here) for _ in range(cores)])
+        contestants = [Contestant("cptbench", BATCH, ours.answer)]
+        lm_eval = start("lm_eval", "lm-eval", here)
+        contestants += [Contestant("lm-eval", batch, lm_eval.answer) for batch in batches]
         try:
-            contestants += start("vlmevalkit", "VLMEvalKit", interpreter(), [1])
+            kit = start("vlmevalkit", "VLMEvalKit", interpreter())
+            contestants.append(Contestant("VLMEvalKit", 1, kit.answer))
         except CptBenchError:
             about["VLMEvalKit"] = {"not measured": f"set {VARIABLE} to a Python that has it"}
         yield contestants, about
@@ -255,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", default="scene,science,counting", help="nano's, with pictures")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--batches", default="1,8,32,64,128", help="lm-eval's")
     parser.add_argument("--limit", type=int, help="only the first so many questions of a task")
     parser.add_argument("--out", type=Path, help="write the result here, too")
@@ -267,11 +275,12 @@ def main() -> None:
             write_questions(task, questions, folder)
             asked[task] = len(questions)
         write_questions(WARM_UP, requests(next(iter(asked)), "train")[:WARMING], folder)
-        with running(folder, batches) as (contestants, about):
+        with running(folder, batches, args.cores) as (contestants, about):
             timings = timed(contestants, asked, args.rounds, lambda w: print(w, file=sys.stderr))
     found = {
         "benchmark": "evaluation",
         "rounds": args.rounds,
+        "cores": args.cores,
         **summary(contestants[1:], timings),
         "systems": about,
         "machine": machine(),

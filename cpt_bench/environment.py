@@ -51,12 +51,12 @@ def hardware() -> dict[str, Any]:
 def git_state() -> dict[str, Any] | None:
     """Commit and cleanliness of the checkout this code runs from; None for an installed wheel."""
     folder = Path(__file__).parent
-    commit = _say(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    commit = _say(["git", "--no-optional-locks", "-C", str(folder), "rev-parse", "HEAD"])
     if commit is None:
         return None
     return {
         "commit": commit,
-        "clean": not _say(["git", "-C", str(folder), "status", "--porcelain"]),
+        "clean": not _say(["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain"]),
     }
 
 

@@ -126,9 +126,9 @@ class Running:
             )
         self.about = self._heard()
 
-    def answer(self, task: str, batch: int) -> dict[str, Any]:
+    def answer(self, task: str, batch: int, **more: int) -> dict[str, Any]:
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"task": task, "batch": batch}) + "\n")
+        self.process.stdin.write(json.dumps({"task": task, "batch": batch, **more}) + "\n")
         self.process.stdin.flush()
         return self._heard()
 

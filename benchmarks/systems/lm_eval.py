@@ -11,6 +11,7 @@ All it has of cptbench is that its processor needs no torchvision.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -56,7 +57,7 @@ class LMEval:
     """The model class of lm-eval, with the attention that is quicker."""
 
     def __init__(self, place: Place) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         stock_processor()
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self.place = place

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from importlib.metadata import version
 from typing import Any
 from unittest import mock
@@ -48,7 +49,7 @@ class VLMEvalKit:
     """The model class of VLMEvalKit, with the attention that is quicker."""
 
     def __init__(self, place: Place) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.place, self.folder = place, place.model
         config = json.loads((self.folder / "config.json").read_text())
         on_cpu(config["vision_config"]["patch_size"])
