@@ -81,10 +81,10 @@ runs:
      (None, "null"), (8, "8"), ("grpo", "grpo"), ([1, 2], "[1, 2]")],
 )  # fmt: skip
 def test_values_are_written_as_set_takes_them(value: Any, text: str) -> None:
-    from cpt_bench.recipes import _value
+    from cpt_bench.recipes import value_of
 
     assert plain(value) == text
-    assert _value(text) == value
+    assert value_of(text) == value
 
 
 # ------------------------------------------------------------------------------ jobs and sharing
