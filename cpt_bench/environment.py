@@ -56,7 +56,9 @@ def git_state() -> dict[str, Any] | None:
         return None
     return {
         "commit": commit,
-        "clean": not _say(["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain"]),
+        "clean": not _say(
+            ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain"]
+        ),
     }
 
 

@@ -17,11 +17,16 @@ def fits(states: torch.Tensor) -> bool:
     return bool(states.device.type == "cpu" and states.dtype == torch.float32)
 
 
+def _scale(states: torch.Tensor, eps: float) -> torch.Tensor:
+    """One over the root mean square of each row (..., 1)."""
+    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    return length.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+
+
 class _Norm(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-        scale = (length.square_().div_(states.shape[-1]).add_(eps)).rsqrt_()
+        scale = _scale(states, eps)
         normed = states * scale
         ctx.save_for_backward(normed, weight, scale)
         return normed * weight
@@ -47,9 +52,7 @@ def rms_norm(states: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
     if torch.is_grad_enabled():
         out: torch.Tensor = _Norm.apply(states, weight, eps)
         return out
-    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    scale = (length.square_().div_(states.shape[-1]).add_(eps)).rsqrt_()
-    return (states * scale).mul_(weight)
+    return (states * _scale(states, eps)).mul_(weight)
 
 
 def _turn(
