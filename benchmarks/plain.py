@@ -25,8 +25,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from benchmarks.evaluation import SUITE, requests, write_task
 from benchmarks.pictures import with_pictures
+from benchmarks.questions import SUITE, requests, write_task
 from benchmarks.systems.lm_eval import stock_processor
 from cpt_bench import environment
 from cpt_bench.evaluation import matcher_of

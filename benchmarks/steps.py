@@ -25,8 +25,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.evaluation import NEW, SUITE
-from benchmarks.evaluation import requests as asked
+from benchmarks.questions import NEW, SUITE
+from benchmarks.questions import requests as asked
 from cpt_bench import decoding, encoding, environment, layers, policy, vision
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.cpu import set_threads
