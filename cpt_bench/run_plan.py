@@ -90,8 +90,8 @@ class Plan(NamedTuple):
         """The tasks that stage ``t`` learns."""
         return self.suite.sequence if self.privileges.joint else (self.suite.sequence[t - 1],)
 
-    def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
+    def choices(self) -> dict[str, Any]:
+        """What was asked for: all of :meth:`identity` that no large file is read for."""
         return {
             "suite": {
                 "spec": self.suite_spec,
@@ -110,13 +110,16 @@ class Plan(NamedTuple):
             "order": list(self.suite.sequence),
             "limit": self.limit,
             "threads": self.threads,
-            "base": {"path": self.place, "weights": self.base_weights()},
-            "versions": environment.versions(),
             # How many processes trained changes the arithmetic, and with it the weights.
             **({"launch": self.launch} if self.launch else {}),
             **({"general": list(self.general)} if self.general else {}),
             **({"engine": self.engine.identity()} if self.engine.identity() else {}),
         }
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run."""
+        base = {"path": self.place, "weights": self.base_weights()}
+        return {**self.choices(), "base": base, "versions": environment.versions()}
 
 
 def stage_seed(seed: int, stage: int) -> int:

@@ -153,6 +153,26 @@ def test_on_two_gpus_each_has_one_and_the_engine_stays(
     assert done.returncode == 2 and "evaluation would share a GPU with training" in done.stderr
 
 
+def test_stages_trained_elsewhere_are_answered_by_one_engine(
+    mine: list[str], tiny_model: Path, tmp_path: Path, cli: Cli, monkeypatch: Any
+) -> None:
+    assert cli(*mine, "--base", tiny_model, "--out", "run").returncode == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    command = ["eval", "--stages", "run/stages/[1-9]*", *mine[3:], "--base", tiny_model]
+    chosen = ["--engine", "./engine.py:Noting", "--engine-set", "batch_size=8"]
+    done = cli(*command, *chosen, "--out", "again")
+    assert done.returncode == 0, done.stderr
+    assert lines(tmp_path / "answered") == ["open 7", *["swap 7"] * 3]
+    ours, theirs = (
+        json.loads((tmp_path / d / "matrix.json").read_text()) for d in ("again", "run")
+    )
+    assert ours["accuracy"] == theirs["accuracy"]
+    told = json.loads((tmp_path / "again/run.json").read_text())["engine"]
+    assert told["settings"] == {"batch_size": 8}
+    done = cli("eval", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m", *chosen)
+    assert done.returncode == 2 and "the server answers" in done.stderr
+
+
 def test_on_one_gpu_evaluation_waits_and_its_engine_leaves(
     mine: list[str], tiny_model: Path, tmp_path: Path, cli: Cli, monkeypatch: Any
 ) -> None:

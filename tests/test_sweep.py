@@ -111,6 +111,24 @@ def planned(tmp_path: Path, text: str = SHARING) -> list[Any]:
     return jobs_of(read_sweep(file), tmp_path / "runs", file)
 
 
+def test_an_engine_is_every_run_s(tmp_path: Path) -> None:
+    from cpt_bench.sweep.jobs import finished
+
+    head = "engine_set: {batch_size: 8}\n"
+    plain, chosen = planned(tmp_path), planned(tmp_path, head + SHARING)
+    assert all("--engine-set batch_size=8" in " ".join(job.arguments) for job in chosen)
+    assert not {job.name for job in plain} & {job.name for job in chosen}
+    # A finished run is another one's only when all that was asked for is the same.
+    job = chosen[0]
+    job.folder.mkdir(parents=True)
+    (job.folder / "metrics.json").write_text("{}")
+    asked = {**job.plan.choices(), "sessions": [{}]}
+    for record, same in ((asked, True), ({**asked, "general": ["lm-eval:x"]}, False),
+                         ({**asked, "engine": None}, False), ({**asked, "seed": 9}, False)):  # fmt: skip
+        (job.folder / "run.json").write_text(json.dumps(record))
+        assert finished(job) == same
+
+
 def test_runs_are_named_as_by_hand_and_count_once(tmp_path: Path) -> None:
     from cpt_bench.sweep.loop import shared
 

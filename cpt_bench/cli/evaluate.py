@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cpt_bench.cli.options import EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError
 
 export = typer.Typer(help="What others need to answer the suite's questions.", no_args_is_help=True)
@@ -40,6 +41,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Only the first N samples of each split (marked).")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
+    engine: EngineName = "transformers",
+    engine_set: EngineSettings = None,
     share: Annotated[
         bool, typer.Option(help="Take finished evaluations from runs beside this one.")
     ] = True,
@@ -58,9 +61,12 @@ def evaluate(
         )
     if (endpoint is None) != (served is None):
         raise CptBenchError("--endpoint and --model go together")
+    if endpoint is not None and (engine_set or engine != "transformers"):
+        raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
     if endpoint is None:
         need_training_extra()
     from cpt_bench import devices
+    from cpt_bench.engines.choice import choose
     from cpt_bench.lanes import find_stages
     from cpt_bench.method import Method
     from cpt_bench.run_plan import Plan
@@ -73,6 +79,10 @@ def evaluate(
         found = found.reordered(tuple(order.split(",")))
     given = find_stages(stages, found) if stages is not None else {}
     require_prepared(found, suite)
+    chosen, gpus = choose(engine, engine_set or ()), devices.visible()
+    beside, seen = devices.divide(gpus, 0, None, os.cpu_count() or 1, chosen.gpus)
+    # Nothing trains: one engine may stay for all stages.
+    chosen = chosen._replace(kept=bool(gpus) or chosen.name == "vllm")
     if endpoint is None:
         warm_up()
     title = name or (served or "").rpartition("/")[2]
@@ -86,12 +96,14 @@ def evaluate(
         seed=seed,
         limit=limit,
         threads=threads,
-        overlap=(os.cpu_count() or 1) > 1 and not devices.visible(),  # two engines would share one
+        overlap=beside,
         keep="all",
         base=base or model or found.base_path(),
         lane=lane,
         given=given,
         endpoint=_asked(folder, endpoint, served) if endpoint and served else None,
+        engine=chosen,
+        devices=seen,
     )
     carry_out(plan, folder, share, json_)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cpt_bench.cli.options import EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
@@ -63,13 +64,8 @@ def run(
         str | None,
         typer.Option(help='Train on several processes: "torchrun --nproc_per_node 8".'),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="What answers: transformers, vllm, pkg/name or ./file.py:Class.")
-    ] = "transformers",
-    engine_set: Annotated[
-        list[str] | None,
-        typer.Option("--engine-set", metavar="KEY=VALUE", help="A setting of it (repeatable)."),
-    ] = None,
+    engine: EngineName = "transformers",
+    engine_set: EngineSettings = None,
     general: Annotated[
         list[str] | None,
         typer.Option(help="Also measure lm-eval:TASK or vlmevalkit:DATASET (repeatable)."),

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cpt_bench.command import PREFIX
+from cpt_bench.engines.choice import choose
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
@@ -21,7 +22,7 @@ from cpt_bench.naming import run_name
 from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.suite import Suite, open_suite
-from cpt_bench.sweep.spec import Cell, Sweep, cells
+from cpt_bench.sweep.spec import Cell, Sweep, assigned, cells
 from cpt_bench.trainer import Budget
 from cpt_bench.variants import compose
 
@@ -90,6 +91,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
         base=sweep.base or suite.base_path(),
         budget=Budget(samples=sweep.budget, seconds=sweep.stage_timeout),
         general=tuple(sweep.general),
+        engine=choose(sweep.engine, assigned(sweep.engine_set)),
     )
     name = run_name(plan, [*needed, *([f"recipe={cell.recipe}"] if cell.recipe else [])])
     folder = out / name
@@ -130,6 +132,10 @@ def _arguments(
         out += ["--general", name]
     for privilege in cell.privileges:
         out += ["--privilege", privilege]
+    if sweep.engine != Sweep.model_fields["engine"].default:
+        out += ["--engine", sweep.engine]
+    for setting in assigned(sweep.engine_set):
+        out += ["--engine-set", setting]
     options = {
         "--recipe": cell.recipe,
         "--base": sweep.base,
@@ -201,22 +207,14 @@ def finished(job: Job) -> bool:
     """Whether the folder holds this very run, finished; anything else is left to ``cptbench run``.
 
     Checked without the base's weights being read: a file of results and a session that ended, for
-    the same trainer, settings, seed and order.
+    all that the sweep asks for.
     """
     run_json = job.folder / "run.json"
     if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
         return False
     found = read_json(run_json)
-    mine: dict[str, Any] = {
-        "trainer": job.plan.method.name,
-        "origin": job.plan.method.origin,
-        "config": job.plan.method.config,
-        "seed": job.plan.seed,
-        "order": list(job.plan.suite.sequence),
-        "limit": job.plan.limit,
-        "threads": job.plan.threads,
-    }
-    same = all(found.get(key) == value for key, value in mine.items())
+    asked = {"engine": None, "general": None, **job.plan.choices()}
+    same = all(found.get(key) == value for key, value in asked.items())
     return same and bool(found.get("sessions"))
 
 

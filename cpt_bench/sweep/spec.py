@@ -75,6 +75,7 @@ class Sweep(Strict):
         stage_timeout: Seconds after which a stage's training is ended.
         memory_limit: GiB of memory at which it is ended.
         general: Benchmarks of other harnesses.
+        engine: What answers; ``engine_set`` are its settings.
         keep: Which checkpoints stay when the sweep is over.
         retries: How often a run whose worker was lost is started again.
         resources: Of one run, on a Ray cluster.
@@ -93,6 +94,8 @@ class Sweep(Strict):
     stage_timeout: float | None = Field(default=None, ge=0)
     memory_limit: float | None = Field(default=None, ge=0)
     general: list[str] = []
+    engine: str = "transformers"
+    engine_set: Settings = {}
     keep: str = Field(default="none", pattern="^(all|last|none)$")
     retries: int = Field(default=2, ge=0)
     resources: Resources = Resources()
@@ -185,7 +188,7 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                     for recipe in recipes:
                         for variant in block.variants or [{}]:
                             for rate in rates:
-                                settings = [*_assigned(block.set), *_assigned(variant)]
+                                settings = [*assigned(block.set), *assigned(variant)]
                                 if rate is not None:
                                     settings.append(f"learning_rate={plain(rate)}")
                                 tasks = None if order == DEFAULT else tuple(sweep.orders[order])
@@ -195,7 +198,8 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                                 )  # fmt: skip
 
 
-def _assigned(settings: Settings) -> list[str]:
+def assigned(settings: Settings) -> list[str]:
+    """Settings as ``key=value``."""
     return [f"{key}={plain(value)}" for key, value in settings.items()]
 
 
