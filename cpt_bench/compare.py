@@ -2,13 +2,13 @@
 
 Three sources of chance are kept apart. Over *samples*: all runs are resampled alike (paired
 bootstrap), and a method's number is the mean over its seeds. Over *seeds*: Student's t over the
-seeds' numbers, paired by seed in a difference where two methods share two seeds or more, Welch's
+seeds' numbers, paired by seed in a difference where two methods have the same seeds, Welch's
 otherwise; nothing is said from one seed. Over *orders*: t over the orders' means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -251,12 +251,11 @@ def errors_apart(first: Sequence[Array], second: Sequence[Array]) -> list[Array]
 def _over_seeds(a: Method, b: Method, first: list[float], second: list[float]) -> Interval | None:
     by_seed = [dict(zip((r.seed for r in m.runs), v, strict=True)) for m, v in
                ((a, first), (b, second))]  # fmt: skip
-    common = [s for s in by_seed[0] if s in by_seed[1]]
-    if len(common) < 2:
+    # Paired on some of the seeds it would be the interval of another number than the one shown.
+    if by_seed[0].keys() != by_seed[1].keys() or len(first) < 2:
         return welch_interval(first, second, "seeds")
-    found = t_interval([by_seed[0][s] - by_seed[1][s] for s in common], "seeds")
+    found = t_interval([by_seed[0][s] - by_seed[1][s] for s in by_seed[0]], "seeds")
     assert found is not None
-    # The centre is that of the seeds both have; with all seeds shared it is the difference shown.
     return found._replace(method=f"{found.method}, paired")
 
 
@@ -304,6 +303,11 @@ def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str
     ]
 
 
+def worst(key: str) -> Callable[[Sequence[float]], float]:
+    """``min``, or ``max`` for numbers of which more is more forgotten."""
+    return max if key in BY_KEY and BY_KEY[key].sign.startswith("positive = forgot") else min
+
+
 def _over_orders(found: list[Method], numbers: dict[str, Numbers]) -> dict[str, Any]:
     """For methods run in several orders: mean, worst and t-interval over the orders' means."""
     out: dict[str, Any] = {}
@@ -320,7 +324,7 @@ def _over_orders(found: list[Method], numbers: dict[str, Numbers]) -> dict[str, 
             out[kind][key] = {
                 "value": rounded(sum(means) / len(means)),
                 "by_order": [rounded(m) for m in means],
-                "worst": rounded(min(means)),
+                "worst": rounded(worst(key)(means)),
                 "over_orders": _json(t_interval(means, "orders")),
             }
     return out

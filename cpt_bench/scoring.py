@@ -70,6 +70,7 @@ class Scores(NamedTuple):
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
         rows: The rows that the run has by its nature (a joint run: the base and the end).
+        every_stage: Whether the protocol has general benchmarks answered after every stage.
     """
 
     matrix: Matrix
@@ -77,6 +78,7 @@ class Scores(NamedTuple):
     metrics: dict[str, Any]
     general: tuple[str, ...]
     rows: tuple[int, ...] | None = None
+    every_stage: bool = False
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -116,15 +118,15 @@ class Scores(NamedTuple):
 
     def missing(self) -> list[str]:
         """The cells, general ones included, that the protocol calls for and the run lacks."""
-        tasks, rows = self.matrix.tasks, (0, len(self.matrix.tasks))
-        called = set(range(len(tasks) + 1) if self.rows is None else self.rows)
+        tasks, last = self.matrix.tasks, len(self.matrix.tasks)
+        called = set(range(last + 1) if self.rows is None else self.rows)
         return [
             cell_name(tasks, t, j)
             for t, j in np.argwhere(np.isnan(self.matrix.accuracy)).tolist()
             if t in called
         ] + [
             general_cell(name, t, tasks)
-            for t in rows
+            for t in sorted(called if self.every_stage else {0, last})
             for name in self.general
             if np.isnan(self.outcomes[name].strict[t]).any()
         ]
@@ -258,7 +260,8 @@ def compute(
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
     metrics |= divergence_passports(suite, divergence or {})
-    return Scores(matrix, outcomes, metrics, suite.general)
+    every_stage = suite.protocol.general == "every-stage"
+    return Scores(matrix, outcomes, metrics, suite.general, every_stage=every_stage)
 
 
 # ------------------------------------------------------------------- flips and kinds of forgetting
@@ -357,7 +360,7 @@ def _general(
         means = {k: None if a is None else rounded(100 * a.mean()) for k, a in amounts.items()}
         return {"kinds": means}
 
-    out = general_delta(measured["before"], measured["after"], DRAWS, extra)
+    out = general_delta(measured["before"], measured["after"], DRAWS, extra, suite.general)
     if out["value"] is None and suite.general:
         rows = {"before": 0, "after": last}
         out["missing"] = [

@@ -110,6 +110,12 @@ def test_differing_seeds_are_not_paired(folder: Path, tmp_path: Path) -> None:
     found = compare(load([folder / "good-0", folder / "good-1", *other]), draws=300)
     d = found["pairs"][0]["differences"]["AvgAcc"]
     assert d["over_seeds"]["method"] == "Welch's t over 2 and 2 seeds"
+    # Some seeds in common: pairing those alone would give the interval of another number.
+    more = [folder / f"bad-{s}" for s in (0, 1)] + [write_run(tmp_path / "b2", seed=2, config={"learning_rate": 1e-3}, decay=0.1)]  # fmt: skip
+    found = compare(load([folder / "good-0", folder / "good-1", *more]), draws=300)
+    d = found["pairs"][0]["differences"]["AvgAcc"]
+    assert d["over_seeds"]["method"] == "Welch's t over 2 and 3 seeds"
+    assert d["over_seeds"]["low"] < d["value"] < d["over_seeds"]["high"]
 
 
 def test_mcnemar_counts_samples(loaded: dict[str, Run]) -> None:
@@ -130,6 +136,8 @@ def test_orders_stay_apart(loaded: dict[str, Run]) -> None:
     means = [m["numbers"]["AvgAcc"]["value"] for m in found["methods"]]
     assert over["by_order"] == pytest.approx(means) and over["worst"] == pytest.approx(min(means))
     assert over["over_orders"]["method"] == "t over 2 orders"
+    over = found["over_orders"]["rft"]["Forgetting"]  # of which more is worse
+    assert over["worst"] == max(over["by_order"])
     assert found["methods"][0]["numbers"]["AvgAcc"]["over_seeds"]["method"] == "t over 2 seeds"
 
 
@@ -156,6 +164,10 @@ def test_a_failed_cell_leaves_no_number_and_is_named(folder: Path, tmp_path: Pat
     (broken / "stages/7-counting/predictions/science.jsonl").unlink()
     found = compare(load([folder / "good-0", broken]), draws=300)
     cell = "R[7][1]: science after stage 7 (counting)"
+    # A general benchmark after a stage in the middle is called for as well.
+    (broken / "stages/3-lowvision/predictions/exam.jsonl").rename(tmp_path / "kept")
+    among = compare(load([folder / "good-0", broken]), draws=300)["missing"]["broken"]
+    assert among == [cell, "G[3][exam]: exam after stage 3 (lowvision)"]
     assert found["missing"] == {"broken": [cell]}
     number = of(found, BAD)["numbers"]["AvgAcc"]
     assert number["value"] is None and number["missing"] == [f"broken: {cell}"]

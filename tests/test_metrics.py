@@ -160,3 +160,6 @@ def test_general_delta_is_paired_and_fails_closed() -> None:
     assert delta["benchmarks"]["y"]["interval"]["low"] == 0
     assert general_delta(before, {"x": after["x"]}, 200)["value"] is None
     assert general_delta({}, {}, 200)["value"] is None
+    # What neither side has is missing all the same, where it is called for.
+    lacking = general_delta(before, after, 200, names=("x", "y", "z"))
+    assert lacking["value"] is None and lacking["missing"] == ["z"]

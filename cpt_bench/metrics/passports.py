@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,7 @@ def general_delta(
     after: Mapping[str, Array],
     draws: int,
     extra: Callable[[str], dict[str, Any]] = lambda name: {},
+    names: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """General capability: score after minus before, per benchmark and their mean, paired.
 
@@ -134,12 +135,14 @@ def general_delta(
         after: The same samples after the last stage.
         draws: Bootstrap resamples.
         extra: More to say about a benchmark.
+        names: The benchmarks that must be there; those of either side when not given.
 
     Returns:
         A passport for the mean, with one a benchmark under ``benchmarks``; in percentage points.
     """
     parts, resampled = {}, []
-    missing = sorted(set(before) ^ set(after))
+    needed = sorted(before.keys() | after.keys() if names is None else names)
+    missing = [name for name in needed if name not in before or name not in after]
     for name in [b for b in before if b in after]:
         difference = 100 * (after[name] - before[name])
         drawn = bootstrap_means(difference[None], draws, seed=name)[:, 0]

@@ -2,12 +2,14 @@
 
 A claim's author writes ``id``, ``claim``, ``source``, ``evidence``, ``supports`` and ``refutes``;
 ``verdict``, ``because`` and ``figures`` are derived from the stored runs by :func:`judge` and
-written back. A rule is about the evidence's number (``value``) and its 95 % interval (``low``,
-``high``): ``low > 0``, ``low > -2 and high < 2``.
+written back. A rule is about the evidence's number (``value``), its 95 % interval (``low``,
+``high``) and, of means over levels of learning or task orders, the ``least`` and the ``most`` of
+them: ``low > 0``, ``low > -2 and high < 2``, ``high < -2 or low > 2``.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,7 +25,11 @@ from cpt_bench.suite import explain
 
 Verdict = Literal["supported", "refuted", "undecided"]
 
-_TERM: Final = re.compile(r"(value|low|high) *(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
+_TERM: Final = re.compile(r"(value|low|high|least|most) *(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
+
+COMPARED: Final = {
+    ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
+}  # fmt: skip
 
 HEADER: Final = """\
 # Published claims and what the stored runs say of them.
@@ -61,7 +67,7 @@ class Claim(BaseModel):
     @field_validator("supports", "refutes")
     @classmethod
     def _a_rule(cls, value: str) -> str:
-        for term in value.split(" and "):
+        for term in re.split(" and | or ", value):
             if not _TERM.fullmatch(term.strip()):
                 raise ValueError(f"{term!r} is no comparison such as 'low > 0'")
         return value
@@ -107,14 +113,17 @@ def holds(rule: str, found: Evidence) -> bool:
     """Whether a rule holds of a number with its interval."""
     assert found.value is not None and found.interval is not None
     names = {"value": found.value, "low": found.interval.low, "high": found.interval.high}
-    for term in rule.split(" and "):
-        match = _TERM.fullmatch(term.strip())
-        assert match is not None  # read_claims refuses others
-        mine, bound = names[match[1]], float(match[3])
-        if not {">": mine > bound, "<": mine < bound, ">=": mine >= bound,
-                "<=": mine <= bound}[match[2]]:  # fmt: skip
-            return False
-    return True
+    names |= {end: found.details[end] for end in ("least", "most") if end in found.details}
+    either = [[_true(term, names) for term in terms.split(" and ")] for terms in rule.split(" or ")]
+    return any(map(all, either))
+
+
+def _true(term: str, names: dict[str, float]) -> bool:
+    match = _TERM.fullmatch(term.strip())
+    assert match is not None  # read_claims refuses others
+    if match[1] not in names:
+        raise CptBenchError(f"{term!r}: such evidence has no {match[1]}")
+    return COMPARED[match[2]](names[match[1]], float(match[3]))
 
 
 def judge(claim: Claim, points: Points) -> Claim:

@@ -30,7 +30,8 @@ class Evidence(NamedTuple):
         runs: How many runs it comes from.
         unit: Of the number.
         missing: What it would take, where it is None.
-        details: More to show: values by seed, the level of learning.
+        details: More to show: values by seed, the level of learning; ``least`` and ``most`` where
+            the number is a mean over levels or orders.
     """
 
     value: float | None
@@ -130,7 +131,8 @@ def orders(points: Points, key: str, first: str, second: str) -> Evidence:
             runs += 2 * len(common)
     if len(found) < ORDERS:
         return absent(f"{first} and {second} in {len(found)} of {ORDERS} orders", runs)
-    details = {"by_order": [rounded(v) for v in found]}
+    ends = {"least": rounded(min(found)), "most": rounded(max(found))}
+    details = {"by_order": [rounded(v) for v in found], **ends}
     return Evidence(
         rounded(float(np.mean(found))), t_interval(found, "orders"), runs, details=details
     )
@@ -152,7 +154,7 @@ def matched(points: Points, key: str, first: str, second: str) -> Evidence:
     found = pareto.matched(sides[first], sides[second])
     if found is None:
         return absent("one of the two has learned nothing", runs)
-    details = {"learned_by_both": found.level}
+    details = {"learned_by_both": found.level, "least": found.least, "most": found.most}
     return Evidence(found.value, found.interval, found.runs, details=details)
 
 

@@ -26,7 +26,7 @@ LAWS: Final = (
     ("kl_general", "all", "all", "KL, general prompts"),
     ("varied", "rft", "all", "prompts with reward variance"),
     ("step", "rft", "all", "step²"),
-    ("push", "rft", "all", "reward variance × step²"),
+    ("push", "rft", "all", "share with reward variance × step²"),
 )
 """What predicts, among which methods, at which stages, in words."""
 DRAWN: Final = (0, 2, 3, 5, 6)

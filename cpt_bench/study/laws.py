@@ -50,11 +50,14 @@ def table(points: Sequence[Point], names: Sequence[str], first: bool = False) ->
     """One table a run, shape (stages, names): the stages of which all names are known.
 
     With ``first`` the first stage alone: one task learned from the base, which is what laws are
-    stated of, and one point a run.
+    stated of, and one point a run. A stage that several runs share counts once.
     """
     out = []
+    seen: set[str] = set()
     for point in points:
         stages = point.stages[:1] if first else point.stages
+        stages = tuple(stage for stage in stages if stage.weights not in seen)
+        seen |= {stage.weights for stage in stages}
         rows = [[getattr(stage, name) for name in names] for stage in stages]
         known = [row for row in rows if None not in row]
         if known:

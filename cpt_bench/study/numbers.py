@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cpt_bench.diagnosis import Kinds, kinds, lost_and_won, peak_row
 from cpt_bench.metrics import METRICS, Matrix, matrix_to_json, rounded
+from cpt_bench.metrics.passports import what_is_missing
 from cpt_bench.study.store import Stored
 from cpt_bench.suite import Suite
 
@@ -54,8 +55,7 @@ def numbers(stored: Stored, suite: Suite) -> Numbers:
     matrix, general = matrix_of(stored), general_of(stored, suite)
     out: Numbers = {}
     for metric in METRICS:
-        cells = [matrix.accuracy[t, j] for t, j in metric.cells(matrix)]
-        whole = bool(cells) and not np.isnan(cells).any()
+        whole = not what_is_missing(metric, matrix)
         out[metric.key] = rounded(float(metric.number(matrix.accuracy, matrix))) if whole else None
     change = general[-1] - general[0]
     out["GeneralDelta"] = None if np.isnan(change).any() else rounded(float(change.mean()))

@@ -134,7 +134,7 @@ def matched_table(points: Points) -> str:
         general = matched(points, "GeneralDelta", first, second)
         level = forgets.details.get("learned_by_both")
         told = "·" if level is None else f"{level:.1f}"
-        rows.append([f"{first} − {second}", told, _found(forgets), _found(general)])
+        rows.append([f"{first} − {second}", told, _spread(forgets), _spread(general)])
     if not rows:
         return (
             f"Not measured yet: a curve takes {pareto.RATES} learning rates with two seeds each, "
@@ -148,6 +148,13 @@ def _found(evidence: Evidence, digits: int = 1) -> str:
         return "·"
     low, high = evidence.interval.low, evidence.interval.high
     return f"{evidence.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _spread(evidence: Evidence) -> str:
+    """The same, and the ends of what the number is a mean of."""
+    ends = [evidence.details.get(end) for end in ("least", "most")]
+    told = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
+    return _found(evidence) + told
 
 
 def law_table(points: Points) -> str:

@@ -22,7 +22,8 @@ Array = npt.NDArray[np.float64]
 DRAWS: Final = 1000
 LEVELS: Final = 11
 RATES: Final = 3
-"""Learning rates that a curve needs, each with at least two seeds."""
+"""Learning rates that a curve needs, each with at least :data:`SEEDS`."""
+SEEDS: Final = 2
 
 
 class Setting(NamedTuple):
@@ -37,13 +38,18 @@ class Matched(NamedTuple):
 
     Attributes:
         value: In percentage points; positive: the first forgets less.
-        interval: Bootstrap over the runs of each learning rate.
+        interval: Over the runs of each learning rate; see :func:`_redrawn`.
+        least: The smallest difference at any of the levels. Between two learning rates a curve is
+            a straight line that nobody ran: a mean may hang on one stretch of it.
+        most: The largest.
         level: The most learning that both reach, in percentage points.
         runs: How many runs were compared.
     """
 
     value: float
     interval: Interval
+    least: float
+    most: float
     level: float
     runs: int
 
@@ -85,24 +91,31 @@ def at(edge: Array, levels: Array) -> Array:
 
 def matched(first: Sequence[Setting], second: Sequence[Setting]) -> Matched | None:
     """Compare two methods at matched learning; None where one has learned nothing."""
+    first, second = repeated(first), repeated(second)
     found = _apart(_means(first), _means(second))
     if found is None:
         return None
     rng, drawn = np.random.default_rng(list(b"matched")), []
     for _ in range(DRAWS):
-        again = [_means(_resampled(side, rng)) for side in (first, second)]
-        apart = _apart(*again)
+        apart = _apart(_redrawn(first, rng), _redrawn(second, rng))
         if apart is not None:
-            drawn.append(apart[0])
+            drawn.append(apart[0].mean())
     low, high = np.quantile(drawn, [0.025, 0.975])
-    interval = Interval(rounded(float(low)), rounded(float(high)), 0.95, "bootstrap over runs")
+    interval = Interval(rounded(float(low)), rounded(float(high)), 0.95, "t, redrawn over runs")
     runs = sum(len(s.runs) for s in (*first, *second))
-    return Matched(rounded(found[0]), interval, rounded(found[1]), runs)
+    by_level, top = found
+    ends = rounded(float(by_level.min())), rounded(float(by_level.max()))
+    return Matched(rounded(float(by_level.mean())), interval, *ends, rounded(top), runs)
+
+
+def repeated(found: Sequence[Setting]) -> list[Setting]:
+    """The settings whose chance is known: run with several seeds."""
+    return [s for s in found if len(s.runs) >= SEEDS]
 
 
 def missing(name: str, found: Sequence[Setting]) -> str:
     """What a curve lacks to be compared; empty for nothing."""
-    enough = [s for s in found if len(s.runs) >= 2]
+    enough = repeated(found)
     if len(enough) >= RATES:
         return ""
     return f"{name}: {len(enough)} of {RATES} learning rates with two seeds"
@@ -112,14 +125,28 @@ def _means(found: Sequence[Setting]) -> Array:
     return np.array([s.runs.mean(axis=0) for s in found])
 
 
-def _resampled(found: Sequence[Setting], rng: np.random.Generator) -> list[Setting]:
-    return [s._replace(runs=s.runs[rng.integers(0, len(s.runs), len(s.runs))]) for s in found]
+def _redrawn(found: Sequence[Setting], rng: np.random.Generator) -> Array:
+    """The means as they might as well have been, shape (settings, 2).
+
+    Each is moved by a random combination of its runs' deviations, of the mean's own covariance, and
+    widened as Student's t is with the degrees of freedom that all settings have together. From two
+    runs a setting, resampling them would give an interval half as wide, which holds the truth two
+    times in three; this one does nineteen times in twenty, or little less.
+    """
+    freedom = sum(len(s.runs) - 1 for s in found)
+    means = []
+    for setting in found:
+        n, mean = len(setting.runs), setting.runs.mean(axis=0)
+        weights = rng.standard_normal(n) / np.sqrt(rng.chisquare(freedom) / freedom)
+        means.append(mean + weights @ (setting.runs - mean) / np.sqrt(n * (n - 1)))
+    return np.array(means)
 
 
-def _apart(first: Array, second: Array) -> tuple[float, float] | None:
+def _apart(first: Array, second: Array) -> tuple[Array, float] | None:
+    """The difference at each level, and the highest level."""
     edges = curve(first), curve(second)
     top = min(float(edge[-1, 0]) for edge in edges)
     if top <= 0:
         return None
     levels = np.linspace(top / 2, top, LEVELS)
-    return float(np.mean(at(edges[0], levels) - at(edges[1], levels))), top
+    return at(edges[0], levels) - at(edges[1], levels), top

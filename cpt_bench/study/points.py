@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -9,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.leaderboard.gold import base_row
 from cpt_bench.metrics import rounded
 from cpt_bench.recipes import named
 from cpt_bench.study.numbers import Numbers, divergence, general_of, matrix_of, numbers
@@ -24,6 +27,7 @@ class Stage(NamedTuple):
 
     Attributes:
         stage: 1 for the first task.
+        weights: SHA-256 of the policy's: runs of several orders may share their first stages.
         general: mean_b (G[t][b] - G[0][b]), percentage points.
         tasks: mean_{j<t} (R[t][j] - R[j][j]), percentage points.
         kl_new: KL(base || policy) on the stage's task's prompts, nats a token.
@@ -32,10 +36,12 @@ class Stage(NamedTuple):
         variance: Sum over stages so far of the mean reward variance within a prompt's rollouts.
         step: Sum over stages so far of the squared learning rates of their steps.
         push: The same, each stage times its share of prompts with reward variance: the
-            reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient.
+            reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient, with
+            that share in the place of the variance, which was not logged.
     """
 
     stage: int
+    weights: str
     general: float | None
     tasks: float | None
     kl_new: float | None
@@ -118,11 +124,13 @@ def points(runs: Sequence[Stored], suite: Suite) -> Points:
             suite version.
     """
     used: dict[tuple[Any, ...], Point] = {}
-    left_out = {}
+    left_out, usual, base = {}, usual_settings(runs), base_row(suite)
     for run in runs:
         if run.facts["suite"]["fingerprint"] != suite.fingerprint():
             raise CptBenchError("is of another suite version", where=run.name)
-        why = other_settings(run, suite)
+        why = other_settings(run, suite, usual)
+        if base is not None and run.facts["base"]["weights"] != base.weights:
+            why = "starts from another base model"
         if why:
             left_out[run.name] = why
             continue
@@ -145,15 +153,33 @@ def _recipe(suite: str, trainer: str) -> dict[str, Any]:
         return {}
 
 
-def other_settings(run: Stored, suite: Suite) -> str:
-    """In which settings a run differs from its trainer's recipe, beyond what the study varies."""
+def usual_settings(runs: Sequence[Stored]) -> dict[str, dict[str, Any]]:
+    """Trainer to the value that most of its runs have of each setting.
+
+    Recipes name few of them; what a trainer's defaults are takes the trainer's code, and with it
+    torch, which a study is built without.
+    """
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for run in runs:
+        table = found.setdefault(run.facts["trainer"], {})
+        for key, value in run.facts["config"].items():
+            table.setdefault(key, Counter())[json.dumps(value)] += 1
+    return {
+        trainer: {key: json.loads(counts.most_common(1)[0][0]) for key, counts in table.items()}
+        for trainer, table in found.items()
+    }
+
+
+def other_settings(run: Stored, suite: Suite, usual: dict[str, dict[str, Any]]) -> str:
+    """In which settings a run differs from its trainer's others, beyond what the study varies."""
     config, trainer = run.facts["config"], run.facts["trainer"]
     recipe = _recipe(suite.name, trainer)
     if not recipe:
         return f"trainer {trainer} has no recipe for {suite.name}"
+    known = {key: value for key, value in usual[trainer].items() if key in config}
     odd = [
         f"{key} {config.get(key)!r}, not {value!r}"
-        for key, value in recipe.items()
+        for key, value in {**known, **recipe}.items()
         if key not in (*VARIANTS, "learning_rate") and config.get(key) != value
     ]
     return "; ".join(odd)
@@ -212,6 +238,7 @@ def _stages(run: Stored, suite: Suite) -> list[Stage]:
         out.append(
             Stage(
                 stage=t,
+                weights=run.facts["weights"][f"stage-{t}"],
                 general=None if np.isnan(change).any() else rounded(float(change.mean())),
                 tasks=rounded(float(np.mean(earlier))) if earlier else None,
                 kl_new=divergence(run, t, (task,)),

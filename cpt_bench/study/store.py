@@ -87,7 +87,10 @@ class Stored(NamedTuple):
 
     def outcomes(self, name: str) -> Outcomes:
         """One benchmark's per-sample scores, as a run folder gives them."""
-        n = len(next(row["strict"] for (_, other), row in self.answers.items() if other == name))
+        mine = [row["strict"] for (_, other), row in self.answers.items() if other == name]
+        if not mine:
+            raise KeyError(f"answers of {name}")
+        n = len(mine[0])
         table = np.full((4, len(self.order) + 1, n), np.nan)
         for t in range(len(self.order) + 1):
             if (t, name) in self.answers:
