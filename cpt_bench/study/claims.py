@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,7 +28,7 @@ Verdict = Literal["supported", "refuted", "undecided"]
 
 _TERM: Final = re.compile(r"(value|low|high|least|most) *(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
 
-COMPARED: Final = {
+COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
 
