@@ -36,7 +36,7 @@ bench: install  ## the paired timings of docs/performance.md; on a machine that 
 	$(BIN)/python -m benchmarks.where --trainer sft --out $(RESULTS)/where-sft.json
 	$(BIN)/python -m benchmarks.where --trainer rft --out $(RESULTS)/where-rft.json
 	$(BIN)/python -m benchmarks.growth --out $(RESULTS)/growth.json
-	$(BIN)/python -m benchmarks.stage_start
+	$(BIN)/python -m benchmarks.stage_start --out $(RESULTS)/stage-start.json
 
 lint: install
 	$(BIN)/ruff check .

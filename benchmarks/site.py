@@ -9,10 +9,10 @@ thread (script, style, layout, paint); the size of the data and the build's time
 
 from __future__ import annotations
 
+import argparse
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -141,7 +141,9 @@ def measure(site: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="where to build them [a new one]")
+    folder = (parser.parse_args().folder or Path(tempfile.mkdtemp())).absolute()
     start = time.perf_counter()
     render(synthetic(2000), folder)
     print(f"build of 2,000 rows: {time.perf_counter() - start:.2f} s; data.js "

@@ -8,6 +8,7 @@ python -m benchmarks.stage_start
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -38,6 +39,9 @@ class Begin(Trainer):
 
 
 def main(times: int = 5) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="a file for the figures, as JSON")
+    out = parser.parse_args().out
     warm_up()
     suite = open_suite("nano")
     method = find_method(Asked(f"{__file__}:Begin", "nano"))
@@ -69,6 +73,8 @@ def main(times: int = 5) -> None:
     }
     result["ratio"] = round(statistics.median(cold) / statistics.median(starts), 1)
     print(json.dumps(result, indent=2))
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

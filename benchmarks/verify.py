@@ -9,9 +9,9 @@ from a coin; its suite from the arithmetic below, so that making gold costs litt
 
 from __future__ import annotations
 
+import argparse
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import yaml
@@ -83,5 +83,10 @@ def build(folder: Path, samples: int, seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    where, rest = Path(sys.argv[2]), [int(a) for a in sys.argv[3:]]
-    build(where.absolute(), *(rest + [5000, 3][len(rest) :]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("make", choices=["make"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("samples", type=int, nargs="?", default=5000)
+    parser.add_argument("seeds", type=int, nargs="?", default=3)
+    asked = parser.parse_args()
+    build(asked.folder.absolute(), asked.samples, asked.seeds)

@@ -79,5 +79,5 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """``Did you mean 'rft'?``, or the list of what there is."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     return f"Did you mean {close[0]!r}?" if close else f"There is: {', '.join(known)}"

@@ -16,6 +16,9 @@
     stages/2-text/work/               stage.json and what is being written, while a stage trains
     failures.jsonl                    stages that failed: when, which, how
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
+
+What a stage learns lies beside the runs that share it, in ``.shared/data/<task>-<hash>/`` (with
+``--no-share`` in ``data/``): ``train.jsonl``, one line a sample, and pictures.
 """
 
 from __future__ import annotations

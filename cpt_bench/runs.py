@@ -76,6 +76,25 @@ class Method(NamedTuple):
         return self.runs[0].joint
 
 
+def folders_in(given: Path) -> list[Path]:
+    """``given`` if it is a run folder, else the run folders in it.
+
+    Raises:
+        CptBenchError: There are none; the line says what it is, where that can be told.
+    """
+    if (given / "run.json").is_file():
+        return [given]
+    inside = sorted(file.parent for file in given.glob("*/run.json"))
+    if inside:
+        return inside
+    todo = ""
+    if given.name.endswith(".jsonl.zst") or any(given.glob("*.jsonl.zst")):
+        todo = "Stored runs are read by `cptbench verify`, and told by `cptbench study build`"
+    elif (given / "entry.yaml").is_file():
+        todo = "An entry is read by `cptbench verify`, and shown by `cptbench leaderboard build`"
+    raise CptBenchError("neither a run folder nor a folder of runs", where=given, todo=todo)
+
+
 def load(folders: Sequence[Path]) -> list[Run]:
     """Read and score runs of one suite.
 

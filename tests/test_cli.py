@@ -12,6 +12,8 @@ import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+STUDY = Path(__file__).parent.parent / "docs/study/results"
+
 LIGHT = """
 import sys
 class Ban:
@@ -61,6 +63,13 @@ def test_lists_as_json(cli: Cli) -> None:
         (["show", "nano/sciense"], "has no task 'sciense'. Did you mean 'science'?"),
         (["metrics", "none.json"], "none.json: no such file"),
         (["score", "."], "holds no run.json"),
+        (["metrics", "."], "Is a directory (.)"),
+        (["score", "/dev/null"], "/dev/null"),
+        (["grade", ".", "--grader", "exact"], "Is a directory (.)"),
+        (["report", str(STUDY)], "Stored runs are read by `cptbench verify`"),
+        (["compare", str(STUDY)], "neither a run folder nor a folder of runs"),
+        (["plan", "--trainer", "rft", "--set", "foo=1"], "no setting is called 'foo'"),
+        (["plan", "--trainer", "rft", "--keep", "some"], "no such value: 'some'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_an_exit_code(args: list[str], line: str, cli: Cli) -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; seeds of a method are pooled.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders, or folders of them; seeds of a method are pooled."),
+    ],
     against: Annotated[
         str | None, typer.Option(help="Compare with this method [the highest AvgAcc].")
     ] = None,
@@ -30,9 +33,9 @@ def compare(
     from cpt_bench.report.grids import grids
     from cpt_bench.report.grids import latex as as_latex
     from cpt_bench.report.grids import markdown as as_markdown
-    from cpt_bench.runs import load
+    from cpt_bench.runs import folders_in, load
 
-    found = compared(load(runs))
+    found = compared(load([folder for given in runs for folder in folders_in(given)]))
     tables = grids(found, against)
     if json_:
         import json

@@ -100,7 +100,7 @@ def _rule(draw: Draw | None) -> str:
 
 def show(
     name: Annotated[str, typer.Argument(help="A suite, or suite/task.")],
-    samples: Annotated[int, typer.Option(help="Also print so many test questions.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, help="Also print so many test questions.")] = 0,
 ) -> None:
     """Show a suite's sequence and protocol, or one task's card."""
     from pathlib import Path

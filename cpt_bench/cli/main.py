@@ -61,6 +61,11 @@ app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY}
+"""A file was given for a folder, or a folder for a file, or what is not there."""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -90,11 +95,11 @@ def entry() -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
         place = f" ({error.filename})" if error.filename else ""
+        if debug or error.errno not in FULL | MISPLACED:
+            raise
         advice = "What was committed is kept: make room and run the same command again"
-        _complain(f"{error.strerror}{place}. {advice}")
+        _complain(f"{error.strerror}{place}" + (f". {advice}" if error.errno in FULL else ""))
         sys.exit(CptBenchError.exit_code)
 
 

@@ -43,7 +43,9 @@ def plan(
     if gpu not in planning.GPUS:
         raise CptBenchError(f"no GPU is called {gpu!r}", todo=did_you_mean(gpu, [*planning.GPUS]))
     if keep not in ("all", "last", "none"):
-        raise CptBenchError(f"--keep {keep!r}", todo="There is: all, last, none")
+        raise CptBenchError(
+            f"no such value: {keep!r}", where="--keep", todo="There is: all, last, none"
+        )
     found = open_suite(compose(suite, None, tier))
     name = recipe or f"{found.name}/{trainer}" + (
         "-lora" if gpus == 1 and found.name == "cpt7" else ""
@@ -63,7 +65,10 @@ def _settings(recipe: str, changes: list[str]) -> dict[str, Any]:
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or key not in settings:
-            raise CptBenchError(f"--set {change!r}", todo=did_you_mean(key, [*settings]))
+            what = f"no setting is called {key!r}" if equals else "is not key=value"
+            raise CptBenchError(
+                what, where=f"--set {change!r}", todo=did_you_mean(key, [*settings])
+            )
         settings[key] = value_of(value)
     return settings
 

@@ -32,7 +32,10 @@ def sweep(
         str | None, typer.Option(metavar="ADDRESS", help="On this Ray cluster: auto, HOST:PORT.")
     ] = None,
     stored: Annotated[
-        Path | None, typer.Option(help="Leave out the runs that are stored in this folder.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Leave out the runs that are stored in this folder."
+        ),
     ] = None,
     first: Annotated[int | None, typer.Option(min=1, help="Only the first N runs.")] = None,
     dry_run: Annotated[

@@ -82,7 +82,7 @@ def read(card: TaskCard, split: str, *, check: bool = True) -> list[Sample]:
         raise CptBenchError(
             f"the {split} split of {card.name} is not prepared",
             where=root(),
-            todo=f"Run: cptbench data prepare --suite ... --task {card.name}",
+            todo=f"Run: cptbench data prepare --suite SUITE --task {card.name}, with its suite",
         )
     rows = read_jsonl(place / SAMPLES)
     if check:

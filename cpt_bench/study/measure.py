@@ -41,9 +41,12 @@ def measure(
         How many steps were done; none where nothing is lacking, or no checkpoint is left.
 
     Raises:
-        CptBenchError: A checkpoint is not the one that was evaluated.
+        CptBenchError: A checkpoint is not the one that was evaluated; or the run is not finished.
     """
     suite, run = suite_of(folder)
+    if not (folder / "metrics.json").is_file():
+        todo = "The same `cptbench run` command finishes it"
+        raise CptBenchError("is not finished", where=folder, todo=todo)
     plan = Plan(
         suite_spec=run["suite"]["spec"],
         suite=suite,

@@ -156,7 +156,11 @@ def store(folder: Path, results: Path) -> Path:
 
 def _unaltered(folder: Path, records: dict[str, Row]) -> None:
     if not records:
-        raise CptBenchError("has no ledger: this is not how a run was left", where=folder)
+        raise CptBenchError(
+            "is no finished run: it has no ledger",
+            where=folder,
+            todo="The same `cptbench run` command finishes it",
+        )
     for step, record in records.items():
         for path, committed in record["outputs"].items():
             if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):

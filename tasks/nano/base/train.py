@@ -21,6 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 import yaml
 
+from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.tasks.nano import world
 from cpt_bench.tasks.nano.base.architecture import MERGE, PATCH, build_model, build_processor
 from cpt_bench.tasks.nano.base.curriculum import Practice, darken
@@ -354,6 +355,10 @@ def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
     """Teach the base model into ``out``; each stage's weights and the log are kept there."""
     plan = yaml.safe_load(plan_file.read_text())
     if only:
+        known = [s["name"] for s in plan["stages"]]
+        for name in only:
+            if name not in known:
+                raise CptBenchError(f"no stage is called {name!r}", todo=did_you_mean(name, known))
         plan["stages"] = [s for s in plan["stages"] if s["name"] in only]
     out.mkdir(parents=True, exist_ok=True)
     args = (plan, out, resume, 29611)
