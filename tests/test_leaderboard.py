@@ -119,6 +119,29 @@ def test_seeds_of_two_experiments_are_refused(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("origin", {"spec": "./b/mine.py:Mine", "sha256": "b"}, "origin differs .sha256: 'a' and"),
+        ("budget", {"samples": 640}, "budget differs .None and 640"),
+        ("launch", "torchrun --nproc_per_node 8", "launch differs .None and 'torchrun"),
+        ("engine", {"name": "vllm", "settings": {}}, "engine differs .None and"),
+    ],
+)
+def test_seeds_differ_in_nothing_but_their_seed(
+    key: str, value: Any, words: str, good: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Another code hash, budget, launcher or engine is another experiment; another folder is not."""
+    runs = [shutil.copytree(good[0].parent / f"run{s}", tmp_path / f"run{s}") for s in range(2)]
+    for run in runs:
+        origin = {"spec": f"./{run.name}/mine.py:Mine", "sha256": "a"}
+        edit_run(run, origin=origin, **({"budget": {"samples": None}} if run == runs[1] else {}))
+    pack(runs, ABOUT, tmp_path / "alike")
+    edit_run(runs[1], **{key: value})
+    with pytest.raises(CptBenchError, match=f"its {words}"):
+        pack(runs, ABOUT, tmp_path / "b")
+
+
 def test_an_entry_is_never_rewritten(good: tuple[Path, Path], tmp_path: Path) -> None:
     runs = [good[0].parent / f"run{seed}" for seed in range(3)]
     with pytest.raises(CptBenchError, match="paper: not an https:// link"):

@@ -168,7 +168,10 @@ def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
                 raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
 
 
-SAME = ("suite", "trainer", "config", "privileges", "order", "base", "engine")
+SAME = (
+    "suite", "trainer", "origin", "config", "privileges", "budget", "launch", "order", "base",
+    "engine",
+)  # fmt: skip
 
 
 def _alike(runs: Sequence[Run]) -> None:
@@ -195,6 +198,10 @@ def _comparable(facts: dict[str, Any], key: str) -> Any:
     value = facts.get(key)
     if key == "suite" and isinstance(value, dict):
         return {k: v for k, v in value.items() if k != "spec"}
+    if key == "origin" and isinstance(value, dict):
+        return portable_origin(value)
+    if key == "budget":
+        return (value or {}).get("samples")  # none asked for, and runs of before it could be
     return value["weights"] if key == "base" and isinstance(value, dict) else value
 
 
