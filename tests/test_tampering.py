@@ -250,6 +250,19 @@ def rekey(change: Callable[[dict[str, Any]], Any], step: str) -> Case:
     return edit_ledger(edit)
 
 
+def quiet(**used: Any) -> Case:
+    """The ledger of seed 0 says what every stage used; ``entry.yaml`` and manifests do not."""
+    from cpt_bench.ledger import step_key
+
+    def edit(records: list[dict[str, Any]]) -> None:
+        for record in records:
+            if record["step"].endswith("/train"):
+                record["inputs"]["privileges"].update(used)
+                record["key"] = step_key(record["step"], record["inputs"])
+
+    return edit_ledger(edit)
+
+
 def trained_on_test(entry: Path) -> None:
     from cpt_bench.leaderboard.gold import sample_hash
     from cpt_bench.sources import load_split
@@ -473,6 +486,11 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "weights of a stage edited": (edit_json("seed-0/manifest.json", checkpointless), "chain", "stage-2"),
     "trained with another seed": (rekey(lambda r: put(r["inputs"], "seed", 5), "stage-1/train"), "seed-mismatch", "stage-1/train"),
     "another recipe than the run's": (edit_json("seed-0/recipe.json", lambda r: put(r["config"], "learning_rate", 1.0)), "recipe", "recipe.json"),
+    "replay kept quiet in entry.yaml and the manifest": (quiet(replay_samples_per_task=32), "privilege", "stage-1/train: ran with other privileges"),
+    "joint training kept quiet everywhere": (quiet(joint=True), "privilege", "stage-3/train: ran with other privileges"),
+    "privileges cut out of the ledger": (rekey(lambda r: r["inputs"].pop("privileges"), "stage-1/train"), "privilege", "stage-1/train"),
+    "another budget than the recipe's": (rekey(lambda r: put(r["inputs"], "budget", {"samples": 9}), "stage-2/train"), "recipe", "stage-2/train: its budget is {'samples': 9}, not {'samples': None}"),
+    "a launcher kept quiet": (rekey(lambda r: put(r["inputs"], "launch", "torchrun"), "stage-2/train"), "recipe", "stage-2/train: its launch is 'torchrun', not None"),
     # plausibility
     "predictions that never lose an item": (never_lose, "never-loses", "0 were lost"),
     "stage 0 is not the base row": (base_row_off, "base-row", "knowledge"),

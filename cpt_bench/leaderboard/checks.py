@@ -245,7 +245,7 @@ def check_ledger(
 def _check_chain(
     folder: Path, manifest: Manifest, records: dict[str, Any], where: str, report: Report
 ) -> None:
-    recipe = read_json(folder / "recipe.json")
+    recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}
     for t in range(1, len(manifest.order) + 1):
         step = f"stage-{t}/train"
         record = records.get(step)
@@ -276,6 +276,14 @@ def _check_chain(
         ran = inputs.get("origin")
         if not isinstance(ran, dict) or portable_origin(ran) != recipe.get("origin"):
             report.error("recipe", where, f"{step}: ran other code than recipe.json says")
+        if "tasks" not in inputs:
+            continue  # runs of before recorded neither privileges nor a budget
+        if inputs.get("privileges") != manifest.privileges:
+            report.error("privilege", where, f"{step}: ran with other privileges than the manifest")
+        for key in ("budget", "launch"):
+            if inputs.get(key) != recipe.get(key):
+                what = f"{step}: its {key} is {inputs.get(key)!r}, not {recipe.get(key)!r}"
+                report.error("recipe", where, what)
 
 
 def _check_evaluations(

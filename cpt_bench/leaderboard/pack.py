@@ -286,8 +286,9 @@ def _pack_seed(
     _json(folder / "matrix.json", run.scores.matrix_json())
     _json(folder / "metrics.json", run.scores.metrics)
     _json(folder / "environment.json", _environment(run.facts))
+    chosen = {k: run.facts[k] for k in ("budget", "launch", "engine") if run.facts.get(k)}
     recipe = {"config": run.facts["config"], "origin": portable_origin(run.facts["origin"])}
-    _json(folder / "recipe.json", recipe)
+    _json(folder / "recipe.json", recipe | chosen)
     if run.ledger:
         zst(folder / "ledger.jsonl.zst", (_line(record) for record in run.ledger))
     optional = []
