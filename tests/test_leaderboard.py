@@ -504,8 +504,70 @@ def test_a_reproduction_that_comes_out_differently(copy: Path, good: tuple[Path,
     assert badge(copy, good[0]) == "rescored"
 
 
+Rows = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def write_sample(entry: Path, change: Callable[[Rows], Any]) -> None:
+    """A tenth of the questions of stages 1 and 3, asked of seed 0's weights again; then changed."""
+    from cpt_bench.leaderboard.reproduce import _report, _table
+    from cpt_bench.leaderboard.reproductions import sampled
+    from tests.test_tampering import rows
+
+    weights = json.loads((entry / "seed-0/manifest.json").read_text())["weights"]
+    asked: Rows = {}
+    for stage in ("1-science", "3-text"):
+        for file in (entry / "seed-0/predictions" / stage).glob("*.zst"):
+            all_ = {row["id"]: row for row in rows(file)}
+            drawn = sampled(all_, 0.1, weights[stage])
+            name = file.name.partition(".")[0]
+            asked[stage, name] = [row for i, row in all_.items() if i in drawn]
+    change(asked)
+    folder = entry / "reproductions/2026-11-25__b.-other"
+    for (stage, name), kept in asked.items():
+        _table(folder, stage, name, kept)
+    found = {stage: weights[stage] for stage in ("1-science", "3-text")}
+    said = {"kind": "checkpoints", "seed": 0, "sample": 0.1, "weights": found}
+    _report(folder, "B. Other", "2026-11-25", {**said, "versions": {}, "hardware": {}})
+
+
+def only(*cells: tuple[str, str]) -> Callable[[Rows], Any]:
+    return lambda asked: [asked.pop(cell) for cell in [*asked] if cell not in cells]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda asked: None, ""),
+        (only(("3-text", "text")), "1-science/science.jsonl.zst: answers 0 of the 6 questions"),
+        (lambda asked: asked["3-text", "text"].pop(), "answers 5 of the 6 questions drawn"),
+        (
+            lambda asked: asked["3-text", "text"][0].update(id="text-test-00059"),
+            "answers 5 of the 6 questions drawn, and 1 others",
+        ),
+        (lambda asked: asked.update({("2-counting", "text"): asked["3-text", "text"]}), "of the 0"),
+    ],
+)
+def test_a_reproduction_asks_the_questions_that_were_drawn(
+    change: Callable[[Rows], Any], words: str, copy: Path, good: tuple[Path, Path]
+) -> None:
+    write_sample(copy, change)
+    done = verify(copy, str(good[0]))
+    assert [r.reproduced for r in done.reproductions] == ([] if words else [True])
+    assert not words or any(words in f.line() for f in done.report.errors if f.code == "sample")
+
+
+def test_a_rerun_answers_all_questions(copy: Path, good: tuple[Path, Path]) -> None:
+    """Whatever share its report names."""
+    write_reproduction(copy, "B. Other", lambda new: new.pop(7))
+    report = copy / "reproductions/2026-11-25__b.-other/report.json"
+    report.write_text(report.read_text().replace('"sample": 1.0', '"sample": 0.5'))
+    done = verify(copy, str(good[0]))
+    assert not done.reproductions
+    assert {f.code for f in done.report.errors} == {"missing-id"}
+
+
 def test_a_sample_is_chosen_by_nobody() -> None:
-    from cpt_bench.leaderboard.reproduce import sampled
+    from cpt_bench.leaderboard.reproductions import sampled
 
     ids = [f"t-{i}" for i in range(300)]
     one, two = sampled(ids, 0.1, "weights a"), sampled(reversed(ids), 0.1, "weights a")

@@ -7,11 +7,9 @@ The only module of the leaderboard that trains and that needs torch. What it wri
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from cpt_bench.files import digest, fresh_folder, read_jsonl, write_json
 from cpt_bench.leaderboard.entry import Entry, Manifest, slug
 from cpt_bench.leaderboard.pack import open_run, zst
 from cpt_bench.leaderboard.recompute import expected_cells, stage_name
-from cpt_bench.leaderboard.reproductions import Reproduction
+from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
 from cpt_bench.plugins import BUILTIN
@@ -156,12 +154,6 @@ def _write_rerun(
 
 
 # --------------------------------------------------------------------------------- ask again
-
-
-def sampled(ids: Iterable[str], share: float, salt: str) -> list[str]:
-    """A share of ids that nobody chose: those whose hash with ``salt`` is low; at least one."""
-    ranked = sorted(ids, key=lambda i: hashlib.sha256(f"{salt} {i}".encode()).digest())
-    return ranked[: max(1, round(share * len(ranked)))]
 
 
 def _write_sample(
