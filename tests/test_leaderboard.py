@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.leaderboard.entry import read_entry, slug
+from cpt_bench.leaderboard.entry import read_entry, read_manifest, slug
 from cpt_bench.leaderboard.findings import Status
 from cpt_bench.leaderboard.pack import About, open_run, pack, zst
 from cpt_bench.leaderboard.recompute import abridge
@@ -502,6 +503,66 @@ def test_a_reproduction_that_comes_out_differently(copy: Path, good: tuple[Path,
     off = {c.name for c in done.reproductions[0].comparisons if not c.within}
     assert {"AvgAcc", "FM"} <= off
     assert badge(copy, good[0]) == "rescored"
+
+
+def rerun_of(
+    entry: Path, suite: str | None, monkeypatch: pytest.MonkeyPatch, **recipe: Any
+) -> list[str]:
+    """The command that would train seed 0 again, had it run under ``recipe`` on a variant."""
+    from cpt_bench.leaderboard import reproduce
+
+    seen: list[list[str]] = []
+
+    def refuse(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", refuse)
+    file = entry / "seed-0/recipe.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | recipe))
+    done = verify(entry, suite and suite.partition("@")[0])
+    manifest = read_manifest(entry / "seed-0")
+    mini = manifest.suite.model_copy(update={"variant": "mini"})
+    manifest = manifest.model_copy(
+        update={"suite": mini, "privileges": {"replay_samples_per_task": 8, "joint": False}}
+    )
+    with pytest.raises(CptBenchError, match="the rerun failed"):
+        reproduce._rerun(done, 0, manifest, "cmd:me {stage}", None, None, suite)
+    return seen[0]
+
+
+def test_a_seed_is_trained_again_as_it_was(
+    copy: Path, good: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same variant of the suite, with the same budget, launcher and engine."""
+    chosen = {
+        "budget": {"samples": 640},
+        "launch": "torchrun --nproc_per_node 2",
+        "engine": {"name": "vllm", "settings": {"memory": 0.4}},
+    }
+    command = rerun_of(copy, f"{good[0]}@other", monkeypatch, **chosen)
+    options = dict(itertools.pairwise(command))
+    assert options["--suite"] == f"{good[0]}@mini"
+    assert (options["--budget"], options["--launch"]) == ("640", chosen["launch"])
+    assert (options["--engine"], options["--engine-set"]) == ("vllm", "memory=0.4")
+    assert "--privilege=replay_samples_per_task=8" in command
+    assert not any("joint" in word for word in command)
+    assert "small@mini" in rerun_of(copy, None, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"launch": "torchrun evil.py"},
+        {"launch": "accelerate launch --config_file evil.yaml"},
+        {"engine": {"name": "./evil.py:Engine", "settings": {}}},
+    ],
+)
+def test_an_entry_does_not_choose_what_is_run(recipe: dict[str, Any]) -> None:
+    from cpt_bench.leaderboard.reproduce import _chosen
+
+    with pytest.raises(CptBenchError, match="--checkpoints"):
+        _chosen(recipe)
 
 
 Rows = dict[tuple[str, str], list[dict[str, Any]]]
