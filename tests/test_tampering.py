@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -502,6 +503,54 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "a reproduction of no seed": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"seed": 9}).encode()), "seed-mismatch", "no seed 9"),
     "a reproduction that states its own verdict": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"reproduced": True}).encode()), "schema", "reproduced"),
 }  # fmt: skip
+
+
+MALFORMED: dict[str, tuple[Case, str]] = {
+    "a format that is a list": (edit_yaml(format=[1]), "entry.yaml: has format [1]"),
+    "a format that is true": (edit_json("seed-0/manifest.json", lambda m: put(m, "format", True)), "seed-0/manifest.json: has format True"),
+    "a manifest of format 1 with a list of files": (edit_json("seed-0/manifest.json", lambda m: m.update(format=1, files=[1])), "seed-0/manifest.json: files: "),
+    "a KL row of a list": (lambda e: ((e / "seed-0/kl").mkdir(), zst(e / "seed-0/kl/1-science.jsonl.zst", [b'{"name": ["a"]}\n']), resign(e / "seed-0"))[0], "line 1 is of no benchmark"),
+    "data without a task": (edit_json("seed-0/manifest.json", lambda m: put(m, "data", {k: v for k, v in m["data"].items() if k != "science"})), "the list of benchmarks"),
+    "facts that are a list": (edit_ledger(lambda r: put(r[0], "facts", [1])), "line 1 is not a step's record"),
+    "outputs that are a list": (edit_ledger(lambda r: put(r[-1], "outputs", ["x"])), "is not a step's record"),
+    "a budget that is a list": (rekey(lambda r: put(r["inputs"], "budget", [1]), "stage-1/train"), "its budget is [1]"),
+    "tasks of a mapping": (rekey(lambda r: put(r["inputs"], "tasks", {"a": 1}), "stage-1/train"), "trained another task"),
+    "an id of a reproduction that is a list": (lambda e: reproduced(e, {"id": ["x"], "reply": "y"}), "answers ['x'], not in the test split"),
+    "a reproduction that is a list": (add("reproductions/2026-11-23__b/report.json", b"[1]"), "reproductions/2026-11-23__b/report.json"),
+}  # fmt: skip
+
+
+def reproduced(entry: Path, row: dict[str, Any]) -> None:
+    folder = entry / "reproductions/2026-11-23__b"
+    file = folder / "predictions/1-science/text.jsonl.zst"
+    file.parent.mkdir(parents=True)
+    pack_rows(file, [row])
+    data = file.read_bytes()
+    ref = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    said = REPRO | {"files": {"predictions/1-science/text.jsonl.zst": ref}}
+    (folder / "report.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_malformed_is_a_finding(name: str, good: tuple[Path, Path], entry: Path) -> None:
+    spoil, words = MALFORMED[name]
+    spoil(entry)
+    lines = [f.line() for f in verify(entry, str(good[0])).report.errors]
+    assert any(words in line for line in lines), lines
+    assert not any("cannot be checked" in line for line in lines)
+
+
+def test_a_shape_nobody_foresaw_is_a_finding(
+    good: tuple[Path, Path], entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cpt_bench.leaderboard import checks
+
+    monkeypatch.setattr(checks, "check_ledger", lambda *_: {}["x"])
+    report = verify(entry, str(good[0])).report
+    assert report.verdict == "refuted"
+    assert "error: schema: seed-1: cannot be checked (KeyError: 'x')" in [
+        f.line() for f in report.errors
+    ]
 
 
 def test_there_are_at_least_sixty_kinds() -> None:

@@ -198,7 +198,8 @@ def read_ledger(file: Path) -> Steps:
         except Refused as error:
             raise Refused(error.code, f"line {number} {error.what}") from None
         step = record.get("step")
-        if not isinstance(step, str) or not isinstance(record.get("inputs"), dict):
+        parts = record.get("inputs"), record.get("outputs") or {}, record.get("facts") or {}
+        if not isinstance(step, str) or not all(isinstance(part, dict) for part in parts):
             raise Refused("schema", f"line {number} is not a step's record")
         if step in records:
             raise Refused("duplicate-id", f"has two records of {step!r}")
@@ -271,7 +272,7 @@ def _check_chain(
             report.error(
                 "order", where, f"{step}: trained another task than {manifest.order[t - 1]}"
             )
-        elif manifest.data[manifest.order[t - 1]].card != digest_json(task):
+        elif (data := manifest.data.get(task["name"])) and data.card != digest_json(task):
             report.error("data", where, f"{step}: trained on another version of the task's card")
         ran = inputs.get("origin")
         if not isinstance(ran, dict) or portable_origin(ran) != recipe.get("origin"):

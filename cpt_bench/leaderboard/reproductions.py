@@ -198,7 +198,7 @@ def _answers(
         try:
             for line in lines(file):
                 row = row_of(line)
-                sample = known.get(row.get("id", ""))
+                sample = known.get(str(row.get("id")))
                 if sample is None or not isinstance(row.get("reply"), str):
                     raise Refused("unknown-id", f"answers {row.get('id')!r}, not in the test split")
                 if sample.id in cell:
