@@ -287,7 +287,7 @@ def _costs(done: Any) -> dict[str, Any] | None:
             hardware = env["hardware"]
             gpus = ", ".join(map(str, hardware.get("gpus") or []))
             machine = str(gpus or f"{hardware.get('cpu', '')}, {hardware.get('cores', '')} cores")
-        except (OSError, Refused, KeyError, TypeError, ValueError):
+        except (OSError, Refused, KeyError, TypeError, ValueError, AttributeError):
             return None
     return {"minutes": sum(seconds) / len(seconds) / 60, "machine": machine} if seconds else None
 
