@@ -501,6 +501,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     # reproductions
     "a reproduction with a loose file": (lambda e: (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO).encode())(e), add("reproductions/2026-11-23__b/predictions/0-base/text.jsonl.zst")(e))[1], "unsigned-file", "reproductions/2026-11-23__b"),
     "a reproduction of no seed": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"seed": 9}).encode()), "seed-mismatch", "no seed 9"),
+    "a reproduction that chose its question": (lambda e: reproduced(e, {"id": "text-test-00003", "reply": "y"}), "sample", "1-science/text.jsonl.zst: answers 0 of the 0 questions drawn, and 1 others"),
     "a reproduction that states its own verdict": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"reproduced": True}).encode()), "schema", "reproduced"),
 }  # fmt: skip
 
