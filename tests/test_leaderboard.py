@@ -243,6 +243,28 @@ def test_only_what_cannot_matter_is_cut() -> None:
         assert abridge(kept, form, 400) == kept
 
 
+def test_methods_trained_elsewhere_have_entries(tmp_path: Path) -> None:
+    """Checkpoints, whose training nobody recorded, and predictions, of weights nobody knows."""
+    from cpt_bench.lanes import import_predictions
+    from cpt_bench.suite import load_suite
+
+    suite = make_suite(tmp_path / "suite")
+    run = make_run(tmp_path / "run", suite, 0, lane="checkpoints")
+    for record in (run / "ledger").glob("*.train.json"):
+        record.unlink()
+    answers = tmp_path / "answers"
+    for stage in (run / "stages").iterdir():
+        shutil.copytree(stage / "predictions", answers / stage.name)
+    import_predictions(answers, tmp_path / "told", load_suite(suite), str(suite), "mine", None)
+    about = ABOUT._replace(division="open")
+    with pytest.raises(CptBenchError, match=r"which model it started from\. Name it with --model"):
+        pack([tmp_path / "told"], about, tmp_path / "b")
+    for i, (folder, model) in enumerate(((run, None), (tmp_path / "told", "Theirs"))):
+        entry = pack([folder], about._replace(model=model), tmp_path / str(i))
+        report = verify(entry, str(suite)).report
+        assert [f.line() for f in report.errors] == [] and report.verdict == "verified"
+
+
 # ---------------------------------------------------------------------------------- verifying
 
 

@@ -155,7 +155,8 @@ def check_manifest(
         )
     if manifest.weights and manifest.weights.get("0-base") != manifest.base.weights:
         report.error("base-model", where, "stage 0 has other weights than the base model")
-    if not manifest.weights and manifest.lane in ("trainer", "checkpoints"):
+    known = manifest.weights and manifest.base.weights
+    if not known and manifest.lane in ("trainer", "checkpoints"):
         report.error("weights", where, f"lists no weights; the lane {manifest.lane!r} records them")
 
 
@@ -172,7 +173,8 @@ def check_base(entry: Entry, base: BaseRow | None, report: Report) -> None:
             report.error("base-model", "entry.yaml", what)
         report.claim("base model", entry.model.name, Status.self_reported, how)
         return
-    what = f"base weights {entry.model.weights[:12]}…; the suite's are {base.weights[:12]}…"
+    own = f"{entry.model.weights[:12]}…" if entry.model.weights else "not known"
+    what = f"base weights {own}; the suite's are {base.weights[:12]}…"
     if entry.division == "closed":
         report.error("base-model", "entry.yaml", what)
         report.claim("base model", entry.model.name, Status.refuted, what)
@@ -234,7 +236,8 @@ def check_ledger(
             report.error(
                 "limited", where, f"{step}: ran on {record['inputs']['limit']} samples only"
             )
-    _check_chain(folder, manifest, records, where, report)
+    if manifest.lane == "trainer":  # other lanes trained elsewhere: nothing recorded it
+        _check_chain(folder, manifest, records, where, report)
     _check_evaluations(manifest, records, tables, where, report)
     check_recorded(folder, records, extras, report)
     if len(report.errors) == before:

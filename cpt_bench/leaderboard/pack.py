@@ -221,7 +221,10 @@ def _entry(runs: Sequence[Run], about: About) -> Entry:
     from cpt_bench.suite import explain
 
     first = runs[0]
-    weights, suite = first.facts["base"]["weights"], first.suite
+    weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite
+    if not weights and about.model is None:
+        what = "does not say which model it started from"
+        raise CptBenchError(what, where=first.folder, todo="Name it with --model")
     try:
         return Entry.model_validate(
             {
@@ -371,7 +374,7 @@ def _pack_extras(run: Run, folder: Path) -> None:
 def _weights(run: Run) -> dict[str, str]:
     """Stage folder to weights digest, from the ledger or from ``run.json`` of another lane."""
     order = run.suite.sequence
-    weights = {stage_name(order, 0): str(run.facts["base"]["weights"])}
+    weights = {stage_name(order, 0): run.facts["base"]["weights"]} if run.ledger else {}
     trained = {r["step"]: r["facts"] for r in run.ledger if r["step"].endswith("/train")}
     evaluated = {
         r["step"].partition("/")[0]: r["facts"] for r in run.ledger if "/evaluate/" in r["step"]
