@@ -90,6 +90,18 @@ def test_nothing_is_loaded_from_elsewhere_and_data_stay_data(site: Path) -> None
         assert set(re.findall(r"https?://\w[\w.]*", text)) <= {"http://www.w3.org"}
 
 
+def test_an_entrys_metrics(site: Path) -> None:
+    """Each general benchmark stands below their mean; what can be a gain has its sign."""
+    page = next((site / "entries").iterdir()).read_text()
+    heads = page.split('<th scope="row"')
+    (at,) = [i for i, part in enumerate(heads) if part.startswith(">GeneralDelta<")]
+    assert heads[at + 1].startswith(' class="sub">knowledge<') and " before, " in heads[at + 1]
+    assert page.count('class="sub"') == 1
+    (isolated,) = [part for part in heads if part.startswith(">Isolated<")]
+    value = isolated.partition("<b>")[2].partition("<")[0]
+    assert value[0] in "+−" or float(value) == 0
+
+
 def test_the_json_and_the_csv(board: Board, site: Path) -> None:
     data = json.loads((site / "leaderboard.json").read_text())
     assert data == json.loads(json.dumps(as_json(board)))
