@@ -187,6 +187,9 @@ def test_a_test_question_among_extra_data_is_refused(
     about = ABOUT._replace(division="open", extra_data="some")
     with pytest.raises(CptBenchError, match="line 2 is a test question of science"):
         pack(runs, about, tmp_path / "b", extra_questions=file)
+    file.write_text(json.dumps({"question": "Why?", "images": ["gone.png"]}) + "\n")
+    with pytest.raises(CptBenchError, match="line 1: its picture cannot be read"):
+        pack(runs, about, tmp_path / "b", extra_questions=file)
     file.write_text(json.dumps(rows[0]) + "\n")
     report = verify(pack(runs, about, tmp_path / "b", extra_questions=file), str(good[0])).report
     assert report.verdict == "verified"
@@ -377,6 +380,25 @@ def test_verify_on_the_command_line(
     assert done.returncode == 1 and report["verdict"] == "refuted"
     assert {f["code"] for f in report["findings"]} >= {"digest", "size", "matrix"}
     assert cli("verify", "nowhere").stderr.strip().startswith("cptbench: nowhere: no such folder")
+
+
+def test_a_mistyped_option_is_told_at_once(
+    good: tuple[Path, Path], cli: Cli, tmp_path: Path
+) -> None:
+    """One line and nothing written, not a finding against an entry."""
+    (tmp_path / "file").touch()
+    run = good[0].parent / "run0"
+    submit = ["submit", run, "--name", "x", "--author", "y"]
+    for args, words in (
+        (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        ([*submit, "--out", "file"], "file: is no folder. Give another --out"),
+        (["leaderboard", "build", "--out", "file"], "file: is no folder. Give another --out"),
+        (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),
+    ):
+        done = cli(*args)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 # ----------------------------------------------------------------------- what is published stays

@@ -404,7 +404,11 @@ def _question_hashes(file: Path, suite: Suite) -> list[str]:
             tests.update(dict.fromkeys(gold.hashes, name))
     marks = set()
     for number, row in enumerate(read_jsonl(file), 1):
-        images = tuple((file.parent / path).read_bytes() for path in row.get("images", ()))
+        try:
+            images = tuple((file.parent / path).read_bytes() for path in row.get("images", ()))
+        except OSError as error:
+            what = f"line {number}: its picture cannot be read ({error})"
+            raise CptBenchError(what, where=file) from None
         mark = sample_hash(str(row.get("question", "")), images)
         if mark in tests:
             raise CptBenchError(

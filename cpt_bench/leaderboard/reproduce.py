@@ -60,6 +60,8 @@ def reproduce(
     Raises:
         CptBenchError: The entry does not verify, or its trainer or weights are not at hand.
     """
+    if not 0 < len(by) <= 100:
+        raise CptBenchError("a name has 1 to 100 characters", where=f"--by {by!r}")
     done = verify(folder, suite_spec)
     if done.report.verdict != "verified" or done.entry is None or done.suite is None:
         first = next(iter(done.report.errors), None)
