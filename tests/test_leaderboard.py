@@ -100,6 +100,14 @@ def test_altered_numbers_are_refused(run: Path) -> None:
         open_run(run)
 
 
+def test_a_joint_run_is_refused(run: Path) -> None:
+    """It is finished without the rows in between: the same command would not finish it."""
+    edit_run(run, privileges={"joint": True})
+    shutil.rmtree(run / "stages/1-science")
+    with pytest.raises(CptBenchError, match=r"trained all tasks at once.*`cptbench compare` shows"):
+        open_run(run)
+
+
 def test_a_run_without_ledger_is_refused(run: Path) -> None:
     shutil.rmtree(run / "ledger")
     with pytest.raises(CptBenchError, match="has no ledger"):
@@ -440,6 +448,8 @@ def test_published_entries_may_not_change(
     shutil.rmtree(copy)
     git(tmp_path, "commit", "-qam", "four")
     assert changed_entries([boards], "HEAD~1")[1][0].startswith("error: published: ")
+    with pytest.raises(CptBenchError, match=r"holds no boards\. With --changed-since, give the"):
+        changed_entries([other], "HEAD")
     with pytest.raises(CptBenchError, match="no-such-commit"):
         changed_entries([boards], "no-such-commit")
 

@@ -129,6 +129,9 @@ def open_run(folder: Path) -> Run:
     if facts.get("limit") is not None:
         todo = "Run it again without --limit"
         raise refuse(f"was limited to {facts['limit']} samples a split", todo)
+    if (facts.get("privileges") or {}).get("joint"):
+        todo = "`cptbench compare` shows it as the upper bound"
+        raise refuse("trained all tasks at once: it has no rows between first and last", todo)
     paths = RunFolder(folder, suite.sequence)
     for t, name in expected_cells(suite, suite.sequence):
         if not paths.predictions(t, name).is_file():
