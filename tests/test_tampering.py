@@ -492,6 +492,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "privileges cut out of the ledger": (rekey(lambda r: r["inputs"].pop("privileges"), "stage-1/train"), "privilege", "stage-1/train"),
     "another budget than the recipe's": (rekey(lambda r: put(r["inputs"], "budget", {"samples": 9}), "stage-2/train"), "recipe", "stage-2/train: its budget is {'samples': 9}, not {'samples': None}"),
     "a launcher kept quiet": (rekey(lambda r: put(r["inputs"], "launch", "torchrun"), "stage-2/train"), "recipe", "stage-2/train: its launch is 'torchrun', not None"),
+    "an engine kept quiet": (rekey(lambda r: put(r["inputs"], "engine_chosen", {"name": "vllm", "settings": {}}), "stage-2/evaluate/science"), "recipe", "stage-2/evaluate/science: another engine answered"),
     # plausibility
     "predictions that never lose an item": (never_lose, "never-loses", "0 were lost"),
     "stage 0 is not the base row": (base_row_off, "base-row", "knowledge"),

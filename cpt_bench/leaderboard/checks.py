@@ -236,9 +236,10 @@ def check_ledger(
             report.error(
                 "limited", where, f"{step}: ran on {record['inputs']['limit']} samples only"
             )
+    recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}
     if manifest.lane == "trainer":  # other lanes trained elsewhere: nothing recorded it
-        _check_chain(folder, manifest, records, where, report)
-    _check_evaluations(manifest, records, tables, where, report)
+        _check_chain(manifest, recipe, records, where, report)
+    _check_evaluations(manifest, recipe, records, tables, where, report)
     check_recorded(folder, records, extras, report)
     if len(report.errors) == before:
         how = "records and files form one chain; that training did what it says is not shown"
@@ -247,9 +248,8 @@ def check_ledger(
 
 
 def _check_chain(
-    folder: Path, manifest: Manifest, records: dict[str, Any], where: str, report: Report
+    manifest: Manifest, recipe: dict[str, Any], records: dict[str, Any], where: str, report: Report
 ) -> None:
-    recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}
     for t in range(1, len(manifest.order) + 1):
         step = f"stage-{t}/train"
         record = records.get(step)
@@ -292,6 +292,7 @@ def _check_chain(
 
 def _check_evaluations(
     manifest: Manifest,
+    recipe: dict[str, Any],
     records: dict[str, Any],
     tables: dict[tuple[int, str], Table],
     where: str,
@@ -309,6 +310,8 @@ def _check_evaluations(
         protocol = record["inputs"].get("protocol")
         if protocol is not None and digest_json(protocol) != manifest.protocol.sha256:
             report.error("protocol", where, f"{step}: was asked under another protocol")
+        if record["inputs"].get("engine_chosen") != recipe.get("engine"):
+            report.error("recipe", where, f"{step}: another engine answered than recipe.json says")
         wrote = (record.get("outputs") or {}).get(f"stages/{stage}/predictions/{name}.jsonl")
         if wrote is None:
             report.error("ledger-step", where, f"{step}: does not say what it wrote")
