@@ -176,6 +176,9 @@ def test_a_failed_cell_leaves_no_number_and_is_named(folder: Path, tmp_path: Pat
     assert d["value"] is None and d["verdict"] is None and cell in d["missing"]
     for text in (markdown(grids(found)), latex(grids(found)), html_tables(grids(found))):
         assert "science after stage 7" in text
+    page = html_tables(grids(found))
+    assert f"<td><bdi>{cell}</bdi></td>" in page
+    assert "<small>[" in page and "<td>R<small>" not in page
 
 
 def test_runs_that_cannot_be_compared(folder: Path, loaded: dict[str, Run], tmp_path: Path) -> None:

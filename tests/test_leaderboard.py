@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.leaderboard.entry import read_entry, slug
+from cpt_bench.leaderboard.entry import read_entry, read_manifest, slug
 from cpt_bench.leaderboard.findings import Status
 from cpt_bench.leaderboard.pack import About, open_run, pack, zst
 from cpt_bench.leaderboard.recompute import abridge
@@ -99,6 +100,14 @@ def test_altered_numbers_are_refused(run: Path) -> None:
         open_run(run)
 
 
+def test_a_joint_run_is_refused(run: Path) -> None:
+    """It is finished without the rows in between: the same command would not finish it."""
+    edit_run(run, privileges={"joint": True})
+    shutil.rmtree(run / "stages/1-science")
+    with pytest.raises(CptBenchError, match=r"trained all tasks at once.*`cptbench compare` shows"):
+        open_run(run)
+
+
 def test_a_run_without_ledger_is_refused(run: Path) -> None:
     shutil.rmtree(run / "ledger")
     with pytest.raises(CptBenchError, match="has no ledger"):
@@ -117,6 +126,30 @@ def test_seeds_of_two_experiments_are_refused(
     with pytest.raises(CptBenchError, match="has the seed 1 like another run given"):
         pack([runs[0], runs[0]], ABOUT, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("origin", {"spec": "./b/mine.py:Mine", "sha256": "b"}, "origin differs .sha256: 'a' and"),
+        ("budget", {"samples": 640}, "budget differs .None and 640"),
+        ("launch", "torchrun --nproc_per_node 8", "launch differs .None and 'torchrun"),
+        ("engine", {"name": "vllm", "settings": {}}, "engine differs .None and"),
+    ],
+)
+def test_seeds_differ_in_nothing_but_their_seed(
+    key: str, value: Any, words: str, good: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Another code hash, budget, launcher or engine is another experiment; another folder is not."""
+    runs = [shutil.copytree(good[0].parent / f"run{s}", tmp_path / f"run{s}") for s in range(2)]
+    for run in runs:
+        origin = {"spec": f"./{run.name}/mine.py:Mine", "sha256": "a"}
+        edit_run(run, origin=origin)
+    edit_run(runs[0], budget=None)  # as runs of before
+    pack(runs, ABOUT, tmp_path / "alike")
+    edit_run(runs[1], **{key: value})
+    with pytest.raises(CptBenchError, match=f"its {words}"):
+        pack(runs, ABOUT, tmp_path / "b")
 
 
 def test_an_entry_is_never_rewritten(good: tuple[Path, Path], tmp_path: Path) -> None:
@@ -161,6 +194,9 @@ def test_a_test_question_among_extra_data_is_refused(
     runs = [good[0].parent / f"run{seed}" for seed in range(3)]
     about = ABOUT._replace(division="open", extra_data="some")
     with pytest.raises(CptBenchError, match="line 2 is a test question of science"):
+        pack(runs, about, tmp_path / "b", extra_questions=file)
+    file.write_text(json.dumps({"question": "Why?", "images": ["gone.png"]}) + "\n")
+    with pytest.raises(CptBenchError, match="line 1: its picture cannot be read"):
         pack(runs, about, tmp_path / "b", extra_questions=file)
     file.write_text(json.dumps(rows[0]) + "\n")
     report = verify(pack(runs, about, tmp_path / "b", extra_questions=file), str(good[0])).report
@@ -216,6 +252,28 @@ def test_only_what_cannot_matter_is_cut() -> None:
         "<think>short</think><answer>A</answer>",
     ):
         assert abridge(kept, form, 400) == kept
+
+
+def test_methods_trained_elsewhere_have_entries(tmp_path: Path) -> None:
+    """Checkpoints, whose training nobody recorded, and predictions, of weights nobody knows."""
+    from cpt_bench.lanes import import_predictions
+    from cpt_bench.suite import load_suite
+
+    suite = make_suite(tmp_path / "suite")
+    run = make_run(tmp_path / "run", suite, 0, lane="checkpoints")
+    for record in (run / "ledger").glob("*.train.json"):
+        record.unlink()
+    answers = tmp_path / "answers"
+    for stage in (run / "stages").iterdir():
+        shutil.copytree(stage / "predictions", answers / stage.name)
+    import_predictions(answers, tmp_path / "told", load_suite(suite), str(suite), "mine", None)
+    about = ABOUT._replace(division="open")
+    with pytest.raises(CptBenchError, match=r"which model it started from\. Name it with --model"):
+        pack([tmp_path / "told"], about, tmp_path / "b")
+    for i, (folder, model) in enumerate(((run, None), (tmp_path / "told", "Theirs"))):
+        entry = pack([folder], about._replace(model=model), tmp_path / str(i))
+        report = verify(entry, str(suite)).report
+        assert [f.line() for f in report.errors] == [] and report.verdict == "verified"
 
 
 # ---------------------------------------------------------------------------------- verifying
@@ -332,6 +390,25 @@ def test_verify_on_the_command_line(
     assert cli("verify", "nowhere").stderr.strip().startswith("cptbench: nowhere: no such folder")
 
 
+def test_a_mistyped_option_is_told_at_once(
+    good: tuple[Path, Path], cli: Cli, tmp_path: Path
+) -> None:
+    """One line and nothing written, not a finding against an entry."""
+    (tmp_path / "file").touch()
+    run = good[0].parent / "run0"
+    submit = ["submit", run, "--name", "x", "--author", "y"]
+    for args, words in (
+        (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        ([*submit, "--out", "file"], "file: is no folder. Give another --out"),
+        (["leaderboard", "build", "--out", "file"], "file: is no folder. Give another --out"),
+        (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),
+    ):
+        done = cli(*args)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 # ----------------------------------------------------------------------- what is published stays
 
 
@@ -371,6 +448,8 @@ def test_published_entries_may_not_change(
     shutil.rmtree(copy)
     git(tmp_path, "commit", "-qam", "four")
     assert changed_entries([boards], "HEAD~1")[1][0].startswith("error: published: ")
+    with pytest.raises(CptBenchError, match=r"holds no boards\. With --changed-since, give the"):
+        changed_entries([other], "HEAD")
     with pytest.raises(CptBenchError, match="no-such-commit"):
         changed_entries([boards], "no-such-commit")
 
@@ -480,8 +559,130 @@ def test_a_reproduction_that_comes_out_differently(copy: Path, good: tuple[Path,
     assert badge(copy, good[0]) == "rescored"
 
 
+def rerun_of(
+    entry: Path, suite: str | None, monkeypatch: pytest.MonkeyPatch, **recipe: Any
+) -> list[str]:
+    """The command that would train seed 0 again, had it run under ``recipe`` on a variant."""
+    from cpt_bench.leaderboard import reproduce
+
+    seen: list[list[str]] = []
+
+    def refuse(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", refuse)
+    file = entry / "seed-0/recipe.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | recipe))
+    done = verify(entry, suite and suite.partition("@")[0])
+    manifest = read_manifest(entry / "seed-0")
+    mini = manifest.suite.model_copy(update={"variant": "mini"})
+    manifest = manifest.model_copy(
+        update={"suite": mini, "privileges": {"replay_samples_per_task": 8, "joint": False}}
+    )
+    with pytest.raises(CptBenchError, match="the rerun failed"):
+        reproduce._rerun(done, 0, manifest, "cmd:me {stage}", None, None, suite)
+    return seen[0]
+
+
+def test_a_seed_is_trained_again_as_it_was(
+    copy: Path, good: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same variant of the suite, with the same budget, launcher and engine."""
+    chosen = {
+        "budget": {"samples": 640},
+        "launch": "torchrun --nproc_per_node 2",
+        "engine": {"name": "vllm", "settings": {"memory": 0.4}},
+    }
+    command = rerun_of(copy, f"{good[0]}@other", monkeypatch, **chosen)
+    options = dict(itertools.pairwise(command))
+    assert options["--suite"] == f"{good[0]}@mini"
+    assert (options["--budget"], options["--launch"]) == ("640", chosen["launch"])
+    assert (options["--engine"], options["--engine-set"]) == ("vllm", "memory=0.4")
+    assert "--privilege=replay_samples_per_task=8" in command
+    assert not any("joint" in word for word in command)
+    assert "small@mini" in rerun_of(copy, None, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"launch": "torchrun evil.py"},
+        {"launch": "accelerate launch --config_file evil.yaml"},
+        {"engine": {"name": "./evil.py:Engine", "settings": {}}},
+    ],
+)
+def test_an_entry_does_not_choose_what_is_run(recipe: dict[str, Any]) -> None:
+    from cpt_bench.leaderboard.reproduce import _chosen
+
+    with pytest.raises(CptBenchError, match="--checkpoints"):
+        _chosen(recipe)
+
+
+Rows = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def write_sample(entry: Path, change: Callable[[Rows], Any]) -> None:
+    """A tenth of the questions of stages 1 and 3, asked of seed 0's weights again; then changed."""
+    from cpt_bench.leaderboard.reproduce import _report, _table
+    from cpt_bench.leaderboard.reproductions import sampled
+    from tests.test_tampering import rows
+
+    weights = json.loads((entry / "seed-0/manifest.json").read_text())["weights"]
+    asked: Rows = {}
+    for stage in ("1-science", "3-text"):
+        for file in (entry / "seed-0/predictions" / stage).glob("*.zst"):
+            all_ = {row["id"]: row for row in rows(file)}
+            drawn = sampled(all_, 0.1, weights[stage])
+            name = file.name.partition(".")[0]
+            asked[stage, name] = [row for i, row in all_.items() if i in drawn]
+    change(asked)
+    folder = entry / "reproductions/2026-11-25__b.-other"
+    for (stage, name), kept in asked.items():
+        _table(folder, stage, name, kept)
+    found = {stage: weights[stage] for stage in ("1-science", "3-text")}
+    said = {"kind": "checkpoints", "seed": 0, "sample": 0.1, "weights": found}
+    _report(folder, "B. Other", "2026-11-25", {**said, "versions": {}, "hardware": {}})
+
+
+def only(*cells: tuple[str, str]) -> Callable[[Rows], Any]:
+    return lambda asked: [asked.pop(cell) for cell in [*asked] if cell not in cells]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda asked: None, ""),
+        (only(("3-text", "text")), "1-science/science.jsonl.zst: answers 0 of the 6 questions"),
+        (lambda asked: asked["3-text", "text"].pop(), "answers 5 of the 6 questions drawn"),
+        (
+            lambda asked: asked["3-text", "text"][0].update(id="text-test-00059"),
+            "answers 5 of the 6 questions drawn, and 1 others",
+        ),
+        (lambda asked: asked.update({("2-counting", "text"): asked["3-text", "text"]}), "of the 0"),
+    ],
+)
+def test_a_reproduction_asks_the_questions_that_were_drawn(
+    change: Callable[[Rows], Any], words: str, copy: Path, good: tuple[Path, Path]
+) -> None:
+    write_sample(copy, change)
+    done = verify(copy, str(good[0]))
+    assert [r.reproduced for r in done.reproductions] == ([] if words else [True])
+    assert not words or any(words in f.line() for f in done.report.errors if f.code == "sample")
+
+
+def test_a_rerun_answers_all_questions(copy: Path, good: tuple[Path, Path]) -> None:
+    """Whatever share its report names."""
+    write_reproduction(copy, "B. Other", lambda new: new.pop(7))
+    report = copy / "reproductions/2026-11-25__b.-other/report.json"
+    report.write_text(report.read_text().replace('"sample": 1.0', '"sample": 0.5'))
+    done = verify(copy, str(good[0]))
+    assert not done.reproductions
+    assert {f.code for f in done.report.errors} == {"missing-id"}
+
+
 def test_a_sample_is_chosen_by_nobody() -> None:
-    from cpt_bench.leaderboard.reproduce import sampled
+    from cpt_bench.leaderboard.reproductions import sampled
 
     ids = [f"t-{i}" for i in range(300)]
     one, two = sampled(ids, 0.1, "weights a"), sampled(reversed(ids), 0.1, "weights a")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cpt_bench.leaderboard.site.collect import Board, collect, ranked
+from cpt_bench.leaderboard.site.collect import Board, collect, ranked, row_of
 from cpt_bench.leaderboard.site.render import as_csv, as_json, number, page_of, render, script_safe
 from tests.entries.make import make_entry
 
@@ -90,6 +90,18 @@ def test_nothing_is_loaded_from_elsewhere_and_data_stay_data(site: Path) -> None
         assert set(re.findall(r"https?://\w[\w.]*", text)) <= {"http://www.w3.org"}
 
 
+def test_an_entrys_metrics(site: Path) -> None:
+    """Each general benchmark stands below their mean; what can be a gain has its sign."""
+    page = next((site / "entries").iterdir()).read_text()
+    heads = page.split('<th scope="row"')
+    (at,) = [i for i, part in enumerate(heads) if part.startswith(">GeneralDelta<")]
+    assert heads[at + 1].startswith(' class="sub">knowledge<') and " before, " in heads[at + 1]
+    assert page.count('class="sub"') == 1
+    (isolated,) = [part for part in heads if part.startswith(">Isolated<")]
+    value = isolated.partition("<b>")[2].partition("<")[0]
+    assert value[0] in "+−" or float(value) == 0
+
+
 def test_the_json_and_the_csv(board: Board, site: Path) -> None:
     data = json.loads((site / "leaderboard.json").read_text())
     assert data == json.loads(json.dumps(as_json(board)))
@@ -104,6 +116,28 @@ def test_superseded_entries_take_no_place(board: Board) -> None:
     old = good._replace(id="old", superseded=good.id)
     one, two = ranked([old, good])
     assert {one.rank, two.rank} == {None, (1, 1)}
+
+
+def test_each_variant_of_a_suite_has_a_board(board: Board) -> None:
+    (good,) = [row for row in board.rows if row.verified]
+    assert good.verified is not None and good.verified.entry is not None
+    suite = good.verified.entry.suite.model_copy(update={"variant": "mini"})
+    entry = good.verified.entry.model_copy(update={"suite": suite})
+    mini = row_of(good.verified._replace(entry=entry), "mini")
+    assert (good.suite, mini.suite) == ("small 1.0", "small@mini 1.0")
+    assert [row.rank for row in ranked([good, mini])] == [(1, 1), (1, 1)]
+
+
+def test_costs_that_are_no_costs_are_not_shown(board: Board, tmp_path: Path) -> None:
+    from cpt_bench.leaderboard.site.render import _costs
+
+    (good,) = [row.verified for row in board.rows if row.verified]
+    assert _costs(good) is not None
+    for seed in good.seeds:
+        (tmp_path / f"seed-{seed}").mkdir()
+        file = tmp_path / f"seed-{seed}/environment.json"
+        file.write_text(json.dumps({"sessions": [], "hardware": [1]}))
+    assert _costs(good._replace(folder=tmp_path)) is None
 
 
 def test_numbers_as_people_read_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -250,6 +251,19 @@ def rekey(change: Callable[[dict[str, Any]], Any], step: str) -> Case:
     return edit_ledger(edit)
 
 
+def quiet(**used: Any) -> Case:
+    """The ledger of seed 0 says what every stage used; ``entry.yaml`` and manifests do not."""
+    from cpt_bench.ledger import step_key
+
+    def edit(records: list[dict[str, Any]]) -> None:
+        for record in records:
+            if record["step"].endswith("/train"):
+                record["inputs"]["privileges"].update(used)
+                record["key"] = step_key(record["step"], record["inputs"])
+
+    return edit_ledger(edit)
+
+
 def trained_on_test(entry: Path) -> None:
     from cpt_bench.leaderboard.gold import sample_hash
     from cpt_bench.sources import load_split
@@ -473,6 +487,12 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "weights of a stage edited": (edit_json("seed-0/manifest.json", checkpointless), "chain", "stage-2"),
     "trained with another seed": (rekey(lambda r: put(r["inputs"], "seed", 5), "stage-1/train"), "seed-mismatch", "stage-1/train"),
     "another recipe than the run's": (edit_json("seed-0/recipe.json", lambda r: put(r["config"], "learning_rate", 1.0)), "recipe", "recipe.json"),
+    "replay kept quiet in entry.yaml and the manifest": (quiet(replay_samples_per_task=32), "privilege", "stage-1/train: ran with other privileges"),
+    "joint training kept quiet everywhere": (quiet(joint=True), "privilege", "stage-3/train: ran with other privileges"),
+    "privileges cut out of the ledger": (rekey(lambda r: r["inputs"].pop("privileges"), "stage-1/train"), "privilege", "stage-1/train"),
+    "another budget than the recipe's": (rekey(lambda r: put(r["inputs"], "budget", {"samples": 9}), "stage-2/train"), "recipe", "stage-2/train: its budget is {'samples': 9}, not {'samples': None}"),
+    "a launcher kept quiet": (rekey(lambda r: put(r["inputs"], "launch", "torchrun"), "stage-2/train"), "recipe", "stage-2/train: its launch is 'torchrun', not None"),
+    "an engine kept quiet": (rekey(lambda r: put(r["inputs"], "engine_chosen", {"name": "vllm", "settings": {}}), "stage-2/evaluate/science"), "recipe", "stage-2/evaluate/science: another engine answered"),
     # plausibility
     "predictions that never lose an item": (never_lose, "never-loses", "0 were lost"),
     "stage 0 is not the base row": (base_row_off, "base-row", "knowledge"),
@@ -482,8 +502,57 @@ CASES: dict[str, tuple[Case, str, str]] = {
     # reproductions
     "a reproduction with a loose file": (lambda e: (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO).encode())(e), add("reproductions/2026-11-23__b/predictions/0-base/text.jsonl.zst")(e))[1], "unsigned-file", "reproductions/2026-11-23__b"),
     "a reproduction of no seed": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"seed": 9}).encode()), "seed-mismatch", "no seed 9"),
+    "a reproduction that chose its question": (lambda e: reproduced(e, {"id": "text-test-00003", "reply": "y"}), "sample", "1-science/text.jsonl.zst: answers 0 of the 0 questions drawn, and 1 others"),
     "a reproduction that states its own verdict": (add("reproductions/2026-11-23__b/report.json", json.dumps(REPRO | {"reproduced": True}).encode()), "schema", "reproduced"),
 }  # fmt: skip
+
+
+MALFORMED: dict[str, tuple[Case, str]] = {
+    "a format that is a list": (edit_yaml(format=[1]), "entry.yaml: has format [1]"),
+    "a format that is true": (edit_json("seed-0/manifest.json", lambda m: put(m, "format", True)), "seed-0/manifest.json: has format True"),
+    "a manifest of format 1 with a list of files": (edit_json("seed-0/manifest.json", lambda m: m.update(format=1, files=[1])), "seed-0/manifest.json: files: "),
+    "a KL row of a list": (lambda e: ((e / "seed-0/kl").mkdir(), zst(e / "seed-0/kl/1-science.jsonl.zst", [b'{"name": ["a"]}\n']), resign(e / "seed-0"))[0], "line 1 is of no benchmark"),
+    "data without a task": (edit_json("seed-0/manifest.json", lambda m: put(m, "data", {k: v for k, v in m["data"].items() if k != "science"})), "the list of benchmarks"),
+    "facts that are a list": (edit_ledger(lambda r: put(r[0], "facts", [1])), "line 1 is not a step's record"),
+    "outputs that are a list": (edit_ledger(lambda r: put(r[-1], "outputs", ["x"])), "is not a step's record"),
+    "a budget that is a list": (rekey(lambda r: put(r["inputs"], "budget", [1]), "stage-1/train"), "its budget is [1]"),
+    "tasks of a mapping": (rekey(lambda r: put(r["inputs"], "tasks", {"a": 1}), "stage-1/train"), "trained another task"),
+    "an id of a reproduction that is a list": (lambda e: reproduced(e, {"id": ["x"], "reply": "y"}), "answers ['x'], not in the test split"),
+    "a reproduction that is a list": (add("reproductions/2026-11-23__b/report.json", b"[1]"), "reproductions/2026-11-23__b/report.json"),
+}  # fmt: skip
+
+
+def reproduced(entry: Path, row: dict[str, Any]) -> None:
+    folder = entry / "reproductions/2026-11-23__b"
+    file = folder / "predictions/1-science/text.jsonl.zst"
+    file.parent.mkdir(parents=True)
+    pack_rows(file, [row])
+    data = file.read_bytes()
+    ref = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    said = REPRO | {"files": {"predictions/1-science/text.jsonl.zst": ref}}
+    (folder / "report.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_malformed_is_a_finding(name: str, good: tuple[Path, Path], entry: Path) -> None:
+    spoil, words = MALFORMED[name]
+    spoil(entry)
+    lines = [f.line() for f in verify(entry, str(good[0])).report.errors]
+    assert any(words in line for line in lines), lines
+    assert not any("cannot be checked" in line for line in lines)
+
+
+def test_a_shape_nobody_foresaw_is_a_finding(
+    good: tuple[Path, Path], entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cpt_bench.leaderboard import checks
+
+    monkeypatch.setattr(checks, "check_ledger", lambda *_: {}["x"])
+    report = verify(entry, str(good[0])).report
+    assert report.verdict == "refuted"
+    assert "error: schema: seed-1: cannot be checked (KeyError: 'x')" in [
+        f.line() for f in report.errors
+    ]
 
 
 def test_there_are_at_least_sixty_kinds() -> None:

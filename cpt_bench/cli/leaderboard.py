@@ -29,8 +29,26 @@ class Division(StrEnum):
     open = "open"
 
 
+def _known_suite(spec: str | None) -> str | None:
+    """Told at once: a mistyped option is no finding against an entry."""
+    from cpt_bench.leaderboard.gold import find_suite
+
+    if spec is not None:
+        find_suite(spec)
+    return spec
+
+
+def _folder(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise CptBenchError("is no folder", where=out, todo="Give another --out")
+    return out
+
+
 Suite = Annotated[
-    str | None, typer.Option(help="A suite that does not ship with cptbench, by name or folder.")
+    str | None,
+    typer.Option(
+        help="A suite that does not ship with cptbench: its folder.", callback=_known_suite
+    ),
 ]
 
 
@@ -58,7 +76,9 @@ def submit(
         bool, typer.Option(help="Keep long thoughts in full, in side files.")
     ] = True,
     date: Annotated[str | None, typer.Option(help="YYYY-MM-DD [today].")] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the boards.")] = Path("leaderboards"),
+    out: Annotated[Path, typer.Option(help="The folder of the boards.", callback=_folder)] = Path(
+        "leaderboards"
+    ),
     suite: Suite = None,
 ) -> None:
     """Pack the seeds of one method into a leaderboard entry, and verify it."""
@@ -218,7 +238,9 @@ def build(
     boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path(
         "leaderboards"
     ),
-    out: Annotated[Path, typer.Option(help="Where to write the pages.")] = Path("site"),
+    out: Annotated[Path, typer.Option(help="Where to write the pages.", callback=_folder)] = Path(
+        "site"
+    ),
     suite: Suite = None,
     repository: Annotated[
         str, typer.Option(help="Link files to this address instead of the folder on disk.")

@@ -52,6 +52,9 @@ def changed_entries(places: Sequence[Path], commit: str) -> tuple[list[Path], li
     fresh: set[Path] = set()
     lines: set[str] = set()
     for place in places:
+        if not (place / "RULES.md").is_file():
+            todo = "With --changed-since, give the folder of the boards"
+            raise CptBenchError("holds no boards", where=place, todo=todo)
         top = Path(_git(place, "rev-parse", "--show-toplevel").strip())
         inside = place.resolve().relative_to(top.resolve())
         said = _git(

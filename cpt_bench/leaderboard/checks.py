@@ -155,7 +155,8 @@ def check_manifest(
         )
     if manifest.weights and manifest.weights.get("0-base") != manifest.base.weights:
         report.error("base-model", where, "stage 0 has other weights than the base model")
-    if not manifest.weights and manifest.lane in ("trainer", "checkpoints"):
+    known = manifest.weights and manifest.base.weights
+    if not known and manifest.lane in ("trainer", "checkpoints"):
         report.error("weights", where, f"lists no weights; the lane {manifest.lane!r} records them")
 
 
@@ -172,7 +173,8 @@ def check_base(entry: Entry, base: BaseRow | None, report: Report) -> None:
             report.error("base-model", "entry.yaml", what)
         report.claim("base model", entry.model.name, Status.self_reported, how)
         return
-    what = f"base weights {entry.model.weights[:12]}…; the suite's are {base.weights[:12]}…"
+    own = f"{entry.model.weights[:12]}…" if entry.model.weights else "not known"
+    what = f"base weights {own}; the suite's are {base.weights[:12]}…"
     if entry.division == "closed":
         report.error("base-model", "entry.yaml", what)
         report.claim("base model", entry.model.name, Status.refuted, what)
@@ -198,7 +200,8 @@ def read_ledger(file: Path) -> Steps:
         except Refused as error:
             raise Refused(error.code, f"line {number} {error.what}") from None
         step = record.get("step")
-        if not isinstance(step, str) or not isinstance(record.get("inputs"), dict):
+        parts = record.get("inputs"), record.get("outputs") or {}, record.get("facts") or {}
+        if not isinstance(step, str) or not all(isinstance(part, dict) for part in parts):
             raise Refused("schema", f"line {number} is not a step's record")
         if step in records:
             raise Refused("duplicate-id", f"has two records of {step!r}")
@@ -233,8 +236,10 @@ def check_ledger(
             report.error(
                 "limited", where, f"{step}: ran on {record['inputs']['limit']} samples only"
             )
-    _check_chain(folder, manifest, records, where, report)
-    _check_evaluations(manifest, records, tables, where, report)
+    recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}
+    if manifest.lane == "trainer":  # other lanes trained elsewhere: nothing recorded it
+        _check_chain(manifest, recipe, records, where, report)
+    _check_evaluations(manifest, recipe, records, tables, where, report)
     check_recorded(folder, records, extras, report)
     if len(report.errors) == before:
         how = "records and files form one chain; that training did what it says is not shown"
@@ -243,9 +248,8 @@ def check_ledger(
 
 
 def _check_chain(
-    folder: Path, manifest: Manifest, records: dict[str, Any], where: str, report: Report
+    manifest: Manifest, recipe: dict[str, Any], records: dict[str, Any], where: str, report: Report
 ) -> None:
-    recipe = read_json(folder / "recipe.json")
     for t in range(1, len(manifest.order) + 1):
         step = f"stage-{t}/train"
         record = records.get(step)
@@ -271,15 +275,24 @@ def _check_chain(
             report.error(
                 "order", where, f"{step}: trained another task than {manifest.order[t - 1]}"
             )
-        elif manifest.data[manifest.order[t - 1]].card != digest_json(task):
+        elif (data := manifest.data.get(task["name"])) and data.card != digest_json(task):
             report.error("data", where, f"{step}: trained on another version of the task's card")
         ran = inputs.get("origin")
         if not isinstance(ran, dict) or portable_origin(ran) != recipe.get("origin"):
             report.error("recipe", where, f"{step}: ran other code than recipe.json says")
+        if "tasks" not in inputs:
+            continue  # runs of before recorded neither privileges nor a budget
+        if inputs.get("privileges") != manifest.privileges:
+            report.error("privilege", where, f"{step}: ran with other privileges than the manifest")
+        for key in ("budget", "launch"):
+            if inputs.get(key) != recipe.get(key):
+                what = f"{step}: its {key} is {inputs.get(key)!r}, not {recipe.get(key)!r}"
+                report.error("recipe", where, what)
 
 
 def _check_evaluations(
     manifest: Manifest,
+    recipe: dict[str, Any],
     records: dict[str, Any],
     tables: dict[tuple[int, str], Table],
     where: str,
@@ -297,6 +310,8 @@ def _check_evaluations(
         protocol = record["inputs"].get("protocol")
         if protocol is not None and digest_json(protocol) != manifest.protocol.sha256:
             report.error("protocol", where, f"{step}: was asked under another protocol")
+        if record["inputs"].get("engine_chosen") != recipe.get("engine"):
+            report.error("recipe", where, f"{step}: another engine answered than recipe.json says")
         wrote = (record.get("outputs") or {}).get(f"stages/{stage}/predictions/{name}.jsonl")
         if wrote is None:
             report.error("ledger-step", where, f"{step}: does not say what it wrote")

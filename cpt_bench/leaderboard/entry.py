@@ -60,10 +60,10 @@ class SuiteRef(Strict):
 
 
 class Model(Strict):
-    """The model that a run starts from."""
+    """The model that a run starts from; of predictions alone nobody knows its weights' digest."""
 
     name: str = Field(min_length=1, max_length=120)
-    weights: str = Field(pattern=SHA256)
+    weights: str = Field(pattern=f"{SHA256}|^$")
 
 
 class Entry(Strict):
@@ -239,10 +239,8 @@ _FLAT = {"suite", "suite_version", "suite_fingerprint", "base_model", "base_weig
 
 def _manifest_1(old: dict[str, Any]) -> dict[str, Any]:
     """Format 1 listed files by digest alone."""
-    files = old.get("files")
-    if not isinstance(files, dict):
-        return old
-    return {**old, "format": 2, "files": {k: {"sha256": v, "bytes": -1} for k, v in files.items()}}
+    files = {k: {"sha256": v, "bytes": -1} for k, v in old["files"].items()}
+    return {**old, "format": 2, "files": files}
 
 
 UPGRADES: Final[dict[str, dict[int, Callable[[dict[str, Any]], dict[str, Any]]]]] = {
@@ -265,10 +263,12 @@ def read_manifest(folder: Path) -> Manifest:
     """Read ``manifest.json`` of a seed, of this or an older format."""
     data = read_json(folder / "manifest.json")
     where = f"{folder.name}/manifest.json"
-    if isinstance(data, dict) and data.get("format") == 1:
+    if isinstance(data, dict) and data.get("format") == 1 and data["format"] is not True:
+        if not isinstance(data.get("files"), dict):
+            raise Refused("schema", "files: not a mapping of paths to digests", where=where)
         data = UPGRADES["manifest"][1](data)
         sizes = {}
-        for path, ref in (data.get("files") or {}).items():
+        for path, ref in data["files"].items():
             file = folder / path
             inside = safe_path(path) and file.is_file() and not file.is_symlink()
             sizes[path] = {**ref, "bytes": file.stat().st_size if inside else 0}
@@ -281,9 +281,9 @@ def _read(model: type[Any], kind: str, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise Refused("schema", "is not a mapping of keys to values", where=where)
     version = data.get("format")
-    if version in UPGRADES[kind] and not isinstance(version, bool):
+    if type(version) is int and version in UPGRADES[kind]:
         data, version = UPGRADES[kind][version](data), FORMAT
-    if version != FORMAT or isinstance(version, bool):
+    if type(version) is not int or version != FORMAT:
         known = ", ".join(map(str, [*UPGRADES[kind], FORMAT]))
         raise Refused("format", f"has format {version!r}; this cptbench reads {known}", where=where)
     try:

@@ -113,7 +113,7 @@ def _kl(file: Path, known: set[str]) -> tuple[dict[str, list[dict[str, Any]]], s
     raw = hashlib.sha256()
     for number, line in enumerate(lines(file, digest=raw), 1):
         row = row_of(line)
-        if row.get("name") not in known:
+        if not isinstance(row.get("name"), str) or row["name"] not in known:
             raise Refused("schema", f"line {number} is of no benchmark of the suite")
         for key in KL_NUMBERS:
             value = row.get(key)

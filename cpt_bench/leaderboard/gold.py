@@ -14,6 +14,7 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.plugins import BUILTIN, resolve
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite, load_suite
+from cpt_bench.variants import split_spec
 
 
 class Gold(NamedTuple):
@@ -62,13 +63,17 @@ def open_known_suite(name: str, variant: str, suite_spec: str | None) -> Suite:
         Refused: No suite of that name ships with this package.
     """
     if suite_spec is not None:
-        spec = suite_spec.partition("@")[0]
-        folder = Path(spec) if (Path(spec) / "suite.yaml").is_file() else _builtin(spec)
-        suite = load_suite(_varied(folder, variant))
+        suite = load_suite(_varied(find_suite(suite_spec), variant))
         if suite.name != name:
             raise Refused("suite-name", f"is for suite {name!r}, not {suite.name!r}")
         return suite
     return load_suite(_varied(_builtin(name), variant))
+
+
+def find_suite(spec: str) -> Path:
+    """The folder of a suite that a person names, without its variant."""
+    folder = Path(split_spec(spec)[0])
+    return folder if (folder / "suite.yaml").is_file() else _builtin(str(folder))
 
 
 def _varied(folder: Path, variant: str) -> Path:

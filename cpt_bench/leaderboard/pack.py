@@ -129,6 +129,9 @@ def open_run(folder: Path) -> Run:
     if facts.get("limit") is not None:
         todo = "Run it again without --limit"
         raise refuse(f"was limited to {facts['limit']} samples a split", todo)
+    if (facts.get("privileges") or {}).get("joint"):
+        todo = "`cptbench compare` shows it as the upper bound"
+        raise refuse("trained all tasks at once: it has no rows between first and last", todo)
     paths = RunFolder(folder, suite.sequence)
     for t, name in expected_cells(suite, suite.sequence):
         if not paths.predictions(t, name).is_file():
@@ -168,7 +171,10 @@ def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
                 raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
 
 
-SAME = ("suite", "trainer", "config", "privileges", "order", "base", "engine")
+SAME = (
+    "suite", "trainer", "origin", "config", "privileges", "budget", "launch", "order", "base",
+    "engine",
+)  # fmt: skip
 
 
 def _alike(runs: Sequence[Run]) -> None:
@@ -195,6 +201,10 @@ def _comparable(facts: dict[str, Any], key: str) -> Any:
     value = facts.get(key)
     if key == "suite" and isinstance(value, dict):
         return {k: v for k, v in value.items() if k != "spec"}
+    if key == "origin" and isinstance(value, dict):
+        return portable_origin(value)
+    if key == "budget":
+        return (value or {}).get("samples")  # none asked for, and runs of before it could be
     return value["weights"] if key == "base" and isinstance(value, dict) else value
 
 
@@ -214,7 +224,10 @@ def _entry(runs: Sequence[Run], about: About) -> Entry:
     from cpt_bench.suite import explain
 
     first = runs[0]
-    weights, suite = first.facts["base"]["weights"], first.suite
+    weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite
+    if not weights and about.model is None:
+        what = "does not say which model it started from"
+        raise CptBenchError(what, where=first.folder, todo="Name it with --model")
     try:
         return Entry.model_validate(
             {
@@ -279,8 +292,9 @@ def _pack_seed(
     _json(folder / "matrix.json", run.scores.matrix_json())
     _json(folder / "metrics.json", run.scores.metrics)
     _json(folder / "environment.json", _environment(run.facts))
+    chosen = {k: run.facts[k] for k in ("budget", "launch", "engine") if run.facts.get(k)}
     recipe = {"config": run.facts["config"], "origin": portable_origin(run.facts["origin"])}
-    _json(folder / "recipe.json", recipe)
+    _json(folder / "recipe.json", recipe | chosen)
     if run.ledger:
         zst(folder / "ledger.jsonl.zst", (_line(record) for record in run.ledger))
     optional = []
@@ -363,7 +377,7 @@ def _pack_extras(run: Run, folder: Path) -> None:
 def _weights(run: Run) -> dict[str, str]:
     """Stage folder to weights digest, from the ledger or from ``run.json`` of another lane."""
     order = run.suite.sequence
-    weights = {stage_name(order, 0): str(run.facts["base"]["weights"])}
+    weights = {stage_name(order, 0): run.facts["base"]["weights"]} if run.ledger else {}
     trained = {r["step"]: r["facts"] for r in run.ledger if r["step"].endswith("/train")}
     evaluated = {
         r["step"].partition("/")[0]: r["facts"] for r in run.ledger if "/evaluate/" in r["step"]
@@ -393,7 +407,11 @@ def _question_hashes(file: Path, suite: Suite) -> list[str]:
             tests.update(dict.fromkeys(gold.hashes, name))
     marks = set()
     for number, row in enumerate(read_jsonl(file), 1):
-        images = tuple((file.parent / path).read_bytes() for path in row.get("images", ()))
+        try:
+            images = tuple((file.parent / path).read_bytes() for path in row.get("images", ()))
+        except OSError as error:
+            what = f"line {number}: its picture cannot be read ({error})"
+            raise CptBenchError(what, where=file) from None
         mark = sample_hash(str(row.get("question", "")), images)
         if mark in tests:
             raise CptBenchError(

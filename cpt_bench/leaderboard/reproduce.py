@@ -7,21 +7,21 @@ The only module of the leaderboard that trains and that needs torch. What it wri
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cpt_bench import environment
+from cpt_bench.command import PREFIX
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, fresh_folder, read_jsonl, write_json
 from cpt_bench.leaderboard.entry import Entry, Manifest, slug
 from cpt_bench.leaderboard.pack import open_run, zst
 from cpt_bench.leaderboard.recompute import expected_cells, stage_name
-from cpt_bench.leaderboard.reproductions import Reproduction
+from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
 from cpt_bench.plugins import BUILTIN
@@ -29,6 +29,7 @@ from cpt_bench.policy import weights_digest
 from cpt_bench.rundir import RunFolder
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite
+from cpt_bench.variants import compose, split_spec
 
 
 def reproduce(
@@ -59,6 +60,8 @@ def reproduce(
     Raises:
         CptBenchError: The entry does not verify, or its trainer or weights are not at hand.
     """
+    if not 0 < len(by) <= 100:
+        raise CptBenchError("a name has 1 to 100 characters", where=f"--by {by!r}")
     done = verify(folder, suite_spec)
     if done.report.verdict != "verified" or done.entry is None or done.suite is None:
         first = next(iter(done.report.errors), None)
@@ -104,11 +107,15 @@ def _rerun(
     spec = trainer or _known_trainer(done.entry)
     recipe = read_json(done.folder / f"seed-{seed}" / "recipe.json")
     folder = work or Path("runs") / f"reproduce-{done.folder.name}-seed{seed}"
+    suite = compose(split_spec(suite_spec or manifest.suite.name)[0], manifest.suite.variant, None)
     command = [sys.executable, "-m", "cpt_bench", "run", "--trainer", spec, "--seed", str(seed)]
-    command += ["--suite", suite_spec or done.entry.suite.name, "--order", ",".join(manifest.order)]
-    command += ["--out", str(folder), "--no-share"]
+    command += ["--suite", suite, "--order", ",".join(manifest.order)]
+    command += ["--out", str(folder), "--no-share", *_chosen(recipe)]
     for key, value in recipe["config"].items():
         command += ["--set", f"{key}={json.dumps(value)}"]
+    if spec.startswith(PREFIX):  # a class declares its own
+        used = {key: value for key, value in manifest.privileges.items() if value}
+        command += [f"--privilege={key}={json.dumps(value)}" for key, value in used.items()]
     if base is not None:
         command += ["--base", str(base)]
     if subprocess.run(command, check=False).returncode:
@@ -127,6 +134,34 @@ def _known_trainer(entry: Entry) -> str:
         f"the trainer {entry.trainer!r} does not ship with cptbench",
         todo="Get its code, read it, and give it with --trainer",
     )
+
+
+LAUNCH = re.compile(
+    r"torchrun( --(standalone|nproc[_-]per[_-]node[ =]\d+))*"
+    r"|accelerate launch( --(multi_gpu|num_(processes|machines)[ =]\d+|mixed_precision[ =]\w+))*"
+)
+"""Launchers that start this machine's processes and nothing else."""
+ASK_WEIGHTS = "Ask its published weights, with --checkpoints"
+
+
+def _chosen(recipe: dict[str, Any]) -> list[str]:
+    """Budget, launcher and engine of a run as options: data of a stranger, so known ones alone."""
+    samples = (recipe.get("budget") or {}).get("samples")
+    out = ["--budget", str(samples)] if samples is not None else []
+    launch, engine = recipe.get("launch"), recipe.get("engine") or {}
+    if launch and not LAUNCH.fullmatch(launch):
+        raise CptBenchError(
+            f"was launched with {launch!r}, which is not run for an entry", todo=ASK_WEIGHTS
+        )
+    out += ["--launch", launch] if launch else []
+    if engine and engine["name"] not in BUILTIN["engines"]:
+        raise CptBenchError(
+            f"the engine {engine['name']!r} does not ship with cptbench", todo=ASK_WEIGHTS
+        )
+    out += ["--engine", engine["name"]] if engine else []
+    for key, value in engine.get("settings", {}).items():
+        out += ["--engine-set", f"{key}={json.dumps(value)}"]
+    return out
 
 
 def _write_rerun(
@@ -156,12 +191,6 @@ def _write_rerun(
 
 
 # --------------------------------------------------------------------------------- ask again
-
-
-def sampled(ids: Iterable[str], share: float, salt: str) -> list[str]:
-    """A share of ids that nobody chose: those whose hash with ``salt`` is low; at least one."""
-    ranked = sorted(ids, key=lambda i: hashlib.sha256(f"{salt} {i}".encode()).digest())
-    return ranked[: max(1, round(share * len(ranked)))]
 
 
 def _write_sample(

@@ -6,6 +6,8 @@ verdict is never taken from the report.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -100,6 +102,12 @@ class Reproduction(NamedTuple):
     independent: bool
 
 
+def sampled(ids: Iterable[str], share: float, salt: str) -> list[str]:
+    """A share of ids that nobody chose: those whose hash with ``salt`` is low; at least one."""
+    ranked = sorted(ids, key=lambda i: hashlib.sha256(f"{salt} {i}".encode()).digest())
+    return ranked[: max(1, round(share * len(ranked)))]
+
+
 Answers = dict[tuple[int, str], dict[str, tuple[float, float, bool]]]
 """(stage, benchmark) -> sample id -> strict, lenient, format_ok."""
 
@@ -139,12 +147,17 @@ def read_reproduction(
     if len(out.errors) > before:
         return None
     seed = seeds[said.seed]
-    answers = _answers(folder, where, seed, suite, gold, said.sample == 1, out)
+    whole = said.kind == "rerun" or said.sample == 1
+    answers = _answers(folder, where, seed, suite, gold, whole, out)
     if answers is None or len(out.errors) > before:
         return None
     if said.kind == "checkpoints":
         if any(seed.manifest.weights.get(k) != v for k, v in said.weights.items()):
             out.error("weights", where, "other weights than the entry's answered")
+        if not set(said.weights) - {"0-base"}:
+            out.error("weights", where, "no weights of a trained stage answered")
+        _check_sample(said, answers, where, seed, suite, gold, out)
+        if len(out.errors) > before:
             return None
         comparisons = compare_sample(answers, seed, gold)
     else:
@@ -185,7 +198,7 @@ def _answers(
         try:
             for line in lines(file):
                 row = row_of(line)
-                sample = known.get(row.get("id", ""))
+                sample = known.get(str(row.get("id")))
                 if sample is None or not isinstance(row.get("reply"), str):
                     raise Refused("unknown-id", f"answers {row.get('id')!r}, not in the test split")
                 if sample.id in cell:
@@ -199,6 +212,33 @@ def _answers(
             name_ids([*cell], [*known], f"{where}/{path}", out)
         answers[t, name] = cell
     return answers
+
+
+def _check_sample(
+    said: ReproductionReport,
+    answers: Answers,
+    where: str,
+    seed: Seed,
+    suite: Suite,
+    gold: dict[str, Gold],
+    out: Report,
+) -> None:
+    """Every cell of the stages that answered holds the questions drawn by hash, and no others.
+
+    Whoever could leave questions out would leave out those that come out differently.
+    """
+    for t, name in expected_cells(suite, seed.manifest.order):
+        stage = stage_name(seed.manifest.order, t)
+        drawn = set[str]()
+        if stage in said.weights:
+            ids = (s.id for s in gold[name].samples)
+            drawn = set(sampled(ids, said.sample, said.weights[stage]))
+        found = answers.get((t, name), {}).keys()
+        if found != drawn:
+            what = f"answers {len(found & drawn)} of the {len(drawn)} questions drawn"
+            if extra := len(found - drawn):
+                what += f", and {extra} others"
+            out.error("sample", f"{where}/predictions/{stage}/{name}.jsonl.zst", what)
 
 
 def _rerun_scores(

@@ -140,8 +140,15 @@ def _recompute(
     memory: dict[str, dict[tuple[int, str], Grade]] = {}
     for number, manifest in manifests.items():
         tell(f"seed {number}")
-        seeds[number] = _seed(done.folder, number, manifest, suite, gold, absent, memory, report)
-        checks.check_extra_data(done.folder / f"seed-{number}", entry, gold, report)
+        folder, seeds[number] = done.folder / f"seed-{number}", Seed(manifest, {}, None)
+        try:
+            seeds[number] = _seed(
+                done.folder, number, manifest, suite, gold, absent, memory, report
+            )
+            checks.check_extra_data(folder, entry, gold, report)
+        except (KeyError, TypeError, AttributeError) as error:  # a shape that no reader foresaw
+            what = f"cannot be checked ({type(error).__name__}: {error})"
+            report.error("schema", folder.name, what)
     _style(entry, seeds, report)
     own_base = _own_base(entry, base)
     check_plausible(suite, seeds, base, own_base, report)

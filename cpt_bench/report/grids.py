@@ -268,9 +268,9 @@ def latex(tables: Sequence[Grid]) -> str:
 
 
 def _lines(cell: str) -> str:
-    """A cell's value, intervals and verdict under each other."""
-    parts = re.match(r"([^\[{]*)(\[[^\]]*\])?\s*(\{[^}]*\})?\s*(.*)", cell, re.S)
-    if parts is None or not parts[2]:
+    """A number's value, intervals and verdict under each other; other text as it is."""
+    parts = re.match(r"([+−]?\d[\d.]* )(\[[^\]]*\])\s*(\{[^}]*\})?\s*(.*)", cell, re.S)
+    if parts is None:
         return f"<bdi>{html.escape(cell)}</bdi>"
     value, samples, seeds, verdict = (html.escape((p or "").strip()) for p in parts.groups())
     lines = "".join(f"<small>{line}</small>" for line in (samples, seeds) if line)

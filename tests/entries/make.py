@@ -105,6 +105,7 @@ def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Pat
         },
         "trainer": "sft", "origin": origin, "config": {"learning_rate": 1e-4},
         "privileges": {"replay_samples_per_task": 0, "joint": False, "earlier_checkpoints": False},
+        "budget": {"samples": None},
         "seed": seed, "order": [*suite.sequence], "limit": None, "threads": 1,
         "base": {"path": "checkpoint", "weights": BASE}, "versions": VERSIONS,
         "hardware": {"cpu": "abacus", "cores": 2, "gpus": []},
@@ -117,10 +118,11 @@ def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Pat
     common = {"limit": None, "threads": 1, "versions": VERSIONS}
     for t, task in enumerate(suite.sequence, 1):
         inputs = {
-            "task": suite.card(task).model_dump(mode="json"),
-            "protocol": suite.protocol.model_dump(mode="json"),
-            "parent": weights(seed, t - 1), "state": None, "earlier": [*suite.sequence[: t - 1]],
-            "origin": run["origin"], "config": run["config"], **common, "seed": stage_seed(seed, t),
+            "tasks": [suite.card(task).model_dump(mode="json")],
+            "protocol": suite.protocol.model_dump(mode="json"), "index": t,
+            "parent": weights(seed, t - 1), "state": None, "earlier": [],
+            **{k: run[k] for k in ("origin", "config", "privileges", "budget")},
+            **common, "seed": stage_seed(seed, t),
         }  # fmt: skip
         facts = {"weights": weights(seed, t), "generation_seconds": 0.0, "peak_memory_mib": 1.0}
         ledger.commit(f"stage-{t}/train", inputs, [], facts, 1.0)

@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
     Attributes:
         id: Unique: the entry's place below ``leaderboards/``.
-        suite: And its version: ``nano 1.0``.
+        suite: With its variant and version: ``nano 1.0``, ``cpt7@mini 1.0``.
         division: ``closed``, ``open`` or ``reported``.
         name: The method.
         model: The base model.
@@ -142,7 +142,7 @@ def row_of(done: Verified, place: str) -> Row:
     tasks, general, matrix = _matrix(scored)
     return Row(
         id=place,
-        suite=f"{entry.suite.name} {entry.suite.version}",
+        suite=f"{entry.suite.label} {entry.suite.version}",
         division=entry.division,
         name=entry.name,
         model=entry.model.name,

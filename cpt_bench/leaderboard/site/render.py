@@ -19,7 +19,10 @@ from cpt_bench.leaderboard.site.collect import RANKED_BY, Board, Row
 from cpt_bench.leaderboard.stats import mean_of
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "GeneralDelta", "FM_paper", "BWT", "FWT", "Gain", "BaseAcc")
-SIGNED = {"FM", "FM_base", "FM_paper", "FM_paper_T-1", "BWT", "FWT", "Gain", "GeneralDelta"}
+SIGNED = {
+    "FM", "FM_base", "FM_seen", "FM_paper", "FM_paper_T-1", "BWT", "BWT_T", "BWT_all", "FWT",
+    "Gain", "Isolated", "GeneralDelta",
+}  # fmt: skip
 
 TITLES = {
     "Learn": "Accuracy on each task just after learning it, mean over tasks, %",
@@ -287,7 +290,7 @@ def _costs(done: Any) -> dict[str, Any] | None:
             hardware = env["hardware"]
             gpus = ", ".join(map(str, hardware.get("gpus") or []))
             machine = str(gpus or f"{hardware.get('cpu', '')}, {hardware.get('cores', '')} cores")
-        except (OSError, Refused, KeyError, TypeError, ValueError):
+        except (OSError, Refused, KeyError, TypeError, ValueError, AttributeError):
             return None
     return {"minutes": sum(seconds) / len(seconds) / 60, "machine": machine} if seconds else None
 
