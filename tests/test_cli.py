@@ -69,6 +69,7 @@ def test_lists_as_json(cli: Cli) -> None:
         (["report", str(STUDY)], "Stored runs are read by `cptbench verify`"),
         (["compare", str(STUDY)], "neither a run folder nor a folder of runs"),
         (["plan", "--trainer", "rft", "--set", "foo=1"], "no setting is called 'foo'"),
+        (["verify", str(STUDY.parent / "figures")], "no entry and no stored run here"),
         (["plan", "--trainer", "rft", "--keep", "some"], "no such value: 'some'"),
     ],
 )  # fmt: skip

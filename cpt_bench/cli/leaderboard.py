@@ -136,6 +136,10 @@ def verify(
         folders, frozen = changed_entries(places, changed_since)
     else:
         folders = find_entries(places)
+        if not folders and not stored:
+            where = ", ".join(map(str, places))
+            todo = "A run folder becomes an entry by: cptbench submit RUN …"
+            raise CptBenchError("no entry and no stored run here", where=where, todo=todo)
     from cpt_bench.study.verify import Seen
     from cpt_bench.study.verify import verify as look_at_run
 
