@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from cpt_bench import decoding
 from cpt_bench.engines import Request
-from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.engines.hf import TransformersEngine, choosing
 from cpt_bench.errors import CptBenchError
 from cpt_bench.policy import load_processor
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
@@ -82,11 +82,8 @@ class Rollouts(TransformersEngine):
                     **inputs,
                     max_new_tokens=most,
                     num_return_sequences=replies,
-                    do_sample=True,
-                    temperature=temperature,
-                    top_k=0,
-                    top_p=top_p,
                     use_cache=True,
+                    **choosing(temperature, top_p),
                 )
                 new = output[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
