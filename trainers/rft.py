@@ -246,20 +246,27 @@ class ReMaxTrainer(SharedGRPO):
     prompts as tokens, rewards, and the scored batch, whose advantages are replaced here.
     """
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any,
-                              **kwargs: Any) -> Any:  # fmt: skip
-        self._sampled_from = (prompt_ids, images, fields, args, kwargs)
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        self._sampled_from = (prompt_ids, images, fields)
         return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
 
     def _greedy_completions(self) -> list[list[int]]:
-        prompt_ids, images, fields, args, kwargs = self._sampled_from
-        sampling = self.generation_config
-        self.generation_config = copy.deepcopy(sampling)
-        self.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        owner: Any = self
+        if self.use_vllm:
+            owner, name, greedy = self.vllm_generation, "temperature", 0.0  # top_p is then moot
+        else:
+            name = "generation_config"
+            greedy = copy.deepcopy(self.generation_config)
+            greedy.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        drawn = getattr(owner, name)
+        setattr(owner, name, greedy)
         try:
-            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)[0]
+            # vLLM refuses several greedy replies to a prompt: each row is asked for one.
+            return super()._generate_single_turn(*self._sampled_from, num_generations=1)[0]
         finally:
-            self.generation_config = sampling
+            setattr(owner, name, drawn)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, ids)
