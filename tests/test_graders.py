@@ -120,6 +120,13 @@ MATH = [
     ("\\frac { 1 } { 2 }", ["0.5", "1/2", ".5"], ["2", "1", "1 2", "0.51"]),
     ("8 \\pi", ["8\\pi", "8π", "\\pi \\cdot 8"], ["25.13", "8", "\\pi"]),
     ("1234", ["1,234"], ["1,2,34", "123"]),
+    # What is no LaTeX is read as it is meant, and never as the number it begins with.
+    ("6", ["√36", "sqrt(36)", "2·3", "∠A = 6", "m∠ABC=6"],
+     ["6√3", "6 sqrt(3)", "6pi", "6·3", "6√((3))", "6\\sqrt", "6\\text{3}", "6\\mathrm{ m 3}"]),
+    ("6 \\sqrt 3", ["6√3", "6 √(3)", "6sqrt(3)", "6*sqrt 3", "√108", "6\\sqrt{3}"], ["6", "√3"]),
+    ("12 \\pi", ["12pi", "12 π", "12*pi"], ["12", "12p", "12ip"]),
+    ("4 \\frac { 4 } { 11 }", ["4 4/11", "x = 4 4/11"], ["16/11"]),
+    ("20 or 40", ["20 or 40", " 20 or 40 "], ["20", "40 or 20"]),  # a gold that is no formula
 ]  # fmt: skip
 
 
@@ -128,6 +135,11 @@ def test_formulas(gold: str, right: list[str], wrong: list[str]) -> None:
     grader, one = MATCHERS["math"], sample(gold, kind="math")
     assert {answer: grader(answer, one) for answer in right} == dict.fromkeys(right, 1.0)
     assert {answer: grader(answer, one) for answer in wrong} == dict.fromkeys(wrong, 0.0)
+
+
+def test_a_long_number_is_looked_at_in_no_time() -> None:
+    """Each further digit once doubled the time; this one would take until the end of the world."""
+    assert symbolic.parse_math("1" * 150 + "€") is None
 
 
 @pytest.mark.parametrize(
