@@ -43,7 +43,7 @@ def sample(
 
 
 def ten(*answers: str) -> Sample:
-    return sample(answers[0], annotators=(*answers, *(["?"] * (10 - len(answers)))))
+    return sample(answers[0], annotators=(*answers, *(["zzz"] * (10 - len(answers)))))
 
 
 # ------------------------------------------------------------------------------ VQA
@@ -91,6 +91,21 @@ def test_soft_accuracy_is_the_mean_over_ten_leave_one_out_sets() -> None:
     assert [round(soft_accuracy("x", ["x"] * k + ["y"] * (10 - k)), 2) for k in range(5)] == [
         0, 0.3, 0.6, 0.9, 1.0,
     ]  # fmt: skip
+
+
+def test_soft_accuracy_of_few_annotators() -> None:
+    """One who agrees with the only annotator is right; three make an answer right, as of ten."""
+    for n in range(1, 10):
+        found = [soft_accuracy("x", ["x"] * k + ["y"] * (n - k)) for k in range(n + 1)]
+        assert found == [min(1, k / min(3, n)) for k in range(n + 1)]
+
+
+@pytest.mark.parametrize("name", ["vqa", "vqa-official", "vqa-evalai"])
+def test_answers_that_normalise_to_nothing_are_compared_as_they_stand(name: str) -> None:
+    for gold in ("a", "The", "?"):
+        mixed = sample(gold, annotators=(gold,) * 9 + ("dog",))
+        assert MATCHERS[name](gold.lower(), mixed) == 1
+        assert MATCHERS[name]("an", mixed) == MATCHERS[name]("", mixed) == 0
 
 
 def test_annotators_are_compared_as_each_evaluation_has_it() -> None:
