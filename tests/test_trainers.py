@@ -138,9 +138,24 @@ def test_remax_s_baseline_is_greedy_under_vllm_too() -> None:
     assert trainer.vllm_generation.temperature == 0.7
 
 
+def test_what_a_loss_is_made_of(tiny_model: Path, tmp_path: Path) -> None:
+    stage = make_stage("science", tiny_model, tmp_path)
+    plain = RFT(RFT.Config(**RL))._build(stage, tmp_path)[1]
+    assert (plain.loss_type, plain.delta) == ("grpo", None)
+    other = RFT(RFT.Config(**RL, average="token", clip_dual=3.0))._build(stage, tmp_path)[1]
+    assert (other.loss_type, other.delta) == ("dapo", 3.0)
+
+
 def test_settings_are_checked() -> None:
     from pydantic import ValidationError
 
-    for bad in ({"rollouts": 1}, {"algorithm": "ppo"}, {"use_vllm": True}, {"learning_rat": 1.0}):
+    for bad in (
+        {"rollouts": 1},
+        {"algorithm": "rloo", "average": "token"},
+        {"algorithm": "rloo", "clip_dual": 3.0},
+        {"algorithm": "ppo"},
+        {"use_vllm": True},
+        {"learning_rat": 1.0},
+    ):
         with pytest.raises(ValidationError):
             RFT.Config(**{**RL, **bad})
