@@ -154,7 +154,7 @@ _AS_LATEX = (
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"\\sqrt\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}"),
     (r"π|(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-    (r"·", r"\\cdot "),
+    (r"·|(?<=\d)\s*(?=(?:\\left\s*)?\()", r"\\cdot "),  # it takes 6(3) for the mixed number 9
     (r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}"),  # a mixed number: 4 4/11
 )
 """What people write beside LaTeX, and what math-verify reads it from."""
