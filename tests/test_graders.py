@@ -43,7 +43,7 @@ def sample(
 
 
 def ten(*answers: str) -> Sample:
-    return sample(answers[0], annotators=(*answers, *(["?"] * (10 - len(answers)))))
+    return sample(answers[0], annotators=(*answers, *(["zzz"] * (10 - len(answers)))))
 
 
 # ------------------------------------------------------------------------------ VQA
@@ -93,6 +93,21 @@ def test_soft_accuracy_is_the_mean_over_ten_leave_one_out_sets() -> None:
     ]  # fmt: skip
 
 
+def test_soft_accuracy_of_few_annotators() -> None:
+    """One who agrees with the only annotator is right; three make an answer right, as of ten."""
+    for n in range(1, 10):
+        found = [soft_accuracy("x", ["x"] * k + ["y"] * (n - k)) for k in range(n + 1)]
+        assert found == [min(1, k / min(3, n)) for k in range(n + 1)]
+
+
+@pytest.mark.parametrize("name", ["vqa", "vqa-official", "vqa-evalai"])
+def test_answers_that_normalise_to_nothing_are_compared_as_they_stand(name: str) -> None:
+    for gold in ("a", "The", "?"):
+        mixed = sample(gold, annotators=(gold,) * 9 + ("dog",))
+        assert MATCHERS[name](gold.lower(), mixed) == 1
+        assert MATCHERS[name]("an", mixed) == MATCHERS[name]("", mixed) == 0
+
+
 def test_annotators_are_compared_as_each_evaluation_has_it() -> None:
     same = sample("Stop.", annotators=("Stop.",) * 10)
     assert MATCHERS["vqa"]("stop", same) == 1
@@ -120,6 +135,15 @@ MATH = [
     ("\\frac { 1 } { 2 }", ["0.5", "1/2", ".5"], ["2", "1", "1 2", "0.51"]),
     ("8 \\pi", ["8\\pi", "8π", "\\pi \\cdot 8"], ["25.13", "8", "\\pi"]),
     ("1234", ["1,234"], ["1,2,34", "123"]),
+    # What is no LaTeX is read as it is meant, and never as the number it begins with.
+    ("6", ["√36", "sqrt(36)", "2·3", "∠A = 6", "m∠ABC=6"],
+     ["6√3", "6 sqrt(3)", "6pi", "6·3", "6√((3))", "6\\sqrt", "6\\text{3}", "6\\mathrm{ m 3}"]),
+    ("18", ["6(3)", "6\\left(3\\right)"], ["6 3"]),
+    ("9", ["3(1+2)"], ["6(3)", "6\\left(3\\right)"]),
+    ("6 \\sqrt 3", ["6√3", "6 √(3)", "6sqrt(3)", "6*sqrt 3", "√108", "6\\sqrt{3}"], ["6", "√3"]),
+    ("12 \\pi", ["12pi", "12 π", "12*pi"], ["12", "12p", "12ip"]),
+    ("4 \\frac { 4 } { 11 }", ["4 4/11", "x = 4 4/11"], ["16/11"]),
+    ("20 or 40", ["20 or 40", " 20 or 40 "], ["20", "40 or 20"]),  # a gold that is no formula
 ]  # fmt: skip
 
 
@@ -128,6 +152,11 @@ def test_formulas(gold: str, right: list[str], wrong: list[str]) -> None:
     grader, one = MATCHERS["math"], sample(gold, kind="math")
     assert {answer: grader(answer, one) for answer in right} == dict.fromkeys(right, 1.0)
     assert {answer: grader(answer, one) for answer in wrong} == dict.fromkeys(wrong, 0.0)
+
+
+def test_a_long_number_is_looked_at_in_no_time() -> None:
+    """Each further digit once doubled the time; this one would take until the end of the world."""
+    assert symbolic.parse_math("1" * 150 + "€") is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,19 @@ def test_replay_never_exceeds_its_budget(
             memory.add((new * (budget + 1))[: budget + 1])
 
 
+def test_later_rounds_write_replies_to_old_prompts_too(tiny_model: Path, tmp_path: Path) -> None:
+    asked: list[set[str]] = []
+
+    class Watched(IterativeSFT):
+        def own(self, stage: Stage, samples: Any, model: Any, log: Any) -> Any:
+            asked.append({s.task for s in samples})
+            return list(samples)
+
+    later = Watched(Watched.Config(**SUP, rounds=2, replay=5))
+    chained([SFT(SFT.Config(**SUP, replay=5)), later], tiny_model, tmp_path)
+    assert asked == [set(TINY.sequence[:2])] * 2
+
+
 def test_replayed_prompts_are_learned_under_sft_and_rewarded_under_rft(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -234,11 +248,12 @@ def test_fisher_is_the_mean_square_of_the_score_and_adds_up(
     model = load_model(tiny_model, device="cpu", attention="eager")
     samples = list(stage.samples[:3])
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    whole = ewc.fisher(model, stage, samples)
+    config = SFT.Config(**SUP)
+    whole = ewc.fisher(model, stage, config, samples)
     singles = []
     from cpt_bench.trainers.rollouts import Rollouts, encoded
 
-    replies = Rollouts(model, stage).draw(samples, 1, seed=stage.seed)
+    replies = Rollouts(model, stage, config).draw(samples, 1, seed=stage.seed)
     collate = encoded(load_processor(tiny_model))
     name = "model.language_model.layers.0.mlp.down_proj.weight"
     weight = dict(model.named_parameters())[name]
@@ -251,6 +266,56 @@ def test_fisher_is_the_mean_square_of_the_score_and_adds_up(
     assert all(torch.equal(before[n], p) for n, p in model.named_parameters())
     total = ewc.consolidated({"w": torch.tensor([2.0])}, {"w": torch.tensor([3.0])}, 0.5)
     assert total["w"].tolist() == [4.0]
+
+
+def test_replies_alone_pass_through_the_head(tiny_model: Path, tmp_path: Path) -> None:
+    """A prompt's logits would fill a GPU; the losses are those of the whole."""
+    from cpt_bench.trainers.rollouts import encoded, losses
+
+    stage = make_stage("science", tiny_model, tmp_path)
+    model = load_model(tiny_model, device="cpu", attention="eager").eval()
+    unlike = [(s, s.target * (1 + i)) for i, s in enumerate(stage.samples[:3])]
+    batch = encoded(load_processor(tiny_model))(unlike)
+    columns: list[int] = []
+    with torch.no_grad():
+        whole = model(**{k: v for k, v in batch.items() if k != "labels"}).logits[:, :-1]
+        model.lm_head.register_forward_hook(lambda m, x, out: columns.append(out.shape[1]))
+        found, told = losses(model, batch)
+    labels = batch["labels"][:, 1:]
+    logp = whole.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    assert told.sum(1).tolist() == (labels != -100).sum(1).tolist()
+    assert torch.allclose(found.sum(1), -(logp * (labels != -100)).sum(1), rtol=1e-4)
+    assert columns[0] < batch["labels"].shape[1] / 2
+
+
+def test_pictures_are_as_large_as_in_training_wherever_a_policy_is_asked(
+    tiny_model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from cpt_bench.trainers import rollouts
+
+    seen: list[Any] = []
+    inner = rollouts.encoded
+
+    def spy(processor: Any) -> Any:
+        seen.append(processor)
+        return inner(processor)
+
+    monkeypatch.setattr(rollouts, "encoded", spy)
+    monkeypatch.setattr(flow, "encoded", spy)
+    stage = make_stage("science", tiny_model, tmp_path)
+    model = load_model(tiny_model, device="cpu", attention="eager")
+    config, few = SFT.Config(**SUP, max_pixels=1024), list(stage.samples[:2])
+    seen.append(rollouts.Rollouts(model, stage, config).processor)
+    ewc.fisher(model, stage, config, few)
+    flow.sample_losses(model, stage, config, few)
+    assert [p.image_processor.size["longest_edge"] for p in seen] == [1024] * 3
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: Any) -> None:
+    """What is asked before TRL's trainer is built is asked there, not of all on the first."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert SFT.Config(learning_rate=1, device="cuda").place() == "cuda:3"
+    assert SFT.Config(learning_rate=1, device="cpu").place() == "cpu"
 
 
 @pytest.mark.parametrize("adapters", [0, 4])
@@ -356,6 +421,29 @@ def test_a_penalty_counts_once_a_step_however_a_batch_is_cut(
     whole, parts = first(4, 1), first(1, 4)
     assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=2e-2)
     assert parts["lwf_penalty"] == pytest.approx(whole["lwf_penalty"], rel=2e-2)
+
+
+def test_ewc_s_penalty_is_computed_once_a_step(
+    tiny_model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """It looks at weights alone; however a batch is cut, the step is the same."""
+    config = {**SUP, "max_steps": 3, "ewc": 1e3, "ewc_samples": 4}
+    (first,), _ = chained([SFT(SFT.Config(**config))], tiny_model, tmp_path)
+    calls: list[float] = []
+    inner = ewc.EWC.penalty
+    monkeypatch.setattr(ewc.EWC, "penalty", lambda *a: calls.append(1) or inner(*a))
+
+    def second(batch: int, accumulation: int) -> dict[str, Any]:
+        state = shutil.copytree(first.state, tmp_path / f"state-{batch}")
+        stage = make_stage("counting", first.output, tmp_path / f"{batch}", rows := [], index=2, state=state)  # fmt: skip
+        cut = {"batch_size": batch, "gradient_accumulation": accumulation}
+        SFT(SFT.Config(**{**config, **cut})).train(stage)
+        return rows[-1]
+
+    whole, parts = second(4, 1), second(1, 4)
+    assert len(calls) == 2 * 3 and whole["ewc_penalty"] > 0
+    assert parts["ewc_penalty"] == pytest.approx(whole["ewc_penalty"], rel=2e-2)
+    assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=2e-2)
 
 
 def test_penalties_are_scaled_as_each_trl_trainer_scales_its_loss() -> None:
@@ -519,6 +607,11 @@ def test_rif_s_two_rules(
     assert rif.passes("informative", rewards) == informative
 
 
+def test_a_reply_that_one_annotator_in_ten_gave_is_not_right() -> None:
+    assert not rif.passes("solvable", [RewardParts(0.3, 0.3, True)] * 4)
+    assert rif.passes("solvable", [RewardParts(0.6, 0.6, True)])
+
+
 @pytest.mark.parametrize("rule", ["solvable", "informative"])
 def test_rif_keeps_exactly_the_prompts_its_rule_says(
     rule: str, tiny_model: Path, tmp_path: Path, monkeypatch: Any
@@ -557,6 +650,27 @@ def test_a_filter_that_nothing_passes_leaves_the_policy_as_it_is(
         trainer.train(wrong)
         assert weights_digest(stage.output) == weights_digest(tiny_model)
         assert "passed on" in said[0] and rows[-1]["kept"] == 0 and rows[-1]["samples"] == 32
+
+
+def test_fewer_prompts_than_a_batch_are_repeated(tiny_model: Path, tmp_path: Path) -> None:
+    """TRL leaves out a batch that is not full, and would make no step."""
+    stage = make_stage("science", tiny_model, tmp_path, rows := [])
+    few = replace(stage, samples=stage.samples[:1], reward=lambda s, r: RewardParts(len(r) % 5 / 5, 1.0, True))  # fmt: skip
+    RFT(RFT.Config(**RL, updates_per_generation=2)).train(few)
+    assert rows[-1]["step"] == 1
+    assert weights_digest(stage.output) != weights_digest(tiny_model)
+
+
+def test_the_budget_counts_whole_generations(tiny_model: Path, tmp_path: Path) -> None:
+    """The prompts of two updates are drawn at once: at the first of them."""
+    from cpt_bench.trainer import Budget
+
+    stage = make_stage("science", tiny_model, tmp_path, rows := [])
+    config = RFT.Config(**{**RL, "max_steps": 50}, updates_per_generation=2)
+    RFT(config).train(replace(stage, budget=Budget(samples=11)))
+    assert [row["samples"] for row in rows] == [4, 4, 8, 8]
+    with pytest.raises(CptBenchError, match="one step draws 4 prompts"):
+        config.arguments(replace(stage, budget=Budget(samples=3)), tmp_path, 2)
 
 
 def test_prompts_asked_count_in_the_budget(tiny_model: Path, tmp_path: Path) -> None:
@@ -610,6 +724,35 @@ def test_iterative_sft_draws_anew_from_the_policy_of_the_moment(
     Watched(Watched.Config(**{**SUP, "max_steps": 6}, rounds=3)).train(right)
     assert [n for n, _ in drawn] == [8, 8, 8] and len({w for _, w in drawn}) == 3
     assert rows[-1]["samples"] == 24 + 32 * 3  # what was learned, and what was asked
+
+
+def test_each_round_s_steps_learn_that_round_s_replies(
+    tiny_model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The loader is ahead of the steps, by two batches and one more; the replies are not."""
+    from cpt_bench.trainers.sft import LeanSFT
+
+    drawn: list[int] = []
+
+    class Numbered(IterativeSFT):
+        def own(self, stage: Stage, samples: Any, model: Any, log: Any) -> Any:
+            drawn.append(len(drawn))
+            return [replace(s, target=f"<answer>{drawn[-1]}</answer>") for s in samples]
+
+    tokenizer = load_processor(tiny_model).tokenizer
+    learned: list[list[str]] = [[] for _ in range(5)]
+    inner = LeanSFT.compute_loss
+
+    def spy(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        for labels in inputs["labels"]:
+            text = tokenizer.decode(labels[labels != -100])
+            learned[self.state.global_step] += [c for c in text if c.isdigit()]
+        return inner(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(LeanSFT, "compute_loss", spy)
+    config = {**SUP, "max_steps": 5, "batch_size": 2, "gradient_accumulation": 2, "rounds": 3}
+    Numbered(Numbered.Config(**config)).train(make_stage("science", tiny_model, tmp_path))
+    assert learned == [[r] * 4 for r in "00112"]
 
 
 def test_the_pool_gives_each_once_before_any_twice() -> None:

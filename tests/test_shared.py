@@ -16,8 +16,11 @@ from cpt_bench import decoding
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.layers import Attention, Norm, arrange
+from cpt_bench.trainers.sft import SFT
 from cpt_bench.vision import PatchEmbedding, VisionAttention
 from tests.test_alignment import make_stage
+
+CONFIG = SFT.Config(learning_rate=1e-3, device="cpu")
 
 
 def stock(folder: Path) -> Any:
@@ -58,6 +61,21 @@ def test_replies_are_those_of_generate(tiny_model: Path, images: bool) -> None:
             for ours, theirs in zip(got.tolist(), free.tolist(), strict=True):
                 until = next((i + 1 for i, t in enumerate(theirs) if t in stops), 12)
                 assert ours == theirs[:until] + [0] * (12 - until)
+
+
+def test_a_checkpoint_s_own_penalties_do_not_act(tiny_model: Path, tmp_path: Path) -> None:
+    """Qwen2.5-VL's generation_config has a repetition penalty; greedy is greedy all the same."""
+    from cpt_bench.trainers.rollouts import Rollouts
+
+    def told(**penalties: Any) -> Any:
+        engine = TransformersEngine(tiny_model, device="cpu", attention="sdpa")
+        assert not decoding.fits(engine.model)
+        engine.model.generation_config.update(**penalties)
+        stage = make_stage("science", tiny_model, tmp_path / str(len(penalties)))
+        drawn = Rollouts(engine.model, stage, CONFIG).draw(stage.samples[:2], 2, seed=0)
+        return engine.generate(requests(False), 12), drawn
+
+    assert told() == told(repetition_penalty=5.0, no_repeat_ngram_size=1, min_p=0.9)
 
 
 def test_vision_is_that_of_transformers(tiny_model: Path) -> None:

@@ -110,21 +110,32 @@ class TRLConfig(PartSettings):
         """Prompts that the stage's ``max_steps`` draw, ``prompts`` a batch; None: not settled."""
         if self.max_steps is None:
             return None
-        drawn = self.max_steps * prompts * self.gradient_accumulation * processes()
+        drawn = self.drawn(self.max_steps, prompts)
         return drawn if stage.budget.samples is None else min(drawn, stage.budget.samples)
+
+    def drawn(self, steps: int, prompts: int) -> int:
+        """Prompts that ``steps`` optimiser steps draw: rollouts are made for several at a time."""
+        together = self.steps_together()
+        batches = math.ceil(steps / together) * together * self.gradient_accumulation
+        return batches * prompts * processes()
+
+    def steps_together(self) -> int:
+        """Optimiser steps whose prompts are drawn at a time."""
+        return getattr(self, "updates_per_generation", 1)
 
     def arguments(self, stage: Stage, scratch: Path, prompts: int) -> dict[str, Any]:
         """What is the same in the arguments of every TRL trainer; ``prompts`` are a batch's."""
-        steps, drawn = self.max_steps, prompts * self.gradient_accumulation * processes()
+        steps, drawn = self.max_steps, self.drawn(1, prompts)
         epochs = self.epochs_by_task.get(stage.task, self.epochs)
         if stage.budget.samples is not None:
-            allowed = stage.budget.samples // drawn
+            together = self.steps_together()
+            allowed = stage.budget.samples // drawn * together
             if not allowed:
                 raise CptBenchError(
                     f"one step draws {drawn} prompts, the budget is {stage.budget.samples}",
                     todo="Make the batch smaller, or the budget larger",
                 )
-            steps = min(steps or math.ceil(epochs * len(stage.samples) / drawn), allowed)
+            steps = min(steps or math.ceil(epochs * len(stage.samples) * together / drawn), allowed)
         return {
             "output_dir": str(scratch),
             "seed": stage.seed,
@@ -168,8 +179,8 @@ class TRLConfig(PartSettings):
         )
 
     def place(self) -> str:
-        """Where the model is trained: ``cpu`` or ``cuda``."""
-        return "cpu" if self.on_cpu() else "cuda"
+        """Where this process trains the model: ``cpu``, or its GPU."""
+        return "cpu" if self.on_cpu() else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
     def on_cpu(self) -> bool:
         import torch
@@ -218,13 +229,18 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     if config.lora_rank:
         set_seed(stage.seed)  # adapters start at random, before TRL's trainer seeds anything
     model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
+    return model, training_processor(stage, config)
+
+
+def training_processor(stage: Stage, config: TRLConfig) -> Any:
+    """The start checkpoint's processor with the limits on pictures that training has."""
     processor = load_processor(stage.policy)
     images = processor.image_processor
     processor.full_size = images.size
     limits = {"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels}
     if changed := {key: value for key, value in limits.items() if value}:
         images.size = type(images.size)(**{**dict(images.size), **changed})
-    return model, processor
+    return processor
 
 
 def shown(sample: TrainSample) -> list[Any]:
@@ -326,8 +342,10 @@ class StageLog(TrainerCallback):
         figures = {key: _number(value) for key, value in (logs or {}).items()}
         if "train_runtime" in figures:  # the summary at the end
             return
-        drawn = state.global_step * self.prompts * args.gradient_accumulation_steps * processes()
-        drawn += self.asked
+        # RFT draws the prompts of several steps at a time.
+        at_once = getattr(args, "steps_per_generation", None) or args.gradient_accumulation_steps
+        batches = math.ceil(state.global_step * args.gradient_accumulation_steps / at_once)
+        drawn = batches * at_once * self.prompts * processes() + self.asked
         row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
         if self.generation_seconds:

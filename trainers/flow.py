@@ -23,14 +23,13 @@ import numpy as np
 import torch
 from trl import SFTTrainer
 
-from cpt_bench.policy import load_processor
 from cpt_bench.trainer import Stage, TrainSample
-from cpt_bench.trainers.common import StageLog
-from cpt_bench.trainers.rollouts import encoded
+from cpt_bench.trainers.common import StageLog, TRLConfig, training_processor
+from cpt_bench.trainers.rollouts import encoded, losses
 from cpt_bench.trainers.sft import SFT
 
 BATCH = 32
-"""Samples that are weighed at a time."""
+"""Samples that are weighed at a time on a CPU; on a GPU, where pictures are large, it is one."""
 
 
 class FLOW(SFT):
@@ -40,8 +39,8 @@ class FLOW(SFT):
         samples, draws = list(stage.samples), self.config.draws(stage, self.config.batch_size)
         if draws is not None and draws < len(samples):
             samples = random.Random(stage.seed).sample(samples, draws)
-        losses = sample_losses(model.to(self.config.place()), stage, samples)
-        self.weights = {_key(s): w for s, w in zip(samples, weights(losses), strict=True)}
+        found = sample_losses(model.to(self.config.place()), stage, self.config, samples)
+        self.weights = {_key(s): w for s, w in zip(samples, weights(found), strict=True)}
         return samples
 
     def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
@@ -66,23 +65,20 @@ def weights(losses: Sequence[float]) -> list[float]:
 
 
 @torch.no_grad()
-def sample_losses(model: Any, stage: Stage, samples: Sequence[TrainSample]) -> list[float]:
+def sample_losses(
+    model: Any, stage: Stage, config: TRLConfig, samples: Sequence[TrainSample]
+) -> list[float]:
     """The mean negative log-probability of each sample's target tokens, in nats."""
-    collate = encoded(load_processor(stage.policy))
+    collate = encoded(training_processor(stage, config))
     order = sorted(range(len(samples)), key=lambda i: (len(samples[i].image_files), i))
     found: dict[int, float] = {}
     training = model.training
     model.eval()
-    for first in range(0, len(order), BATCH):
-        part = order[first : first + BATCH]
-        batch = collate([(samples[i], samples[i].target) for i in part])
-        batch = {key: value.to(model.device) for key, value in batch.items()}
-        labels = batch.pop("labels")[:, 1:]
-        logits = model(**batch, use_cache=False).logits[:, :-1].float()
-        token = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
-        )
-        mean = token.sum(dim=1) / (labels != -100).sum(dim=1)
+    size = BATCH if model.device.type == "cpu" else 1
+    for first in range(0, len(order), size):
+        part = order[first : first + size]
+        token, told = losses(model, collate([(samples[i], samples[i].target) for i in part]))
+        mean = token.sum(dim=1) / told.sum(dim=1)
         found |= dict(zip(part, mean.tolist(), strict=True))
     model.train(training)
     return [found[i] for i in range(len(samples))]

@@ -5,12 +5,13 @@ Fine-Tuning" (arXiv 2605.09640), eq. 2 to 6. For a rollout y of n tokens,
 
     d      = max(0, 1/n sum_t [ ln pi(y_t) - ln pi_anchor(y_t) ])          drift of a trajectory
     R      = R_task + retention * exp(-drift_scale * d)                    retention reward
-    sigma <- ctan_decay * sigma + (1 - ctan_decay) * std(R of the batch)   once an optimiser step
+    sigma <- ctan_decay * sigma + (1 - ctan_decay) * std(R of the batch)   once a batch of rollouts
     A      = (R - mean of the prompt's rollouts) / sigma                   cross-task normalisation
 
 with pi_anchor the policy of the task's start, no gradient through R, retention from the second task
 on, and sigma carried over from task to task (in ``stage.state``). The paper's values are retention
-0.5, drift_scale 20, ctan_decay 0.999 and 8 rollouts.
+0.5, drift_scale 20, ctan_decay 0.999 and 8 rollouts. A batch of rollouts is an optimiser step's,
+unless ``updates_per_generation`` makes several of it.
 
 Reconstructed: the equations are taken from an independent audit of the paper and from the authors'
 code (repository LMMMEng/RaPO), not from the paper's own pages. Where those differ, this follows the
@@ -18,7 +19,8 @@ equations: the code starts sigma anew in each task from the last batch of the on
 decay up, and falls back to GRPO where an advantage exceeds 5; none of that is done here. Open in
 both: sigma before the first batch (here: the first batch whose rewards differ) and the estimator of
 its standard deviation (here: over the rollouts of all processes, with n - 1). The code adds a KL
-penalty of 0.002 towards the base model; here that is ``kl`` and ``reference``, off by default.
+penalty of 0.002 towards the base model; here that is ``kl`` and ``reference``, off by default (the
+recipe for cpt7 has rft's, 0.01 towards the task's start).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import contextlib
 import copy
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from cpt_bench.trainers.common import (
 )
 from cpt_bench.trainers.parts.frozen import reference_policy
 from cpt_bench.trainers.parts.part import joined
+from cpt_bench.trainers.parts.replay import repeated
 from cpt_bench.trainers.selfcheck import TOLERANCE, check
 from cpt_bench.trainers.shared import SharedPrompts
 
@@ -67,6 +69,9 @@ class RFT(TRLTrainer):
                 ``reference`` names; 0 loads no second model.
             clip: PPO's clipping range of the probability ratio (acts from the second update on).
             clip_high: The range upwards, where it differs.
+            clip_dual: Where the advantage is negative, the ratio counts no more than this (dual
+                clip, Ye et al. 2020, arXiv 1912.09729); None is no limit.
+            average: Of the loss: each ``sequence`` weighs the same, or each ``token`` of the step.
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
             vllm_memory: Share of GPU memory for vLLM, in (0, 1].
@@ -86,6 +91,8 @@ class RFT(TRLTrainer):
         kl: float = Field(default=0.0, ge=0)
         clip: float = Field(default=0.2, gt=0)
         clip_high: float | None = Field(default=None, gt=0)
+        clip_dual: float | None = Field(default=None, gt=1)
+        average: Literal["sequence", "token"] = "sequence"
         use_vllm: bool = False
         vllm_mode: Literal["colocate", "server"] = "colocate"
         vllm_memory: float = Field(default=0.3, gt=0, le=1)
@@ -98,6 +105,8 @@ class RFT(TRLTrainer):
                 raise ValueError("use_vllm needs a GPU: set device=cuda")
             if self.kl and self.reference == "base" and self.lora_rank:
                 raise ValueError("with adapters, kl is towards the task's start: reference=start")
+            if self.algorithm == "rloo" and (self.clip_dual or self.average != "sequence"):
+                raise ValueError("TRL's RLOO has no clip_dual, and weighs sequences alike")
             return self
 
     def train(self, stage: Stage) -> None:
@@ -106,6 +115,9 @@ class RFT(TRLTrainer):
         stage, parts = self.begin(stage, model, log)
         if not stage.samples:
             return pass_on(model, processor, stage, "no prompt passed the filter")
+        batch = self.config.drawn(1, self.config.prompts_per_step)
+        if len(stage.samples) < batch:  # TRL leaves out a batch that is not full: nothing is left
+            stage = replace(stage, samples=repeated(stage.samples, batch, stage.seed))
         with tempfile.TemporaryDirectory() as scratch, beginning(processor, self.prefix(stage)):
             trainer_class, arguments = self._build(stage, Path(scratch))
             if self.config.kl:
@@ -170,7 +182,8 @@ class RFT(TRLTrainer):
         if config.algorithm == "rloo":
             return self.trainer_class(), RLOOConfig(**common)
         # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
-        return self.trainer_class(), GRPOConfig(**common, loss_type="grpo")
+        loss = {"sequence": "grpo", "token": "dapo"}[config.average]
+        return self.trainer_class(), GRPOConfig(**common, loss_type=loss, delta=config.clip_dual)
 
 
 def rows(stage: Stage) -> Dataset:
@@ -246,20 +259,27 @@ class ReMaxTrainer(SharedGRPO):
     prompts as tokens, rewards, and the scored batch, whose advantages are replaced here.
     """
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any,
-                              **kwargs: Any) -> Any:  # fmt: skip
-        self._sampled_from = (prompt_ids, images, fields, args, kwargs)
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        self._sampled_from = (prompt_ids, images, fields)
         return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
 
     def _greedy_completions(self) -> list[list[int]]:
-        prompt_ids, images, fields, args, kwargs = self._sampled_from
-        sampling = self.generation_config
-        self.generation_config = copy.deepcopy(sampling)
-        self.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        owner: Any = self
+        if self.use_vllm:
+            owner, name, greedy = self.vllm_generation, "temperature", 0.0  # top_p is then moot
+        else:
+            name = "generation_config"
+            greedy = copy.deepcopy(self.generation_config)
+            greedy.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        drawn = getattr(owner, name)
+        setattr(owner, name, greedy)
         try:
-            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)[0]
+            # vLLM refuses several greedy replies to a prompt: each row is asked for one.
+            return super()._generate_single_turn(*self._sampled_from, num_generations=1)[0]
         finally:
-            self.generation_config = sampling
+            setattr(owner, name, drawn)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, ids: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, ids)

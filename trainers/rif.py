@@ -5,7 +5,8 @@ the policy of its start writes ``filter_rollouts`` replies to each prompt; promp
 learned with plain RFT. There are two readings of what passes, both kept:
 
 * ``solvable``, the authors' code (rollout_filter.py): at least one of the replies is right. Prompts
-  that are always right stay, though they give no gradient.
+  that are always right stay, though they give no gradient. The code's grader knows right and wrong
+  alone; where ours has degrees (one annotator in ten agrees), right is more than a half.
 * ``informative``, the paper's text: the replies' rewards differ. Without variance there is no
   advantage, and no update.
 
@@ -24,7 +25,7 @@ from pydantic import Field
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
 from cpt_bench.trainers.common import StageLog, Stopwatch
 from cpt_bench.trainers.rft import RFT
-from cpt_bench.trainers.rollouts import Rollouts, graded, one_process, sift
+from cpt_bench.trainers.rollouts import RIGHT, Rollouts, graded, one_process, sift
 
 
 class RIF(RFT):
@@ -44,7 +45,7 @@ class RIF(RFT):
     def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
         one_process("RIF-RFT")
         config = self.config
-        rollouts = Rollouts(model.to(self.config.place()), stage, self.prefix(stage))
+        rollouts = Rollouts(model.to(config.place()), stage, config, self.prefix(stage))
 
         def look(samples: Sequence[TrainSample]) -> list[TrainSample]:
             seed = stage.seed + log.asked  # another state for each block
@@ -68,5 +69,5 @@ class RIF(RFT):
 def passes(rule: str, rewards: Sequence[RewardParts]) -> bool:
     """Whether a prompt whose replies earned ``rewards`` is learned."""
     if rule == "solvable":
-        return any(r.accuracy > 0 for r in rewards)
+        return any(r.accuracy > RIGHT for r in rewards)
     return len({r.total for r in rewards}) > 1

@@ -11,13 +11,15 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from cpt_bench import decoding
 from cpt_bench.engines import Request
-from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.engines.hf import TransformersEngine, choosing
 from cpt_bench.errors import CptBenchError
-from cpt_bench.policy import load_processor
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
-from cpt_bench.trainers.common import chat_row, processes
+from cpt_bench.trainers.common import TRLConfig, chat_row, processes, training_processor
 
 T = TypeVar("T")
+
+RIGHT = 0.5
+"""A reply whose accuracy is above this is right; matters for graded scores alone."""
 
 PROMPTS = 64
 """Prompts that are asked at a time; each may be answered several times at once."""
@@ -29,12 +31,13 @@ class Rollouts(TransformersEngine):
     Args:
         model: The transformers model; it is left in the mode it was in.
         stage: Says how long a reply may be; its start checkpoint has the processor.
+        config: Says how large pictures are.
         begin: How every reply begins.
     """
 
-    def __init__(self, model: Any, stage: Stage, begin: str = "") -> None:
+    def __init__(self, model: Any, stage: Stage, config: TRLConfig, begin: str = "") -> None:
         self.weights = ""  # they change under training; nothing is recorded by them
-        self.processor = load_processor(stage.policy)
+        self.processor = training_processor(stage, config)
         self.processor.tokenizer.padding_side = "left"
         self.model, self.stage, self.begin = model, stage, begin
         self.batch_size = PROMPTS
@@ -82,11 +85,8 @@ class Rollouts(TransformersEngine):
                     **inputs,
                     max_new_tokens=most,
                     num_return_sequences=replies,
-                    do_sample=True,
-                    temperature=temperature,
-                    top_k=0,
-                    top_p=top_p,
                     use_cache=True,
+                    **choosing(temperature, top_p),
                 )
                 new = output[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
@@ -108,6 +108,25 @@ def encoded(processor: Any) -> Callable[[Sequence[tuple[TrainSample, str]]], dic
         return dict(collator([chat_row(s, reply) for s, reply in pairs]))
 
     return collate
+
+
+def losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each reply token's negative log-probability in nats, and where they are (rows, columns).
+
+    Args:
+        model: Only the replies' columns pass through its head: a row's logits take a gigabyte.
+        batch: What :func:`encoded` makes.
+    """
+    batch = {key: value.to(model.device) for key, value in batch.items()}
+    labels = batch.pop("labels")
+    begin = max(1, int((labels != -100).any(dim=0).int().argmax()))
+    keep = labels.shape[1] - begin + 1
+    logits = model(**batch, use_cache=False, logits_to_keep=keep).logits[:, :-1].float()
+    labels = labels[:, begin:]
+    token = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
+    )
+    return token, labels != -100
 
 
 class Sifted(NamedTuple):

@@ -7,31 +7,28 @@ reward(x, y) right (rejection sampling, RAFT: arXiv 2304.06767). ``rounds`` is h
 drawn in a stage: 1 is Self-SFT, more is Iterative-SFT.
 
 Prompts are asked in a random order until each round has the pairs its steps will draw; of the right
-replies to a prompt one is taken. Too few are repeated; where none is right the policy is passed on.
-Prompts asked count in the budget, and under a budget half of it at most is spent on asking.
+replies to a prompt one is taken. Too few are repeated; where none is right the policy is passed on,
+or in a later round goes on learning from the round before. Prompts asked count in the budget, and
+under a budget half of it at most is spent on asking.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
-from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from cpt_bench.trainer import Stage, TrainSample
 from cpt_bench.trainers.common import StageLog, Stopwatch, chat_row
 from cpt_bench.trainers.parts.part import bare
 from cpt_bench.trainers.rft import begins
-from cpt_bench.trainers.rollouts import Rollouts, graded, one_process, sift
+from cpt_bench.trainers.rollouts import RIGHT, Rollouts, graded, one_process, sift
 from cpt_bench.trainers.sft import SFT
-
-RIGHT = 0.5
-"""A reply whose accuracy is above this is right; matters for graded scores alone."""
 
 
 class SelfSFT(SFT):
@@ -53,6 +50,7 @@ class SelfSFT(SFT):
         rounds: int = Field(default=1, ge=1)
 
     def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
+        self.unanswered = stage  # replay's old prompts among them: later rounds ask those too
         return self.own(stage, stage.samples, model, log)
 
     def own(
@@ -61,7 +59,8 @@ class SelfSFT(SFT):
         """``samples`` with right replies of ``model`` as their targets, for one round."""
         one_process("SFT on own replies")
         config = self.config
-        rollouts = Rollouts(model.to(self.config.place()), stage, begins(stage, config.begin))
+        begin = begins(stage, config.begin)
+        rollouts = Rollouts(model.to(config.place()), stage, config, begin)
 
         def look(asked: Sequence[TrainSample]) -> list[TrainSample]:
             seed = stage.seed + log.asked
@@ -92,25 +91,29 @@ class SelfSFT(SFT):
             aside = stage.budget.samples // (2 * self.config.rounds) * (self.config.rounds - 1)
             left = chosen.budget.model_copy(update={"samples": chosen.budget.samples - aside})
             chosen = replace(chosen, budget=left)
-        self.unanswered = stage
         return chosen, parts
 
     def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
         if self.config.rounds == 1:
             return
         pool = Pool(stage.samples, stage.seed)
-        collate = trainer.data_collator
-        # What the loader hands over only counts: the rows are the pool's, as it is by then.
-        trainer.data_collator = lambda examples: collate(
-            [chat_row(s, s.target) for s in pool.take(len(examples))]
-        )
+        collate, fetch = trainer.data_collator, trainer.get_batch_samples
+        # The loader is ahead of the steps; so it only counts, and a step's batches are made of the
+        # pool when the step comes.
+        trainer.data_collator = len
 
-        def again() -> None:
-            found = self.own(self.unanswered, self.unanswered.samples, bare(trainer), log)
-            if found:
-                pool.fill(found)
+        def made(size: int) -> dict[str, Any]:
+            return dict(collate([chat_row(s, s.target) for s in pool.take(size)]))
 
-        trainer.add_callback(_EachRound(self.config.rounds, again))
+        def batches(sizes: Iterator[int], *args: Any) -> Any:
+            done = trainer.state.global_step
+            if done and done % math.ceil(trainer.state.max_steps / self.config.rounds) == 0:
+                found = self.own(self.unanswered, self.unanswered.samples, bare(trainer), log)
+                if found:
+                    pool.fill(found)
+            return fetch(map(made, sizes), *args)
+
+        trainer.get_batch_samples = batches
 
 
 class IterativeSFT(SelfSFT):
@@ -140,15 +143,3 @@ class Pool:
             self.queue += self.rng.sample(self.samples, len(self.samples))
         taken, self.queue = self.queue[:n], self.queue[n:]
         return taken
-
-
-class _EachRound(TrainerCallback):
-    """Calls ``act`` before the first step of each round but the first."""
-
-    def __init__(self, rounds: int, act: Any) -> None:
-        self.rounds, self.act = rounds, act
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        length = max(1, math.ceil(state.max_steps / self.rounds))
-        if state.global_step and state.global_step % length == 0:
-            self.act()

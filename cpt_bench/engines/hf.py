@@ -23,6 +23,20 @@ def messages(request: Request) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
+def choosing(temperature: float, top_p: float) -> dict[str, Any]:
+    """How ``generate`` picks tokens, whatever the checkpoint's generation_config asks for."""
+    drawn = temperature > 0
+    return {
+        "do_sample": drawn,
+        "temperature": temperature if drawn else None,
+        "top_k": 0 if drawn else None,  # transformers' own default is 50
+        "top_p": top_p if drawn else None,
+        "min_p": None,
+        "repetition_penalty": 1.0,  # Qwen's checkpoints ask for 1.05, which acts on greedy too
+        "no_repeat_ngram_size": 0,
+    }
+
+
 class TransformersEngine:
     """One checkpoint, answering in batches of prompts of similar length.
 
@@ -142,14 +156,10 @@ class TransformersEngine:
                     self.model, prefix, max_new_tokens, pick, self.ends, self.padding
                 )
             else:
-                drawn = sampling.temperature > 0
                 output = self.model.generate(
                     **inputs,
                     max_new_tokens=max_new_tokens,
-                    do_sample=drawn,
-                    temperature=sampling.temperature if drawn else None,
-                    top_k=0 if drawn else None,  # transformers' own default is 50
-                    top_p=sampling.top_p if drawn else None,
+                    **choosing(sampling.temperature, sampling.top_p),
                 )
                 new = output[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new, skip_special_tokens=True)

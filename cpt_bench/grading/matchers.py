@@ -155,7 +155,7 @@ PARSERS: dict[str, Parser] = {
     "choice": parse_choice,
     "number": lambda text, sample: text if as_number(text) is not None else None,
     "yesno": lambda text, sample: t if (t := normalise(text)) in ("yes", "no") else None,
-    "math": lambda text, sample: parse_math(text),
+    "math": lambda text, sample: text if text in sample.answers else parse_math(text),
     "mmlu-pro": lambda text, sample: official.parse_mmlu_pro(text, 2),
     "mmlu-pro-1": lambda text, sample: official.parse_mmlu_pro(text, 1),
     "mmlu-pro-3": lambda text, sample: official.parse_mmlu_pro(text, 3),

@@ -2,7 +2,8 @@
 
 The score is the mean over the ten sets of nine annotators of min(1, matches / 3): with 0, 1, 2, 3
 and 4 or more of ten agreeing it is 0, .3, .6, .9 and 1. Annotators are left out by place: code that
-leaves them out by equality drops all who agree at once where answers carry no id.
+leaves them out by equality drops all who agree at once where answers carry no id. Where there are
+fewer than ten, it is min(1, matches / 3) over all of them, or matches / n of one or two.
 
 Three ways to make answers comparable are in use, and they differ:
 
@@ -92,6 +93,8 @@ def soft_accuracy(answer: str, annotators: Sequence[str]) -> float:
     if not answer or not annotators:
         return 0.0
     matches = sum(annotator == answer for annotator in annotators)
+    if len(annotators) < 10:
+        return min(1.0, matches / min(3, len(annotators)))
     # Leaving out one who agrees takes one match away; one who does not takes none.
     others = matches * min(3, matches - 1) + (len(annotators) - matches) * min(3, matches)
     return others / 3 / len(annotators)
@@ -102,7 +105,11 @@ def _annotators(sample: Sample) -> Sequence[str]:
 
 
 def _score(answer: str, sample: Sample, normalise: Callable[[str], str]) -> float:
-    return soft_accuracy(normalise(answer), [normalise(a) for a in _annotators(sample)])
+    def form(text: str) -> str:
+        # An article or a mark alone normalises to nothing, and is then compared as it stands.
+        return normalise(text) or text.strip().lower()
+
+    return soft_accuracy(form(answer), [form(a) for a in _annotators(sample)])
 
 
 def vqa(answer: str, sample: Sample) -> float:

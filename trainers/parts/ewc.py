@@ -10,17 +10,21 @@ with theta* the weights at the stage's start and F^(t)_i the mean over prompts x
 Fisher information, whatever trained it, so that it means the same under SFT and under RFT. One
 anchor and one F serve for all tasks; F lies in ``stage.state``. The first stage has no penalty.
 
-With adapters, theta_i - theta*_i is their product, and F is kept for the weights they change.
+With adapters, theta_i - theta*_i is their product, and F is kept for the weights they change. F is
+as large as those weights in float32, so it lies in the main memory, and a layer's part is on the
+GPU while its term is computed.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.checkpoint import checkpoint
 
 from cpt_bench.trainer import TrainSample
 from cpt_bench.trainers.parts.part import Part, bare
@@ -31,22 +35,23 @@ STORE = "ewc.safetensors"
 class EWC(Part):
     """The quadratic penalty, and the Fisher information of what was learned."""
 
-    penalises = True
+    penalises = once = True
 
     def attach(self, trainer: Any) -> None:
         self.model = bare(trainer)
         file = self.stage.state / STORE
-        self.fisher: dict[str, torch.Tensor] = {}
-        if file.exists():
-            device = str(trainer.accelerator.device)
-            self.fisher = load_file(file, device=device)
+        self.fisher: dict[str, torch.Tensor] = load_file(file) if file.exists() else {}
         self.anchor = {} if adapted(self.model) else start(self.model, self.fisher)
 
     def penalty(self, inputs: dict[str, Any]) -> torch.Tensor | None:
-        moved = deviations(self.model, self.anchor)
+        def term(name: str, moved: Callable[[], torch.Tensor]) -> torch.Tensor:
+            change = moved()
+            return (self.fisher[name].to(change.device) * change.square()).sum()
+
+        # Computed again in the backward pass: all layers' changes at once would fill the GPU.
         terms = [
-            (self.fisher[name] * change.square()).sum()
-            for name, change in moved
+            checkpoint(term, name, moved, use_reentrant=False, preserve_rng_state=False)
+            for name, moved in deviations(self.model, self.anchor)
             if name in self.fisher
         ]
         return self.config.ewc / 2 * torch.stack(terms).sum() if terms else None
@@ -60,7 +65,7 @@ class EWC(Part):
         picked = random.Random(self.stage.seed).sample(
             samples, min(self.config.ewc_samples, len(samples))
         )
-        latest = fisher(model, self.stage, picked, wanted)
+        latest = fisher(model, self.stage, self.config, picked, wanted)
         if trainer.args.should_save:
             total = consolidated(self.fisher, latest, self.config.ewc_decay)
             save_file(total, self.stage.state / STORE)
@@ -76,14 +81,18 @@ def start(model: Any, names: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters() if n in names}
 
 
-def deviations(model: Any, anchor: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights' names and how far each has moved from the stage's start, differentiable."""
+def deviations(
+    model: Any, anchor: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """Weights' names and what tells how far each has moved from the stage's start."""
     if anchor:
-        yield from ((n, p - anchor[n]) for n, p in model.named_parameters() if n in anchor)
+        for name, p in model.named_parameters():
+            if name in anchor:
+                yield name, partial(torch.sub, p, anchor[name])
         return
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
-            yield f"{name}.weight", module.get_delta_weight("default")
+            yield f"{name}.weight", partial(module.get_delta_weight, "default")
 
 
 def consolidated(
@@ -91,46 +100,45 @@ def consolidated(
 ) -> dict[str, torch.Tensor]:
     """``decay * before + latest``, weight by weight."""
     total = {n: decay * before[n] + f if n in before else f for n, f in latest.items()}
-    return {name: value.cpu().contiguous() for name, value in total.items()}
+    return {name: value.contiguous() for name, value in total.items()}
 
 
 def fisher(
-    model: Any, stage: Any, samples: list[TrainSample], wanted: set[str] | None = None
+    model: Any,
+    stage: Any,
+    config: Any,
+    samples: list[TrainSample],
+    wanted: set[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The diagonal Fisher information of ``model`` on the prompts of ``samples``.
 
     Args:
         model: A transformers model; its weights are left as they are.
         stage: Gives the processor, the longest reply and the seed.
+        config: The trainer's settings; says how large pictures are.
         samples: One reply is drawn to each.
         wanted: Weights by name; None for all.
 
     Returns:
-        Name to the mean squared gradient of a reply's log-probability, in float32.
+        Name to the mean squared gradient of a reply's log-probability, in float32 on the CPU.
     """
-    from cpt_bench.policy import load_processor
-    from cpt_bench.trainers.rollouts import Rollouts, encoded
+    from cpt_bench.trainers.common import training_processor
+    from cpt_bench.trainers.rollouts import Rollouts, encoded, losses
 
-    drawn = Rollouts(model, stage).draw(samples, 1, seed=stage.seed)
-    collate = encoded(load_processor(stage.policy))
+    drawn = Rollouts(model, stage, config).draw(samples, 1, seed=stage.seed)
+    collate = encoded(training_processor(stage, config))
     weights = {n: p for n, p in model.named_parameters() if wanted is None or n in wanted}
-    total = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in weights.items()}
+    total = {n: torch.zeros(p.shape) for n, p in weights.items()}
     training = model.training
     model.eval()
     for p in weights.values():
         p.requires_grad_(True)
     for sample, (reply,) in zip(samples, drawn, strict=True):
-        batch = collate([(sample, reply)])
-        batch = {key: value.to(model.device) for key, value in batch.items()}
-        labels = batch.pop("labels")
         with torch.enable_grad():
-            logits = model(**batch, use_cache=False).logits[:, :-1].float()
-            logp = -torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-            )
+            logp = -losses(model, collate([(sample, reply)]))[0].sum()
             grads = torch.autograd.grad(logp, list(weights.values()), allow_unused=True)
         for value, grad in zip(total.values(), grads, strict=True):
             if grad is not None:
-                value += grad.detach().float().square() / len(samples)
+                value += grad.detach().float().square().cpu() / len(samples)
     model.train(training)
     return total

@@ -28,6 +28,9 @@ class Part:
     penalises = False
     """Whether :meth:`penalty` says anything; one that does not costs no step."""
 
+    once = False
+    """Whether it looks at weights alone: then a step's last batch is asked, for the whole step."""
+
     def __init__(self, config: Any, stage: Stage) -> None:
         self.config, self.stage = config, stage
 
@@ -77,9 +80,12 @@ def joined(trainer_class: type[Any], parts: Sequence[Part]) -> type[Any]:
         ) -> Any:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             for part in parts:
+                if part.once and not self.accelerator.sync_gradients:
+                    continue
                 term = part.penalty(inputs)
                 if term is not None:
-                    loss = loss + term / _batches_a_step(self, num_items_in_batch)
+                    of = self.current_gradient_accumulation_steps if part.once else 1
+                    loss = loss + of * term / _batches_a_step(self, num_items_in_batch)
                     name = type(part).__name__.lower()
                     self._metrics["train"][f"{name}_penalty"].append(float(term.detach()))
             return loss

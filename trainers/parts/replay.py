@@ -39,8 +39,12 @@ def mixed(
     """All of ``new`` and so much of ``old``, repeated, that ``share`` of the whole is old."""
     if not old:
         return list(new)
-    wanted = round(len(new) * share / (1 - share))
-    rng, repeated = random.Random(seed), []
-    while len(repeated) < wanted:  # whole rounds: no sample is two ahead of another
-        repeated += rng.sample(list(old), len(old))
-    return [*new, *repeated[:wanted]]
+    return [*new, *repeated(old, round(len(new) * share / (1 - share)), seed)]
+
+
+def repeated(samples: Sequence[TrainSample], n: int, seed: int) -> list[TrainSample]:
+    """``n`` of ``samples`` in random order, in whole rounds: none is two ahead of another."""
+    rng, out = random.Random(seed), list[TrainSample]()
+    while len(out) < n:
+        out += rng.sample(list(samples), len(samples))
+    return out[:n]
