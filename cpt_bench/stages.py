@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument
+from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
 from cpt_bench.isolation import View
 from cpt_bench.rundir import RunFolder
@@ -48,7 +50,7 @@ def order_stage(
     (work / "checkpoint").mkdir(parents=True)
     for part, before in (("state", paths.state(t - 1)), ("memory", paths.memory(t - 1))):
         if before.is_dir():
-            shutil.copytree(before, work / part)
+            shutil.copytree(before, work / part, symlinks=True)
         else:
             (work / part).mkdir()
     suite, joint = plan.suite, plan.privileges.joint
@@ -107,11 +109,21 @@ def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:
-    """Move what a stage wrote from its work folder to its places."""
+    """Move what a stage wrote from its work folder to its places.
+
+    Raises:
+        TrainerFault: Something that it left is neither a file nor a folder.
+    """
     work = paths.work(t)
+    # A link means something else outside the trainer's view: what was hidden would be copied.
+    for place in chain.from_iterable([work / part, *(work / part).rglob("*")] for part in PARTS):
+        if place.is_symlink() or not (place.is_file() or place.is_dir()):
+            raise TrainerFault(
+                "link",
+                f"stage {t} left what is neither a file nor a folder",
+                where=place,
+                todo="Links are not taken along: write the files themselves",
+            )
     for part in PARTS:
-        if (work / part).is_dir():
-            settle(work / part, paths.stage(t) / part)
-        else:
-            (work / part).replace(paths.stage(t) / part)
+        settle(work / part, paths.stage(t) / part)
     shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""What the harness takes from trainers and from runs beside it, and what it leaves; no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.ledger import Ledger
+from cpt_bench.rundir import RunFolder
+from cpt_bench.runner import alone
+from cpt_bench.stages import PARTS, finish_stage
+
+# ---------------------------------------------------------------------- what a stage leaves behind
+
+
+def left(root: Path) -> RunFolder:
+    """A run whose first stage has written all that it must."""
+    paths = RunFolder(root / "run", ("science",))
+    for part in PARTS:
+        place = paths.work(1) / part
+        place.mkdir(parents=True)
+        (place / "x").write_text(part)
+    (paths.work(1) / "train.jsonl/x").unlink()
+    (paths.work(1) / "train.jsonl").rmdir()
+    (paths.work(1) / "train.jsonl").write_text("{}\n")
+    return paths
+
+
+LEFT: dict[str, Callable[[Path, Path], None]] = {
+    "a link to a file": lambda work, secret: (work / "state/notes").symlink_to(secret / "gold"),
+    "a link to a folder": lambda work, secret: (work / "memory/images").symlink_to(secret),
+    "a link in a folder": lambda work, secret: (work / "checkpoint/x.json").symlink_to("../.."),
+    "a pipe": lambda work, secret: os.mkfifo(work / "state/pipe"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_links_that_a_trainer_leaves_are_refused(what: str, tmp_path: Path) -> None:
+    """Followed outside its view, they would bring hidden files into the next stage's."""
+    paths, secret = left(tmp_path), tmp_path / "secret"
+    secret.mkdir()
+    (secret / "gold").write_text("42")
+    LEFT[what](paths.work(1), secret)
+    with pytest.raises(TrainerFault, match="neither a file nor a folder") as caught:
+        finish_stage(paths, 1)
+    assert caught.value.kind == "link" and not paths.state(1).exists()
+
+
+def test_what_a_stage_leaves_moves_to_its_places(tmp_path: Path) -> None:
+    paths = left(tmp_path)
+    finish_stage(paths, 1)
+    assert (paths.state(1) / "x").read_text() == "state" and not paths.work(1).exists()
+    assert paths.train_log(1).read_text() == "{}\n"
+
+
+# ------------------------------------------------------------------------ taken from a run beside
+
+STEP = "stage-1/train"
+
+
+def ledgers(root: Path) -> tuple[Ledger, Ledger]:
+    """A run that has done a step of two outputs, and one that may take it."""
+    for name, part in (("one/stages/1-a/state", "notes"), ("one/stages/1-a/memory", "a.jsonl")):
+        (root / name).mkdir(parents=True)
+        (root / name / part).write_text("{}")
+    one = Ledger(root / "one", root / "shared")
+    one.commit(STEP, {}, ["stages/1-a/state", "stages/1-a/memory"], {}, 1.0)
+    return one, Ledger(root / "two", root / "shared")
+
+
+def test_a_step_is_taken_whole_and_links_stay_links(tmp_path: Path) -> None:
+    one, two = ledgers(tmp_path)
+    (tmp_path / "two/stages/1-a/state").mkdir(parents=True)
+    (tmp_path / "two/stages/1-a/state/old").write_text("left by a kill")
+    found = two.find(STEP, {})
+    assert found is not None and found["reused"] == "one"
+    assert [p.name for p in (tmp_path / "two/stages/1-a/state").iterdir()] == ["notes"]
+    assert two.find(STEP, {}) == found
+    assert [p.name for p in (tmp_path / "two/ledger").iterdir()] == ["stage-1.train.json"]
+    (tmp_path / "one/stages/1-a/state/link").symlink_to(tmp_path / "shared")
+    one.commit(STEP, {}, ["stages/1-a/state"], {}, 1.0)
+    three = Ledger(tmp_path / "three", tmp_path / "shared")
+    assert three.find(STEP, {}) is not None
+    assert (tmp_path / "three/stages/1-a/state/link").is_symlink()
+
+
+@pytest.mark.parametrize("how", ["changed", "half gone", "gone", "dropped"])
+def test_what_is_not_as_recorded_is_not_taken(how: str, tmp_path: Path) -> None:
+    one, two = ledgers(tmp_path)
+    file = tmp_path / "one/stages/1-a/memory/a.jsonl"
+    if how == "changed":
+        file.write_text("{} ")
+    elif how == "half gone":
+        file.unlink()
+        file.parent.rmdir()
+    elif how == "gone":
+        one._file(STEP).unlink()
+    else:
+        one.drop(STEP, "stages/1-a/memory")
+    assert two.find(STEP, {}) is None
+    assert not (tmp_path / "two/stages").exists() and not list(tmp_path.glob("two/ledger/.*"))
+
+
+def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        alone(tmp_path / "run"),
+        pytest.raises(CptBenchError, match="another cptbench is working in this folder"),
+        alone(tmp_path / "run"),
+    ):
+        pass
+    with alone(tmp_path / "run"):
+        pass
