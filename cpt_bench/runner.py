@@ -7,9 +7,11 @@ only the weights of stage t, so that stage t is evaluated meanwhile where there 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,17 +55,43 @@ def run(
     Raises:
         CptBenchError: A stage failed. What was committed stays.
     """
-    identity = plan.identity()
-    paths = RunFolder(folder, plan.suite.sequence)
-    _open(paths, identity)
-    stages = [paths.stage(t).name for t in range(len(plan.suite.sequence) + 1)]
-    sequence = Sequencer(plan, identity, paths, Ledger(folder, shared, stages), tell)
-    start = time.monotonic()
-    sequence.run()
-    scores = write_scores(folder)
-    costs = {**sequence.costs(), "wall_seconds": round(time.monotonic() - start, 2)}
-    _close(paths, costs)
-    return scores, costs
+    with alone(folder):
+        identity = plan.identity()
+        paths = RunFolder(folder, plan.suite.sequence)
+        _open(paths, identity)
+        stages = [paths.stage(t).name for t in range(len(plan.suite.sequence) + 1)]
+        sequence = Sequencer(plan, identity, paths, Ledger(folder, shared, stages), tell)
+        start = time.monotonic()
+        sequence.run()
+        scores = write_scores(folder)
+        costs = {**sequence.costs(), "wall_seconds": round(time.monotonic() - start, 2)}
+        _close(paths, costs)
+        return scores, costs
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run folder: two of the same command would write under each other.
+
+    Raises:
+        CptBenchError: Another process holds it, or no folder can be there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CptBenchError("is no folder", where=folder, todo="Give another --out") from None
+    with (folder / ".lock").open("w") as stream:  # let go of when the process ends, however it does
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CptBenchError(
+                "another cptbench is working in this folder",
+                where=folder,
+                todo="Wait for it, or give another --out",
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _open(paths: RunFolder, identity: dict[str, Any]) -> None:
