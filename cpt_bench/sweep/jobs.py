@@ -58,7 +58,8 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
         file: The sweep file, for errors.
 
     Raises:
-        CptBenchError: A trainer, recipe, setting or order is not there.
+        CptBenchError: A trainer, recipe, setting or order is not there, or two runs would lie in
+            one folder.
     """
     spec = compose(sweep.suite, sweep.protocol, sweep.tier)
     suite = open_suite(spec)
@@ -68,7 +69,13 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
             job = _job(sweep, spec, suite, cell, out.absolute())
         except CptBenchError as error:
             raise CptBenchError(str(error), where=f"{file}: {cell.where}") from None
-        found.setdefault(job.name, job)
+        other = found.setdefault(job.name, job)
+        if other is not job and other.plan.choices() != job.plan.choices():
+            raise CptBenchError(
+                f"two runs that differ would both be called {job.name}",
+                where=f"{file}: {cell.where}",
+                todo="Give them in sweeps of their own",
+            )
     return [*found.values()]
 
 
