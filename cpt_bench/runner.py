@@ -24,9 +24,8 @@ from cpt_bench.evaluator import Evaluator
 from cpt_bench.files import digest, read_json, read_jsonl, times_of_change, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.monitor import Limits
-from cpt_bench.policy import weights_digest
 from cpt_bench.prepare import prepared
-from cpt_bench.run_plan import Plan, stage_seed
+from cpt_bench.run_plan import CHOSEN, Plan, digests, stage_seed
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
 from cpt_bench.stages import PARTS, finish_stage, order_stage
@@ -98,8 +97,10 @@ def _open(paths: RunFolder, identity: dict[str, Any]) -> None:
     """Begin or continue the run in a folder; another run's folder is refused."""
     if paths.run_json.exists():
         found = read_json(paths.run_json)
+        if "frame" not in found.get("base", {}):
+            identity["base"].pop("frame", None)  # begun before it was part of an identity
         # A key that only the other run has counts too: it chose what this one leaves alone.
-        for key, value in {"engine": None, **identity}.items():
+        for key, value in {**dict.fromkeys(CHOSEN), **identity}.items():
             if found.get(key) != value:
                 raise CptBenchError(
                     f"holds another run: its {key} is {found.get(key)!r}, not {value!r}"[:400],
@@ -133,6 +134,8 @@ class Sequencer:
         self.plan, self.identity, self.paths = plan, identity, paths
         self.ledger, self.tell = ledger, tell
         self.weights: dict[int, str] = {0: identity["base"]["weights"]}
+        # Of what a version before this one made, only the weights are known.
+        self.frames: dict[int, str | None] = {0: identity["base"].get("frame")}
         self.states: dict[int, list[str]] = {}
         self.done: list[dict[str, Any]] = []
         self.workers: set[Worker] = set()
@@ -151,7 +154,8 @@ class Sequencer:
         try:
             for t in stages:
                 if self.plan.given and t > 0:
-                    self.weights[t] = weights_digest(self.plan.given[t])
+                    given = self.identity["given"][str(t)]
+                    self.weights[t], self.frames[t] = given["weights"], given["frame"]
                 elif t > 0:
                     self.train(t)
                 evaluations[t] = pool.submit(self._evaluate, t)
@@ -189,6 +193,7 @@ class Sequencer:
             "protocol": suite.protocol.model_dump(mode="json"),
             "index": t,
             "parent": self.weights[before],
+            **self.framed(before, "parent_frame"),
             "state": self.states.get(before),
             "earlier": [*self.weights.values()] if self.plan.privileges.earlier_checkpoints else [],
             **{k: self.identity[k] for k in TRAIN_KEYS},
@@ -209,6 +214,7 @@ class Sequencer:
             record = self.ledger.commit(name, inputs, outputs, facts, time.monotonic() - start)
             self.done.append(record)
         self.weights[t] = record["facts"]["weights"]
+        self.frames[t] = record["facts"].get("frame")
         self.states[t] = [
             record["outputs"][self.paths.relative(p)]
             for p in (self.paths.state(t), self.paths.memory(t))
@@ -233,7 +239,7 @@ class Sequencer:
                 raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
         finish_stage(self.paths, t)
         usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
-        return {**facts, "weights": weights_digest(self.paths.checkpoint(t)), **usage}
+        return {**facts, **digests(self.paths.checkpoint(t)), **usage}
 
     def _prepared(self, task: str) -> Future[Path]:
         """The folder of a task's train split, being written beside whatever else goes on."""
@@ -306,11 +312,17 @@ class Sequencer:
     def evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
             "weights": self.weights[t],
+            **self.framed(t),
             "card": self.plan.suite.card(name).model_dump(mode="json"),
             "protocol": self.plan.suite.protocol.model_dump(mode="json"),
             **self.plan.answered_by(),
             **{k: self.identity[k] for k in ("limit", "threads", "versions")},
         }
+
+    def framed(self, t: int, key: str = "frame") -> dict[str, str]:
+        """What a key says of the files beside the weights of stage ``t``, where they are known."""
+        frame = self.frames.get(t)
+        return {key: frame} if frame else {}
 
     def tell_cell(self, t: int, name: str) -> None:
         rows = read_jsonl(self.paths.predictions(t, name))

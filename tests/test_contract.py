@@ -161,6 +161,7 @@ def test_a_good_trainer_gets_what_the_contract_says(
     facts = run.ledger.record("stage-3/train")["facts"]
     assert facts["isolation"] in ("namespace", "audit hook") and facts["samples"] == 4
     assert facts["peak_memory_mib"] > 0 and facts["wall_seconds"] > 0 and facts["gpu_seconds"] == 0
+    assert len(facts["frame"]) == 64 and run.frames[3] == facts["frame"]
     assert not run.paths.work(3).exists()
     # State and memory are part of what a stage depends on: a changed one is not taken for the same.
     again = sequence(plan, tmp_path / "run")

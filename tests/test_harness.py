@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.files import read_json, write_json
 from cpt_bench.ledger import Ledger
+from cpt_bench.method import Method
+from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import alone
+from cpt_bench.runner import Sequencer, _open, alone
 from cpt_bench.stages import PARTS, finish_stage
+from cpt_bench.suite import load_suite
+from tests.conftest import TINY
 
 # ---------------------------------------------------------------------- what a stage leaves behind
 
@@ -114,3 +121,58 @@ def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:
         pass
     with alone(tmp_path / "run"):
         pass
+
+
+# ------------------------------------------------------------------------------------ what is asked
+
+
+def checkpoint(folder: Path, template: str = "{{ x }}") -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def plan_of(base: Path, **changes: Any) -> Plan:
+    return Plan(
+        suite_spec=str(TINY), suite=load_suite(TINY), method=Method("m", {"spec": "m"}, {}), seed=0,
+        limit=4, threads=1, overlap=False, keep="all", base=base,
+    )._replace(**changes)  # fmt: skip
+
+
+def sequence(plan: Plan, root: Path) -> Sequencer:
+    paths = RunFolder(root, plan.suite.sequence)
+    return Sequencer(plan, plan.identity(), paths, Ledger(root), lambda event: None)
+
+
+def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
+    """It changes every reply and no weight."""
+    one, other = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "other", "{{ y }}")
+    plans = [plan_of(place) for place in (one, other)]
+    assert len({json.dumps(plan.identity(), sort_keys=True) for plan in plans}) == 2
+    runs = [sequence(plan, tmp_path / "run") for plan in plans]
+    asked = [run.evaluation_inputs(0, "science") for run in runs]
+    assert asked[0]["weights"] == asked[1]["weights"] and asked[0]["frame"] != asked[1]["frame"]
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"launch": "torchrun"}, {"general": ["lm-eval:x"]}, {"endpoint": {}}, {"given": {}}]
+)
+def test_a_run_that_chose_more_is_another_one(chosen: dict[str, Any], tmp_path: Path) -> None:
+    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
+    _open(run.paths, run.identity)
+    _open(run.paths, run.identity)
+    write_json(run.paths.run_json, {**read_json(run.paths.run_json), **chosen})
+    with pytest.raises(CptBenchError, match=f"holds another run: its {next(iter(chosen))} is"):
+        _open(run.paths, run.identity)
+
+
+def test_a_run_begun_before_templates_counted_goes_on(tmp_path: Path) -> None:
+    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
+    _open(run.paths, run.identity)
+    known = read_json(run.paths.run_json)
+    del known["base"]["frame"]
+    write_json(run.paths.run_json, known)
+    _open(run.paths, run.identity)
+    again = Sequencer(run.plan, run.identity, run.paths, run.ledger, lambda event: None)
+    assert "frame" not in again.evaluation_inputs(0, "science")

@@ -19,7 +19,7 @@ from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Asked, describe
 from cpt_bench.naming import run_name
-from cpt_bench.run_plan import Plan
+from cpt_bench.run_plan import CHOSEN, Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.sweep.spec import Cell, Sweep, assigned, cells
@@ -220,7 +220,7 @@ def finished(job: Job) -> bool:
     if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
         return False
     found = read_json(run_json)
-    asked = {"engine": None, "general": None, **job.plan.choices()}
+    asked = {**dict.fromkeys(CHOSEN), **job.plan.choices()}
     same = all(found.get(key) == value for key, value in asked.items())
     return same and bool(found.get("sessions"))
 
