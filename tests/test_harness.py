@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpt_bench import command
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, write_json
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Method
+from cpt_bench.plugins import resolve
 from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Sequencer, _open, alone
@@ -176,3 +180,40 @@ def test_a_run_begun_before_templates_counted_goes_on(tmp_path: Path) -> None:
     _open(run.paths, run.identity)
     again = Sequencer(run.plan, run.identity, run.paths, run.ledger, lambda event: None)
     assert "frame" not in again.evaluation_inputs(0, "science")
+
+
+# ------------------------------------------------------------------------------------- which code
+
+
+def package(root: Path) -> Path:
+    """A package whose module leans on its parent's; returns what it leans on."""
+    (root / "leaning/sub").mkdir(parents=True)
+    for name in ("__init__", "common", "sub/__init__"):
+        (root / f"leaning/{name}.py").touch()
+    (root / "leaning/sub/m.py").write_text("from leaning import common\nclass It: ...\n")
+    return root / "leaning/common.py"
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("cmd:sh train.py {stage}", "train"), ("cmd:sh {root}/train.py", "train"),
+        (f"cmd:{sys.executable} train.py", "train"), ("cmd:sh -m leaning.sub.m", "leaning.sub.m"),
+        ("cmd:sh -m train", "train"), ("cmd:./train.py other.py", "train"),
+        ("leaning.sub.m:It", "It"),
+    ],
+)  # fmt: skip
+def test_another_line_of_code_is_another_method(
+    spec: str, name: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    common, train = package(tmp_path), tmp_path / "train.py"
+    train.touch(0o755)
+    spec = spec.replace("{root}", str(tmp_path))
+    find = command.find if spec.startswith("cmd:") else partial(resolve, "trainers")
+    before = find(spec)
+    assert before.name == name and find(spec).origin == before.origin
+    (common if "leaning" in spec else train).write_text("x = 1\n")
+    assert find(spec).origin["sha256"] != before.origin["sha256"]
+    sys.modules.pop("leaning.sub.m", None)
