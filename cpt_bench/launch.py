@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         How many processes trained.
 
     Raises:
-        CptBenchError: A process failed; the line is the first one's own where it has one.
+        TrainerFault: A process failed; the line is the first one's own where it has one.
     """
     assert stage.document is not None
     result = stage.document.with_name("launch.json")
@@ -92,7 +92,8 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
             process.wait()
     said = read_json(result) if result.exists() else {}
     if code or "processes" not in said:
-        raise CptBenchError(
+        raise TrainerFault(
+            said.get("kind", "killed" if code < 0 else "crash"),
             said.get("error") or f"{launch} ended with {code}",
             where=f"stage {stage.index} ({stage.task})",
         )
@@ -124,7 +125,7 @@ def main() -> None:
             _leave()
     except CptBenchError as error:
         if rank == 0:
-            write_json(result, {"error": str(error)})
+            write_json(result, {"error": str(error), "kind": getattr(error, "kind", "crash")})
         raise
     if rank == 0:
         write_json(result, {"processes": world})

@@ -85,10 +85,12 @@ def order_stage(
     file = (work / "stage.json").resolve()
     document.write(file)
     inputs = [document.policy, *(folder.resolve() for folder in data), *document.earlier]
+    covered = tuple(p.resolve() for p in (paths.root, *hidden(plan, data)))
     view = View(
-        hidden=tuple(p.resolve() for p in (paths.root, *hidden(plan, data))),
+        hidden=covered,
         visible=(work.resolve(), *inputs),
         read_only=tuple(inputs),
+        absent=tuple(p for p in beside(paths.root.resolve()) if p not in covered),
     )
     parameters = count_parameters(plan.base)
     return TrainOrder(file, plan.method.origin["spec"], view, parameters, plan.launch)
@@ -106,6 +108,13 @@ def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
     packaged = Path(cpt_bench.tasks.__path__[0])
     fetched = [root()] if root().is_dir() else []
     return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
+
+
+def beside(run: Path) -> list[Path]:
+    """What the runs in the same folder hold: graded answers, and the test splits they share."""
+    around = run.parent
+    found = [around / ".shared/data", *(file.parent for file in around.glob("*/run.json"))]
+    return [place.resolve() for place in found]
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:

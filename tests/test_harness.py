@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from cpt_bench.plugins import resolve
 from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Sequencer, _open, alone
-from cpt_bench.stages import PARTS, finish_stage
+from cpt_bench.stages import PARTS, finish_stage, order_stage
 from cpt_bench.suite import load_suite
 from tests.conftest import TINY
 
@@ -217,3 +218,78 @@ def test_another_line_of_code_is_another_method(
     (common if "leaning" in spec else train).write_text("x = 1\n")
     assert find(spec).origin["sha256"] != before.origin["sha256"]
     sys.modules.pop("leaning.sub.m", None)
+
+
+# ------------------------------------------------------------------------- what a trainer may see
+
+INSIDE = """
+import ctypes, json, os, subprocess, sys
+from pathlib import Path
+from cpt_bench import isolation
+root, how = Path(sys.argv[1]), sys.argv[2]
+hidden, beside = root / "run", root / "beside"
+if how == "unmounts":
+    isolation._drop_rights = lambda: None
+watch = isolation.enter(isolation.View((hidden,), (hidden / "work",), (), (beside,)))
+if watch is None:
+    print(json.dumps(None))
+    sys.exit()
+said = {"beside": os.listdir(beside), "work": os.listdir(hidden / "work"), "before": watch.opened()}
+umount = lambda: ctypes.CDLL(None).umount2(os.fsencode(hidden), 2)
+if how == "looks":
+    said["unmounted"] = umount() == 0
+    command = f"umount -l {hidden} || unshare -Urm umount -l {hidden} || nsenter -t {os.getppid()} -m true"
+    said["by a child"] = subprocess.run(command, shell=True, capture_output=True).returncode == 0
+    said["read"] = (hidden / "gold").read_text()
+elif how == "unmounts":
+    said["unmounted"] = umount() == 0
+elif how == "closes":
+    os.close(watch.handle)
+elif how == "hides":
+    os.dup2(os.open("/dev/null", os.O_RDONLY), watch.handle)
+print(json.dumps({**said, "found": watch.opened()}))
+"""
+
+
+def inside(root: Path, how: str) -> dict[str, Any]:
+    """What a process in a view of ``root`` sees."""
+    for name in ("run/gold", "run/work/mine", "beside/gold"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("42")
+    command = [sys.executable, "-c", INSIDE, str(root), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] | None = json.loads(done.stdout)
+    if found is None:
+        pytest.skip("no namespaces here")
+    assert (found["beside"], found["work"], found["before"]) == ([], ["mine"], [])
+    return found
+
+
+def test_a_view_cannot_be_taken_away(tmp_path: Path) -> None:
+    found = inside(tmp_path, "looks")
+    assert not found["unmounted"] and not found["by a child"]
+    assert found["read"] == "" and found["found"] == [str(tmp_path / "run/gold")]
+
+
+@pytest.mark.parametrize("how", ["unmounts", "closes", "hides"])
+def test_a_watch_that_was_ended_is_a_fault(how: str, tmp_path: Path) -> None:
+    assert inside(tmp_path, how)["found"]
+
+
+def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    (tmp_path / "code").mkdir()
+    plan = plan_of(checkpoint(tmp_path / "base"))
+    (tmp_path / "base/model.safetensors").unlink()
+    data = tmp_path / ".shared/data/science-1"
+    for shared in (True, False):
+        folder = data if shared else tmp_path / "one/data/science-1"
+        paths = RunFolder(tmp_path / "one", plan.suite.sequence)
+        view = order_stage(plan, paths, 1, 0, [folder], [plan.base]).view
+        hides = [tmp_path / "other/stages/0-base", data.with_name("science-test-2"), paths.root]
+        assert all(view.hides(str(place)) for place in hides)
+        seen = [tmp_path / "code", paths.work(1), folder, plan.base]
+        assert not any(view.hides(str(place)) for place in seen)
