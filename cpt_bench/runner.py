@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from cpt_bench.evaluator import Evaluator
 from cpt_bench.files import digest, read_json, read_jsonl, times_of_change, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.monitor import Limits
-from cpt_bench.prepare import prepared
+from cpt_bench.prepare import check, prepared
 from cpt_bench.run_plan import CHOSEN, Plan, digests, stage_seed
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
@@ -236,6 +237,8 @@ class Sequencer:
         facts: dict[str, Any] = self.result(worker, t)
         for path, before in inputs.items():
             if _seal(path) != before:
+                if path in [folder.resolve() for folder in data]:
+                    shutil.rmtree(path)  # other runs read it too
                 raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
         finish_stage(self.paths, t)
         usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
@@ -249,7 +252,9 @@ class Sequencer:
             order = jobs.PrepareOrder(suite.place, task, limit, folder)
 
             def carry_out() -> Path:
-                if not folder.exists():
+                if folder.exists():
+                    check(folder)
+                else:
                     what = f"preparing {task}"
                     worker = Worker(jobs.prepare, (order,), self.paths.root / "prepare.log", what)
                     worker.result()

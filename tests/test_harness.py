@@ -15,10 +15,11 @@ import pytest
 
 from cpt_bench import command
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.files import read_json, write_json
+from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Method
 from cpt_bench.plugins import resolve
+from cpt_bench.prepare import prepare, prepared
 from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Sequencer, _open, alone
@@ -293,3 +294,42 @@ def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> No
         assert all(view.hides(str(place)) for place in hides)
         seen = [tmp_path / "code", paths.work(1), folder, plan.base]
         assert not any(view.hides(str(place)) for place in seen)
+
+
+# ------------------------------------------------------------------------------ what it trains on
+
+
+@pytest.mark.parametrize("what", ["train.jsonl", "images/*", "nothing"])
+def test_a_train_split_that_was_edited_is_not_trained_on(what: str, tmp_path: Path) -> None:
+    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
+    suite = run.plan.suite
+    folder = prepared(suite.card("lowvision"), suite.protocol, 4, run.data)
+    prepare(suite.card("lowvision"), suite.protocol, 4, folder)
+    for file in sorted(folder.glob(what))[:1]:
+        file.write_bytes(file.read_bytes() + b"\n")
+    if what == "nothing":
+        assert run._prepared("lowvision").result() == folder
+    else:
+        with pytest.raises(CptBenchError, match="it was edited since"):
+            run._prepared("lowvision").result()
+
+
+def test_a_train_split_that_a_trainer_edited_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
+    """As it can where there are no namespaces; every later run would learn what it wrote."""
+    plan = plan_of(checkpoint(tmp_path / "base"))
+    run = sequence(plan, tmp_path / "run")
+    folder = prepared(plan.suite.card("science"), plan.suite.protocol, 4, run.data)
+    for task in plan.suite.sequence[:2]:
+        card = plan.suite.card(task)
+        prepare(card, plan.suite.protocol, 4, prepared(card, plan.suite.protocol, 4, run.data))
+
+    def edit(worker: object, t: int) -> dict[str, Any]:
+        (folder / "train.jsonl").write_text("{}\n")
+        return {}
+
+    monkeypatch.setattr("cpt_bench.stages.count_parameters", lambda base: 0)
+    monkeypatch.setattr(run, "worker", lambda *order: None)
+    monkeypatch.setattr(run, "result", edit)
+    with pytest.raises(TrainerFault, match="it changed its inputs"):
+        run.train(1)
+    assert not folder.exists() and read_jsonl(run.paths.failures)[0]["kind"] == "inputs-edited"
