@@ -37,7 +37,10 @@ def command(launch: str, *arguments: str) -> list[str]:
     Raises:
         CptBenchError: ``launch`` is no launcher this can follow.
     """
-    words = shlex.split(launch)
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise CptBenchError(f"--launch {launch!r} is not a command line ({error})") from None
     name = Path(words[0]).name if words else ""
     if name == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
