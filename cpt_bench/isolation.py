@@ -52,9 +52,10 @@ class View(NamedTuple):
 
     def hides(self, path: str) -> bool:
         """Whether ``path`` (absolute, links resolved) lies in what is hidden."""
+        above = {path, *map(str, Path(path).parents)}
 
-        def below(folders: Iterable[Path]) -> bool:
-            return any(path == str(f) or path.startswith(f"{f}{os.sep}") for f in folders)
+        def below(folders: Iterable[Path]) -> bool:  # asked at each file that is opened
+            return not above.isdisjoint(map(str, folders))
 
         return below((*self.hidden, *self.absent)) and not below(self.visible)
 
