@@ -106,7 +106,7 @@ def find(spec: str) -> Resolved:
         raise CptBenchError(f"no program is called {words[0]!r}", where=f"--trainer {spec!r}")
     files = [word for word in words if Path(word).is_file()]
     code = {word: digest(Path(word)) for word in files}
-    modules = [word for before, word in pairwise(words) if before == "-m"]
+    modules = [word for before, word in pairwise(words) if before in ("-m", "--module")]
     code |= {module: code_digest(place) for module in modules if (place := _place(module))}
     if files[:1] == words[:1] and Path(words[0]).is_absolute():
         del files[0]  # an interpreter tells no methods apart

@@ -201,7 +201,7 @@ def package(root: Path) -> Path:
     [
         ("cmd:sh train.py {stage}", "train"), ("cmd:sh {root}/train.py", "train"),
         (f"cmd:{sys.executable} train.py", "train"), ("cmd:sh -m leaning.sub.m", "leaning.sub.m"),
-        ("cmd:sh -m train", "train"), ("cmd:./train.py other.py", "train"),
+        ("cmd:sh --module=x -m train", "train"), ("cmd:sh --module train", "train"), ("cmd:./train.py other.py", "train"),
         ("leaning.sub.m:It", "It"),
     ],
 )  # fmt: skip
