@@ -42,7 +42,7 @@ class View(NamedTuple):
         hidden: Folders that look empty to it, and tell when one looks.
         visible: Folders inside hidden ones that it does see.
         read_only: Of what it sees, what it cannot change.
-        absent: Folders that are empty, and tell nothing: there may be hundreds.
+        absent: Folders and files that are empty, and tell nothing: there may be hundreds.
     """
 
     hidden: tuple[Path, ...]
@@ -121,6 +121,8 @@ def enter(view: View) -> Watch | None:
             if folder.is_dir():
                 inside = [p for p in kept if p.is_relative_to(folder)]
                 _cover(folder, inside, kept, watch if folder in view.hidden else None)
+            elif folder.is_file():
+                _mount(os.devnull, str(folder), None, MS_BIND)
     finally:
         for handle in kept.values():
             os.close(handle)

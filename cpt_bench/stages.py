@@ -23,6 +23,9 @@ from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
 if TYPE_CHECKING:
     from cpt_bench.run_plan import Plan
 
+SWEEP_PAGES = ("compare.json", "compare.html", "report.html")
+"""What a sweep that ended leaves beside its runs."""
+
 PARTS = ("checkpoint", "state", "memory", TRAIN_LOG)
 """What a stage leaves, by its name in the stage's folder and in ``work``."""
 
@@ -111,10 +114,10 @@ def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
 
 
 def beside(run: Path) -> list[Path]:
-    """What the runs in the same folder hold: graded answers, and the test splits they share."""
-    around = run.parent
-    found = [around / ".shared/data", *(file.parent for file in around.glob("*/run.json"))]
-    return [place.resolve() for place in found]
+    """Where graded answers of the runs in the same folder lie, and the test splits they share."""
+    pages = (".shared/data", *SWEEP_PAGES)
+    runs = (file.parent for file in run.parent.glob("*/run.json"))
+    return [place.resolve() for place in (*(run.parent / page for page in pages), *runs)]
 
 
 def finish_stage(paths: RunFolder, t: int) -> None:

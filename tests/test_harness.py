@@ -231,10 +231,11 @@ root, how = Path(sys.argv[1]), sys.argv[2]
 hidden, beside = root / "run", root / "beside"
 if how == "unmounts":
     isolation._drop_rights = lambda: None
-watch = isolation.enter(isolation.View((hidden,), (hidden / "work",), (), (beside,)))
+watch = isolation.enter(isolation.View((hidden,), (hidden / "work",), (), (beside, root / "page")))
 if watch is None:
     print(json.dumps(None))
     sys.exit()
+assert (root / "page").read_text() == ""
 said = {"beside": os.listdir(beside), "work": os.listdir(hidden / "work"), "before": watch.opened()}
 umount = lambda: ctypes.CDLL(None).umount2(os.fsencode(hidden), 2)
 if how == "looks":
@@ -254,7 +255,7 @@ print(json.dumps({**said, "found": watch.opened()}))
 
 def inside(root: Path, how: str) -> dict[str, Any]:
     """What a process in a view of ``root`` sees."""
-    for name in ("run/gold", "run/work/mine", "beside/gold"):
+    for name in ("run/gold", "run/work/mine", "beside/gold", "page"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("42")
     command = [sys.executable, "-c", INSIDE, str(root), how]
@@ -290,7 +291,12 @@ def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> No
         folder = data if shared else tmp_path / "one/data/science-1"
         paths = RunFolder(tmp_path / "one", plan.suite.sequence)
         view = order_stage(plan, paths, 1, 0, [folder], [plan.base]).view
-        hides = [tmp_path / "other/stages/0-base", data.with_name("science-test-2"), paths.root]
+        hides = [
+            tmp_path / "report.html",
+            tmp_path / "other/stages/0-base",
+            data.with_name("science-test-2"),
+            paths.root,
+        ]
         assert all(view.hides(str(place)) for place in hides)
         seen = [tmp_path / "code", paths.work(1), folder, plan.base]
         assert not any(view.hides(str(place)) for place in seen)

@@ -232,10 +232,11 @@ def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
     from cpt_bench.report import comparison_page, write_report
     from cpt_bench.report.grids import grids
     from cpt_bench.runs import load
+    from cpt_bench.stages import SWEEP_PAGES
 
     folders = [job.folder for job in done]
     found = compare(load(folders))
-    pages = {name: folder / name for name in ("compare.json", "compare.html", "report.html")}
+    pages = {name: folder / name for name in SWEEP_PAGES}
     write_json(pages["compare.json"], found)
     write_text(pages["compare.html"], comparison_page(found, grids(found)))
     write_report(folders, pages["report.html"])
