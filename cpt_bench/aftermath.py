@@ -33,6 +33,7 @@ def diverge(run: Sequencer, t: int) -> None:
         **run.evaluation_inputs(t, names[0]),
         "card": {name: suite.card(name).model_dump(mode="json") for name in names},
         "base": run.weights[0],
+        **run.framed(0, "base_frame"),
         "prompts": prompts,
     }
     if run.ledger.find(step, inputs) is not None:
@@ -111,6 +112,7 @@ def measure_others(run: Sequencer, t: int) -> None:
         name = f"stage-{t}/general/{spec.slug}"
         inputs = {
             "weights": run.weights[t],
+            **run.framed(t),
             "benchmark": spec.name,
             "harness": general.installed(spec),
             **{k: run.identity[k] for k in ("limit", "threads", "versions")},

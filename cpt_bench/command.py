@@ -12,11 +12,14 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import PathFinder
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +28,7 @@ from pydantic import ConfigDict
 from cpt_bench.contract import StageDocument
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, digest_json, read_jsonl
-from cpt_bench.plugins import Resolved
+from cpt_bench.plugins import Resolved, code_digest
 from cpt_bench.trainer import Stage, Trainer, TrainerConfig, TrainSample
 
 PREFIX = "cmd:"
@@ -94,15 +97,32 @@ class Command(Trainer):
 
 
 def find(spec: str) -> Resolved:
-    """The trainer that ``cmd:…`` names; its origin covers the files named on the command line."""
-    words = arguments(spec, Path("stage.json"), Path("output"))
+    """The trainer that ``cmd:…`` names.
+
+    Its origin covers the files on the command line, and the package or module behind ``-m``.
+    """
+    words = arguments(spec, Path("{stage}"), Path("{output}"))
     if shutil.which(words[0]) is None:
         raise CptBenchError(f"no program is called {words[0]!r}", where=f"--trainer {spec!r}")
-    files = [Path(w) for w in words if Path(w).is_file() and not Path(w).is_absolute()]
-    code = {str(file): digest(file) for file in files}
-    name = files[0].stem if files else Path(words[0]).stem
+    files = [word for word in words if Path(word).is_file()]
+    code = {word: digest(Path(word)) for word in files}
+    modules = [word for before, word in pairwise(words) if before in ("-m", "--module")]
+    code |= {module: code_digest(place) for module in modules if (place := _place(module))}
+    if files[:1] == words[:1] and Path(words[0]).is_absolute():
+        del files[0]  # an interpreter tells no methods apart
+    name = Path(files[0]).stem if files else [*modules, Path(words[0]).stem][0]
     origin = {"spec": spec, "sha256": digest_json(code)}
     return Resolved(name, type("Command", (Command,), {"spec": spec}), origin, Path.cwd())
+
+
+def _place(module: str) -> Path | None:
+    """Where ``python -m`` would find a module's topmost package; nothing is imported."""
+    top = module.partition(".")[0]
+    found = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path])
+    if found is None:
+        return None
+    place = next(iter(found.submodule_search_locations or ()), found.origin)
+    return Path(place) if place else None
 
 
 def _start(words: list[str], stage: Stage) -> subprocess.Popen[str]:

@@ -133,12 +133,12 @@ def common_folder(path: Path) -> Iterator[Path]:
 
 
 def settle(written: Path, path: Path) -> None:
-    """Make a folder that is completely written become ``path``, in one step."""
-    for file in written.rglob("*"):
+    """Make a folder or file that is completely written become ``path``, in one step."""
+    for file in (written, *written.rglob("*")):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-    if path.exists():
+    if path.is_dir():
         shutil.rmtree(path)
     written.replace(path)
     _sync_folder(path.parent)

@@ -2,9 +2,9 @@
 
 Before a trainer starts, its process gets a view of the file system of its own (a Linux mount
 namespace): over every hidden folder lies an empty copy of it, files of the same names without a
-byte in them, and a watch (inotify) that tells when one is opened. What it starts from is read-only.
-Frameworks run as ever; nothing of this reaches the rest of the machine, and it ends with the
-process.
+byte in them, and a watch (inotify) that tells when one is opened. What it starts from is read-only,
+and the right to change any of this is given up. Frameworks run as ever; nothing of this reaches the
+rest of the machine, and it ends with the process.
 
 Where the system does not allow namespaces (a container without the right, no Linux), Python
 trainers are still watched by an audit hook, which refuses the file at the moment it is opened.
@@ -28,7 +28,9 @@ from cpt_bench.errors import PrivilegeError
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
-IN_ACCESS, IN_OPEN, IN_ISDIR, IN_NONBLOCK = 0x1, 0x20, 0x40000000, 0o4000
+IN_OPEN, IN_UNMOUNT, IN_IGNORED, IN_ISDIR, IN_NONBLOCK = 0x20, 0x2000, 0x8000, 1 << 30, 0o4000
+PR_CAPBSET_DROP, CAPABILITIES_3 = 24, 0x20080522
+CAP_SYS_PTRACE, CAP_SYS_ADMIN = 19, 21
 DECOYS, DECOYS_IN_ONE = 1000, 50
 """About so many folders, and files in one folder, leave a name; the rest is simply absent."""
 
@@ -37,22 +39,25 @@ class View(NamedTuple):
     """What a trainer may see.
 
     Attributes:
-        hidden: Folders that look empty to it.
+        hidden: Folders that look empty to it, and tell when one looks.
         visible: Folders inside hidden ones that it does see.
         read_only: Of what it sees, what it cannot change.
+        absent: Folders and files that are empty, and tell nothing: there may be hundreds.
     """
 
     hidden: tuple[Path, ...]
     visible: tuple[Path, ...]
     read_only: tuple[Path, ...]
+    absent: tuple[Path, ...] = ()
 
     def hides(self, path: str) -> bool:
         """Whether ``path`` (absolute, links resolved) lies in what is hidden."""
+        above = {path, *map(str, Path(path).parents)}
 
-        def below(folders: Iterable[Path]) -> bool:
-            return any(path == str(f) or path.startswith(f"{f}{os.sep}") for f in folders)
+        def below(folders: Iterable[Path]) -> bool:  # asked at each file that is opened
+            return not above.isdisjoint(map(str, folders))
 
-        return below(self.hidden) and not below(self.visible)
+        return below((*self.hidden, *self.absent)) and not below(self.visible)
 
 
 class Watch:
@@ -70,13 +75,21 @@ class Watch:
             self.folders[which] = folder
 
     def opened(self) -> list[str]:
-        """Files opened since the last call."""
+        """Files opened since the last call, and folders whose watch was ended."""
         found: dict[str, None] = {}
+        if self.handle < 0:
+            return []  # the system had none to give
+        try:
+            held = Path(f"/proc/self/fd/{self.handle}").readlink().name
+        except OSError:
+            held = ""
+        if held != "anon_inode:inotify":
+            return ["the watch over what is hidden, and closed it"]
         while True:
             try:
                 data = os.read(self.handle, 65536)
             except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EBADF):
+                if error.errno == errno.EAGAIN:
                     return list(found)
                 raise
             offset = 0
@@ -84,7 +97,11 @@ class Watch:
                 which, mask, _, length = struct.unpack_from("iIII", data, offset)
                 name = data[offset + 16 : offset + 16 + length].split(b"\0")[0]
                 offset += 16 + length
-                if name and not mask & IN_ISDIR and which in self.folders:
+                if which not in self.folders:
+                    continue
+                if mask & (IN_UNMOUNT | IN_IGNORED):
+                    found[str(self.folders[which])] = None
+                elif name and not mask & IN_ISDIR:
                     found[str(self.folders[which] / os.fsdecode(name))] = None
 
 
@@ -100,9 +117,12 @@ def enter(view: View) -> Watch | None:
     # What stays visible is held open while its parent disappears, and put back from there.
     kept = {p: os.open(p, os.O_PATH) for p in view.visible if p.exists()}
     try:
-        for folder in view.hidden:
+        for folder in (*view.hidden, *view.absent):
             if folder.is_dir():
-                _cover(folder, [p for p in kept if p.is_relative_to(folder)], kept, watch)
+                inside = [p for p in kept if p.is_relative_to(folder)]
+                _cover(folder, inside, kept, watch if folder in view.hidden else None)
+            elif folder.is_file():
+                _mount(os.devnull, str(folder), None, MS_BIND)
     finally:
         for handle in kept.values():
             os.close(handle)
@@ -111,11 +131,27 @@ def enter(view: View) -> Watch | None:
             _mount(str(path), str(path), None, MS_BIND | MS_REC)
             _mount("none", str(path), None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     watch.opened()  # what was opened so far were our own hands
+    _drop_rights()
     return watch
 
 
-def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch) -> None:
-    folders, files = _names(folder, inside)
+def _drop_rights() -> None:
+    """Give up, for this process and all that it starts, what could take the view away again."""
+    libc = _libc()
+    for capability in (CAP_SYS_PTRACE, CAP_SYS_ADMIN):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # root would have it back with each exec
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then their upper halves
+    if libc.capget(header, sets) != 0:
+        return
+    for i in range(3):
+        sets[i] &= ~(1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN)
+    libc.capset(header, sets)
+
+
+def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch | None) -> None:
+    """Lay an empty copy over ``folder``, all but ``inside``; without a watch, it has no decoys."""
+    folders, files = _names(folder, inside) if watch else ([], [])
     _mount("tmpfs", str(folder), "tmpfs", 0, "size=16m,mode=755")
     for name in folders:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -126,8 +162,9 @@ def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch
     _mount("none", str(folder), None, MS_REMOUNT | MS_RDONLY)
     for path in inside:
         _mount(f"/proc/self/fd/{kept[path]}", str(path), None, MS_BIND | MS_REC)
-    for name in (Path(), *folders):
-        watch.add(folder / name)
+    if watch:
+        for name in (Path(), *folders):
+            watch.add(folder / name)
 
 
 def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -191,4 +228,5 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     pointers = [ctypes.c_char_p] * 3
     libc.mount.argtypes = [*pointers, ctypes.c_ulong, ctypes.c_char_p]
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
     return libc

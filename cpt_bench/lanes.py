@@ -35,7 +35,8 @@ def find_stages(pattern: str, suite: Suite) -> dict[int, Path]:
         CptBenchError: There are more or fewer than the suite has tasks, or one holds no weights.
     """
     anchor = Path(Path(pattern).anchor)
-    found = sorted(anchor.glob(str(Path(pattern).relative_to(anchor))), key=_natural)
+    inside = str(Path(pattern).relative_to(anchor))
+    found = sorted(anchor.glob(inside), key=_natural) if inside != "." else []
     folders = [f / "checkpoint" if (f / "checkpoint").is_dir() else f for f in found if f.is_dir()]
     # The stages of a run folder begin with the base model's, which has no checkpoint of its own.
     folders = [f for f in folders if f.name == "checkpoint" or not f.name.startswith("0-")]
@@ -67,8 +68,8 @@ def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
     Returns:
         The number of questions.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise CptBenchError("is not empty", where=folder, todo="Give a new folder")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CptBenchError("is no empty folder", where=folder, todo="Give a new one")
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
     for name in (*suite.sequence, *suite.general):
@@ -112,8 +113,8 @@ def import_predictions(
         CptBenchError: A file names no task, or its ids are not the test split's.
     """
     stages = _stages_of(source, suite)
-    if folder.exists() and any(folder.iterdir()):
-        raise CptBenchError("is not empty", where=folder, todo="Give another --out")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CptBenchError("is no empty folder", where=folder, todo="Give another --out")
     paths = RunFolder(folder, suite.sequence)
     partial = RunFolder(folder.with_name(f"{folder.name}.partial"), suite.sequence)
     shutil.rmtree(partial.root, ignore_errors=True)

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def command(launch: str, *arguments: str) -> list[str]:
     Raises:
         CptBenchError: ``launch`` is no launcher this can follow.
     """
-    words = shlex.split(launch)
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise CptBenchError(f"--launch {launch!r} is not a command line ({error})") from None
     name = Path(words[0]).name if words else ""
     if name == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
@@ -67,7 +70,7 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         How many processes trained.
 
     Raises:
-        CptBenchError: A process failed; the line is the first one's own where it has one.
+        TrainerFault: A process failed; the line is the first one's own where it has one.
     """
     assert stage.document is not None
     result = stage.document.with_name("launch.json")
@@ -92,7 +95,8 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
             process.wait()
     said = read_json(result) if result.exists() else {}
     if code or "processes" not in said:
-        raise CptBenchError(
+        raise TrainerFault(
+            said.get("kind", "killed" if code < 0 else "crash"),
             said.get("error") or f"{launch} ended with {code}",
             where=f"stage {stage.index} ({stage.task})",
         )
@@ -124,7 +128,7 @@ def main() -> None:
             _leave()
     except CptBenchError as error:
         if rank == 0:
-            write_json(result, {"error": str(error)})
+            write_json(result, {"error": str(error), "kind": getattr(error, "kind", "crash")})
         raise
     if rank == 0:
         write_json(result, {"processes": world})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, digest_json, read_json, write_json
+from cpt_bench.files import digest, digest_json, read_json, settle, write_json
 
 
 def step_key(name: str, inputs: dict[str, Any]) -> str:
@@ -105,19 +105,28 @@ class Ledger:
         other = Ledger(Path(read_json(pointer)["run"]))
         if other.folder == self.folder:
             return None
+        partial = self.records / f".{key}"
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            record = other._own(name, key)
-        except CptBenchError:
-            return None  # the other run's copy is damaged: do the step here
-        if record is None or "dropped" in record or not self._fits(record):
-            return None
-        for path in record["outputs"]:
-            source, target = other.folder / path, self.folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            else:
-                shutil.copy2(source, target)
+            record = other.record(name)
+            if record["key"] != key or "dropped" in record or not self._fits(record):
+                return None
+            for path, committed in record["outputs"].items():
+                source, copy = other.folder / path, partial / path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if source.is_dir():
+                    shutil.copytree(source, copy, symlinks=True)
+                else:
+                    shutil.copy2(source, copy)
+                if digest(copy) != committed:
+                    return None
+            for path in record["outputs"]:
+                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+                settle(partial / path, self.folder / path)
+        except (OSError, CptBenchError):
+            return None  # the other run is damaged, or drops its weights now: do the step here
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         record = {**record, "reused": other.folder.name}
         self._write(name, record)
         return record

@@ -172,14 +172,22 @@ def resolve(kind: str, spec: str) -> Resolved:
     place, _, attribute = found.target.rpartition(":")
     module = _from_file(place) if place.endswith(".py") else _import(place, spec)
     value = _attribute(module, attribute, spec)
-    file = Path(module.__file__ or "")
-    # A module of a package may lean on its neighbours: all of them can change what it does.
-    code = sorted(file.parent.rglob("*.py")) if module.__package__ else [file]
-    total = hashlib.sha256()
-    for part in code:
-        total.update(part.relative_to(file.parent).as_posix().encode() + part.read_bytes())
-    origin = {**found.origin, "module": found.target, "sha256": total.hexdigest()}
+    file, package = Path(module.__file__ or ""), module.__package__ or ""
+    # A module of a package may lean on all of it. This one's own trainers lean on their folder and
+    # on what the version names.
+    top = file.parent if spec in BUILTIN.get(kind, {}) else file.parents[package.count(".")]
+    sha256 = code_digest(top if package else file)
+    origin = {**found.origin, "module": found.target, "sha256": sha256}
     return Resolved(found.name, value, origin, file.parent)
+
+
+def code_digest(place: Path) -> str:
+    """SHA-256 of a file of Python, or of all that a folder and those below it hold, with names."""
+    total = hashlib.sha256()
+    for part in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        name = part.relative_to(place if place.is_dir() else place.parent)
+        total.update(name.as_posix().encode() + part.read_bytes())
+    return total.hexdigest()
 
 
 def _installed(kind: str) -> list[EntryPoint]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,11 +99,18 @@ def declare(settings: Sequence[str]) -> Privileges:
 
 
 def value_of(text: str) -> Any:
-    """``text`` as YAML, in which ``1e-4`` is a number (YAML 1.1 wants ``1.0e-4``)."""
-    value = yaml.safe_load(text)
+    """``text`` as YAML, in which ``1e-4`` is a number (YAML 1.1 wants ``1.0e-4``).
+
+    Raises:
+        CptBenchError: It is not YAML, or no finite number.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise CptBenchError(f"{text!r} is not a value") from None
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CptBenchError(f"{text!r} is not a finite number")
     return value

@@ -9,10 +9,14 @@ from cpt_bench import environment
 from cpt_bench.devices import Devices
 from cpt_bench.engines.choice import EngineChoice
 from cpt_bench.engines.endpoint import named
+from cpt_bench.engines.swapping import frame_digest
 from cpt_bench.method import Method
 from cpt_bench.policy import weights_digest
 from cpt_bench.suite import Suite
 from cpt_bench.trainer import Budget, Privileges
+
+CHOSEN = ("endpoint", "given", "launch", "general", "engine")
+"""Keys of a run's identity that are there only where something was chosen."""
 
 
 class Plan(NamedTuple):
@@ -75,9 +79,9 @@ class Plan(NamedTuple):
         """Where the model of row 0 is: the suite's name for it, or a server's address."""
         return self.endpoint["url"] if self.endpoint else str(self.suite.base_model)
 
-    def base_weights(self) -> str:
-        """What stands for the weights of row 0; a server's cannot be known."""
-        return named(**self.endpoint) if self.endpoint else weights_digest(self.base)
+    def base_model(self) -> dict[str, str]:
+        """The digests of row 0; a server's cannot be known, and its name stands for them."""
+        return {"weights": named(**self.endpoint)} if self.endpoint else digests(self.base)
 
     def answered_by(self) -> dict[str, Any]:
         """What an evaluation's key says of the engine."""
@@ -118,8 +122,18 @@ class Plan(NamedTuple):
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
-        base = {"path": self.place, "weights": self.base_weights()}
-        return {**self.choices(), "base": base, "versions": environment.versions()}
+        given = {str(t): digests(folder) for t, folder in (self.given or {}).items()}
+        return {
+            **self.choices(),
+            **({"given": given} if given else {}),
+            "base": {"path": self.place, **self.base_model()},
+            "versions": environment.versions(),
+        }
+
+
+def digests(checkpoint: Path) -> dict[str, str]:
+    """All of a checkpoint that can change a reply: its weights, and what lies beside them."""
+    return {"weights": weights_digest(checkpoint), "frame": frame_digest(checkpoint)}
 
 
 def stage_seed(seed: int, stage: int) -> int:

@@ -7,9 +7,12 @@ only the weights of stage t, so that stage t is evaluated meanwhile where there 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +25,8 @@ from cpt_bench.evaluator import Evaluator
 from cpt_bench.files import digest, read_json, read_jsonl, times_of_change, write_json, write_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.monitor import Limits
-from cpt_bench.policy import weights_digest
-from cpt_bench.prepare import prepared
-from cpt_bench.run_plan import Plan, stage_seed
+from cpt_bench.prepare import check, prepared
+from cpt_bench.run_plan import CHOSEN, Plan, digests, stage_seed
 from cpt_bench.rundir import RunFolder
 from cpt_bench.scoring import Scores, write_scores
 from cpt_bench.stages import PARTS, finish_stage, order_stage
@@ -53,25 +55,53 @@ def run(
     Raises:
         CptBenchError: A stage failed. What was committed stays.
     """
-    identity = plan.identity()
-    paths = RunFolder(folder, plan.suite.sequence)
-    _open(paths, identity)
-    stages = [paths.stage(t).name for t in range(len(plan.suite.sequence) + 1)]
-    sequence = Sequencer(plan, identity, paths, Ledger(folder, shared, stages), tell)
-    start = time.monotonic()
-    sequence.run()
-    scores = write_scores(folder)
-    costs = {**sequence.costs(), "wall_seconds": round(time.monotonic() - start, 2)}
-    _close(paths, costs)
-    return scores, costs
+    with alone(folder):
+        identity = plan.identity()
+        paths = RunFolder(folder, plan.suite.sequence)
+        _open(paths, identity)
+        stages = [paths.stage(t).name for t in range(len(plan.suite.sequence) + 1)]
+        sequence = Sequencer(plan, identity, paths, Ledger(folder, shared, stages), tell)
+        start = time.monotonic()
+        sequence.run()
+        scores = write_scores(folder)
+        costs = {**sequence.costs(), "wall_seconds": round(time.monotonic() - start, 2)}
+        _close(paths, costs)
+        return scores, costs
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run folder: two of the same command would write under each other.
+
+    Raises:
+        CptBenchError: Another process holds it, or no folder can be there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CptBenchError("is no folder", where=folder, todo="Give another --out") from None
+    with (folder / ".lock").open("w") as stream:  # let go of when the process ends, however it does
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CptBenchError(
+                "another cptbench is working in this folder",
+                where=folder,
+                todo="Wait for it, or give another --out",
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _open(paths: RunFolder, identity: dict[str, Any]) -> None:
     """Begin or continue the run in a folder; another run's folder is refused."""
     if paths.run_json.exists():
         found = read_json(paths.run_json)
+        if "frame" not in found.get("base", {}):
+            identity["base"].pop("frame", None)  # begun before it was part of an identity
         # A key that only the other run has counts too: it chose what this one leaves alone.
-        for key, value in {"engine": None, **identity}.items():
+        for key, value in {**dict.fromkeys(CHOSEN), **identity}.items():
             if found.get(key) != value:
                 raise CptBenchError(
                     f"holds another run: its {key} is {found.get(key)!r}, not {value!r}"[:400],
@@ -105,6 +135,8 @@ class Sequencer:
         self.plan, self.identity, self.paths = plan, identity, paths
         self.ledger, self.tell = ledger, tell
         self.weights: dict[int, str] = {0: identity["base"]["weights"]}
+        # Of what a version before this one made, only the weights are known.
+        self.frames: dict[int, str | None] = {0: identity["base"].get("frame")}
         self.states: dict[int, list[str]] = {}
         self.done: list[dict[str, Any]] = []
         self.workers: set[Worker] = set()
@@ -123,7 +155,8 @@ class Sequencer:
         try:
             for t in stages:
                 if self.plan.given and t > 0:
-                    self.weights[t] = weights_digest(self.plan.given[t])
+                    given = self.identity["given"][str(t)]
+                    self.weights[t], self.frames[t] = given["weights"], given["frame"]
                 elif t > 0:
                     self.train(t)
                 evaluations[t] = pool.submit(self._evaluate, t)
@@ -161,6 +194,7 @@ class Sequencer:
             "protocol": suite.protocol.model_dump(mode="json"),
             "index": t,
             "parent": self.weights[before],
+            **self.framed(before, "parent_frame"),
             "state": self.states.get(before),
             "earlier": [*self.weights.values()] if self.plan.privileges.earlier_checkpoints else [],
             **{k: self.identity[k] for k in TRAIN_KEYS},
@@ -181,6 +215,7 @@ class Sequencer:
             record = self.ledger.commit(name, inputs, outputs, facts, time.monotonic() - start)
             self.done.append(record)
         self.weights[t] = record["facts"]["weights"]
+        self.frames[t] = record["facts"].get("frame")
         self.states[t] = [
             record["outputs"][self.paths.relative(p)]
             for p in (self.paths.state(t), self.paths.memory(t))
@@ -202,10 +237,12 @@ class Sequencer:
         facts: dict[str, Any] = self.result(worker, t)
         for path, before in inputs.items():
             if _seal(path) != before:
+                if path in [folder.resolve() for folder in data]:
+                    shutil.rmtree(path)  # other runs read it too
                 raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
         finish_stage(self.paths, t)
         usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
-        return {**facts, "weights": weights_digest(self.paths.checkpoint(t)), **usage}
+        return {**facts, **digests(self.paths.checkpoint(t)), **usage}
 
     def _prepared(self, task: str) -> Future[Path]:
         """The folder of a task's train split, being written beside whatever else goes on."""
@@ -215,7 +252,9 @@ class Sequencer:
             order = jobs.PrepareOrder(suite.place, task, limit, folder)
 
             def carry_out() -> Path:
-                if not folder.exists():
+                if folder.exists():
+                    check(folder)
+                else:
                     what = f"preparing {task}"
                     worker = Worker(jobs.prepare, (order,), self.paths.root / "prepare.log", what)
                     worker.result()
@@ -278,11 +317,17 @@ class Sequencer:
     def evaluation_inputs(self, t: int, name: str) -> dict[str, Any]:
         return {
             "weights": self.weights[t],
+            **self.framed(t),
             "card": self.plan.suite.card(name).model_dump(mode="json"),
             "protocol": self.plan.suite.protocol.model_dump(mode="json"),
             **self.plan.answered_by(),
             **{k: self.identity[k] for k in ("limit", "threads", "versions")},
         }
+
+    def framed(self, t: int, key: str = "frame") -> dict[str, str]:
+        """What a key says of the files beside the weights of stage ``t``, where they are known."""
+        frame = self.frames.get(t)
+        return {key: frame} if frame else {}
 
     def tell_cell(self, t: int, name: str) -> None:
         rows = read_jsonl(self.paths.predictions(t, name))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpt_bench.contract import Grading, MemoryPlace, StageDocument
+from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
 from cpt_bench.isolation import View
 from cpt_bench.rundir import RunFolder
@@ -20,6 +22,9 @@ from cpt_bench.training import TRAIN_LOG, TrainOrder, count_parameters
 
 if TYPE_CHECKING:
     from cpt_bench.run_plan import Plan
+
+SWEEP_PAGES = ("compare.json", "compare.html", "report.html")
+"""What a sweep that ended leaves beside its runs."""
 
 PARTS = ("checkpoint", "state", "memory", TRAIN_LOG)
 """What a stage leaves, by its name in the stage's folder and in ``work``."""
@@ -48,7 +53,7 @@ def order_stage(
     (work / "checkpoint").mkdir(parents=True)
     for part, before in (("state", paths.state(t - 1)), ("memory", paths.memory(t - 1))):
         if before.is_dir():
-            shutil.copytree(before, work / part)
+            shutil.copytree(before, work / part, symlinks=True)
         else:
             (work / part).mkdir()
     suite, joint = plan.suite, plan.privileges.joint
@@ -83,10 +88,12 @@ def order_stage(
     file = (work / "stage.json").resolve()
     document.write(file)
     inputs = [document.policy, *(folder.resolve() for folder in data), *document.earlier]
+    covered = tuple(p.resolve() for p in (paths.root, *hidden(plan, data)))
     view = View(
-        hidden=tuple(p.resolve() for p in (paths.root, *hidden(plan, data))),
+        hidden=covered,
         visible=(work.resolve(), *inputs),
         read_only=tuple(inputs),
+        absent=tuple(p for p in beside(paths.root.resolve()) if p not in covered),
     )
     parameters = count_parameters(plan.base)
     return TrainOrder(file, plan.method.origin["spec"], view, parameters, plan.launch)
@@ -106,12 +113,29 @@ def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
     return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
+def beside(run: Path) -> list[Path]:
+    """Where graded answers of the runs in the same folder lie, and the test splits they share."""
+    pages = (".shared/data", *SWEEP_PAGES)
+    runs = (file.parent for file in run.parent.glob("*/run.json"))
+    return [place.resolve() for place in (*(run.parent / page for page in pages), *runs)]
+
+
 def finish_stage(paths: RunFolder, t: int) -> None:
-    """Move what a stage wrote from its work folder to its places."""
+    """Move what a stage wrote from its work folder to its places.
+
+    Raises:
+        TrainerFault: Something that it left is neither a file nor a folder.
+    """
     work = paths.work(t)
+    # A link means something else outside the trainer's view: what was hidden would be copied.
+    for place in chain.from_iterable([work / part, *(work / part).rglob("*")] for part in PARTS):
+        if place.is_symlink() or not (place.is_file() or place.is_dir()):
+            raise TrainerFault(
+                "link",
+                f"stage {t} left what is neither a file nor a folder",
+                where=place,
+                todo="Links are not taken along: write the files themselves",
+            )
     for part in PARTS:
-        if (work / part).is_dir():
-            settle(work / part, paths.stage(t) / part)
-        else:
-            (work / part).replace(paths.stage(t) / part)
+        settle(work / part, paths.stage(t) / part)
     shutil.rmtree(work, ignore_errors=True)

@@ -111,8 +111,10 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
             where=document.output,
             todo="Declare extra_parameters in the trainer's privileges",
         )
+    # A hook watches this process alone, not those that a command or a launcher starts.
+    elsewhere = order.launch is not None or order.trainer.startswith(command.PREFIX)
     return {
-        "isolation": "namespace" if _watch else "audit hook",
+        "isolation": "namespace" if _watch else "none" if elsewhere else "audit hook",
         "parameters": parameters,
         "processes": processes,
         "generation_seconds": sum(row.get("generation_seconds", 0.0) for row in rows),

@@ -105,3 +105,59 @@ def test_a_trainer_file_that_raises_is_named(cli: Cli, tmp_path: Path) -> None:
     done = cli("run", "--trainer", "./mine.py:Mine")
     assert done.returncode == 2
     assert done.stderr.strip() == "cptbench: ./mine.py: ZeroDivisionError: division by zero"
+
+
+COMMAND = ["run", "--trainer", "cmd:sh x"]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ([*COMMAND, "--stage-timeout", 0], "--stage-timeout: 0.0 is no limit"),
+        ([*COMMAND, "--stage-timeout", "inf"], "--stage-timeout: inf is no limit"),
+        ([*COMMAND, "--memory-limit", 0], "--memory-limit: 0.0 is no limit"),
+        (["run", "--trainer", "sft", "--launch", 'torchrun "x'], "is not a command line"),
+        ([*COMMAND, "--engine-set", "batch_size=[1"], "'[1' is not a value"),
+        ([*COMMAND, "--privilege", "joint=[1"], "'[1' is not a value"),
+        ([*COMMAND, "--set", "x=[1"], "'[1' is not a value"),
+        ([*COMMAND, "--set", "x=nan"], "'nan' is not a finite number"),
+        ([*COMMAND, "--out", "file"], "file: is no folder"),
+        ([*COMMAND, "--out", "file/x"], "file/x: is no folder"),
+        (["eval", "--stages", ""], "0 checkpoints match"),
+        (["eval", "--stages", "/"], "0 checkpoints match"),
+        (["export", "prompts", "--out", "file"], "file: is no empty folder"),
+        (["sweep", "."], ".: no such file"),
+        (["sweep", "plain.yaml", "--out", "file"], "file: is no folder"),
+        (["sweep", "zero.yaml"], "stage_timeout: Input should be greater than 0"),
+        (["sweep", "rate.yaml"], "runs.0.learning_rates.0: Input should be a finite number"),
+        (["sweep", "set.yaml"], "Input should be a finite number"),
+    ],
+)  # fmt: skip
+def test_bad_values_and_places_are_one_line(
+    args: list[str], line: str, cli: Cli, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "file").touch()
+    runs = {
+        "plain": "{trainers: [cmd:sh x]}",
+        "zero": "{trainers: [sft]}]\nstage_timeout: 0\n#",
+        "rate": "{trainers: [sft], learning_rates: [.inf]}",
+        "set": "{trainers: [sft], set: {x: [.nan]}}",
+    }
+    for name, text in runs.items():
+        (tmp_path / f"{name}.yaml").write_text(f"runs: [{text}]\n")
+    done = cli(*args)
+    assert done.returncode == 2 and line in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_files_that_a_kill_cut_short_or_never_wrote(tmp_path: Path) -> None:
+    from cpt_bench.engines.endpoint import Journal
+    from cpt_bench.sweep.backends import ended
+
+    row = json.dumps({"weights": "w", "key": "k", "reply": "é", "tokens": 1}, ensure_ascii=False)
+    (tmp_path / "journal").write_bytes(f"\n{row}\n{row}".encode().partition(b"\xa9")[0])
+    assert "k" not in Journal(tmp_path / "journal", "w")
+    (tmp_path / "journal").write_bytes(f"\n{row}\n".encode() + row.encode().partition(b"\xa9")[0])
+    assert "k" in Journal(tmp_path / "journal", "w")
+    assert ended("x", 1, str(tmp_path / "none.log")).why == "exited with 1"

@@ -13,13 +13,16 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
+from cpt_bench import training
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Asked, describe
+from cpt_bench.prepare import prepare
 from cpt_bench.run_plan import Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.runner import Sequencer
+from cpt_bench.stages import order_stage
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
 from cpt_bench.training import trainer_of
@@ -161,6 +164,7 @@ def test_a_good_trainer_gets_what_the_contract_says(
     facts = run.ledger.record("stage-3/train")["facts"]
     assert facts["isolation"] in ("namespace", "audit hook") and facts["samples"] == 4
     assert facts["peak_memory_mib"] > 0 and facts["wall_seconds"] > 0 and facts["gpu_seconds"] == 0
+    assert len(facts["frame"]) == 64 and run.frames[3] == facts["frame"]
     assert not run.paths.work(3).exists()
     # State and memory are part of what a stage depends on: a changed one is not taken for the same.
     again = sequence(plan, tmp_path / "run")
@@ -210,6 +214,18 @@ def test_a_command_gets_rewards_and_is_heard(tiny_model: Path, tmp_path: Path) -
         {"step": 1, "steps": 1, "loss": 0.5, "samples": 4}
     ]
     assert "hello from True" in run.paths.log(1, "train").read_text()
+
+
+def test_a_command_that_nobody_watches_is_recorded_as_such(
+    tiny_model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    plan = make_plan(tmp_path, tiny_model, f"cmd:cp -r {tiny_model}/. {{output}}")
+    card, data = plan.suite.card("science"), tmp_path / "data"
+    prepare(card, plan.suite.protocol, 4, data)
+    order = order_stage(plan, RunFolder(tmp_path / "run", ("science",)), 1, 0, [data], [tiny_model])
+    monkeypatch.setattr(training, "_watch", None)  # as where there are no namespaces
+    monkeypatch.setattr(training.isolation, "watch_opens", lambda view, tell: None)
+    assert training.train(lambda event: None, order)["isolation"] == "none"
 
 
 @pytest.mark.parametrize(

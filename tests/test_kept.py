@@ -247,12 +247,12 @@ def test_a_run_answered_by_vllm_s_stand_in(
 
 
 def test_the_keys_of_runs_with_the_default_engine(tiny_model: Path, finished: Path) -> None:
-    """They are what they were before an engine could be chosen."""
+    """They say nothing of an engine that nobody chose."""
     plan = plan_of(tiny_model)
     assert "engine" not in plan.identity()
     inputs = json.loads((finished / "ledger/stage-1.evaluate.science.json").read_text())["inputs"]
     assert inputs["engine"] == "transformers" and inputs.keys() == {
-        "weights", "card", "protocol", "engine", "limit", "threads", "versions",
+        "weights", "frame", "card", "protocol", "engine", "limit", "threads", "versions",
     }  # fmt: skip
 
 

@@ -111,6 +111,7 @@ def test_predictions_give_the_matrix_of_the_run_they_are_from(
     [
         (["eval"], "give one MODEL, or --stages, or --endpoint"),
         (["eval", "--stages", "nowhere/*"], "0 checkpoints match, nano has 7 stages"),
+        (["eval", "one", "--base", "two"], "--base goes with --stages"),
         (["eval", "nowhere"], "nowhere: no *.safetensors here"),
         (["score", "nowhere"], "no such file"),
     ],
@@ -119,3 +120,28 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, cli: Cli) -
     done = cli(*arguments)
     assert done.returncode == 2 and complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "title"),
+    [
+        ("runs/mine/stages/*", "mine"), ("runs/mine/stages/*/checkpoint", "mine"),
+        ("ckpt/stage-*", "ckpt"), ("/a/b*/c", "a"), ("stage-*", Path.cwd().name),
+    ],
+)  # fmt: skip
+def test_a_method_is_called_what_its_folder_is(pattern: str, title: str) -> None:
+    from cpt_bench.cli.evaluate import _title
+
+    assert _title(pattern) == title
+
+
+def test_other_checkpoints_are_another_evaluation(
+    finished: Path, tiny_model: Path, cli: Cli, tmp_path: Path
+) -> None:
+    asked = ("eval", "--suite", TINY, "--base", tiny_model, "--out", "e", "--limit", 1)
+    done = cli(*asked, "--stages", finished / "stages/*")
+    assert done.returncode == 0, done.stderr
+    for t in (1, 2, 3):
+        shutil.copytree(tiny_model, tmp_path / f"others/{t}")
+    done = cli(*asked, "--stages", "others/*")
+    assert done.returncode == 2 and "e: holds another run: its given is" in done.stderr

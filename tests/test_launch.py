@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench import launch
+from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.launch import command
 
 
@@ -40,6 +42,29 @@ def test_accelerate() -> None:
 def test_what_would_not_do_what_it_says(launch: str, complaint: str) -> None:
     with pytest.raises(CptBenchError, match=complaint):
         command(launch)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        ("raise SystemExit(3)", "crash", "torchrun x ended with 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed", "torchrun x ended with -9"),
+        (
+            "open('launch.json', 'w').write('{\"error\": \"too much\", \"kind\": \"privilege\"}')",
+            "privilege", "too much",
+        ),
+    ],
+)  # fmt: skip
+def test_a_launch_that_fails_is_a_trainer_s_fault(
+    body: str, kind: str, said: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Only those have a row in ``failures.jsonl``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "command", lambda *words: [sys.executable, "-c", body])
+    stage: Any = SimpleNamespace(document=tmp_path / "stage.json", index=1, task="science")
+    with pytest.raises(TrainerFault, match=said) as caught:
+        launch.train("torchrun x", "sft", stage, 1)
+    assert caught.value.kind == kind
 
 
 @pytest.mark.slow

@@ -146,6 +146,38 @@ def test_runs_are_named_as_by_hand_and_count_once(tmp_path: Path) -> None:
     assert len({job.chain[0] for job in jobs}) == 1
 
 
+MINE = (
+    "from cpt_bench.trainer import Trainer\nclass Mine(Trainer):\n    def train(self, stage): ...\n"
+)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        "[{trainers: ['cmd:sh train.sh a', 'cmd:sh train.sh b']}]",
+        "[{trainers: ['cmd:sh train.sh']}, {trainers: ['cmd:sh train.sh'], privileges: [joint]}]",
+        "[{trainers: [a/x.py:Mine, b/x.py:Mine]}]",
+        f"[{{trainers: [cmd:sh train.sh], variants: [{{x: {130 * 'a'}b}}, {{x: {130 * 'a'}c}}]}}]",
+    ],
+)  # fmt: skip
+def test_runs_that_differ_have_folders_of_their_own(
+    runs: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for place in ("a/x.py", "b/x.py", "train.sh"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    assert len({job.folder for job in planned(tmp_path, f"runs: {runs}")}) == 2
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rate in (("a+b.yaml", "1e-5"), ("a_b.yaml", "1e-4")):
+        (tmp_path / name).write_text(f"learning_rate: {rate}\n")
+    with pytest.raises(CptBenchError, match=r"runs\.0: two runs that differ would both be called"):
+        planned(tmp_path, "runs: [{trainers: [sft], recipes: [a+b.yaml, a_b.yaml]}]")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

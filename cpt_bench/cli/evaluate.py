@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated
@@ -59,6 +61,11 @@ def evaluate(
         raise CptBenchError(
             "give one MODEL, or --stages, or --endpoint", todo="cptbench eval --help shows them"
         )
+    if base is not None and stages is None:
+        raise CptBenchError(
+            "--base goes with --stages: it is the model before stage 1",
+            todo="One MODEL, or a server's, is a row of its own: leave --base out",
+        )
     if (endpoint is None) != (served is None):
         raise CptBenchError("--endpoint and --model go together")
     if endpoint is not None and (engine_set or engine != "transformers"):
@@ -86,7 +93,7 @@ def evaluate(
     if endpoint is None:
         warm_up()
     title = name or (served or "").rpartition("/")[2]
-    title = title or (model.name if model is not None else Path(stages or "").parent.name)
+    title = title or (model.name if model is not None else _title(stages or ""))
     folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
     lane = "endpoint" if endpoint else "checkpoints"
     plan = Plan(
@@ -106,6 +113,13 @@ def evaluate(
         devices=seen,
     )
     carry_out(plan, folder, share, json_)
+
+
+def _title(pattern: str) -> str:
+    """The name of the folder that holds the checkpoints, or of the run folder that they are in."""
+    parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts)
+    folder = Path(*parts).resolve()
+    return folder.parent.name if folder.name == "stages" else folder.name
 
 
 def _asked(folder: Path, url: str, model: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -104,6 +105,9 @@ def run(
     from cpt_bench.trackers import names_of
     from cpt_bench.variants import compose
 
+    for option, most in (("--stage-timeout", stage_timeout), ("--memory-limit", memory_limit)):
+        if most is not None and not 0 < most < math.inf:
+            raise CptBenchError(f"{most} is no limit", where=option, todo="Leave it out for none")
     trackers = names_of(report_to)
     suite = compose(suite, protocol, tier)
     found_suite = open_suite(suite)

@@ -48,7 +48,7 @@ def sweep(
     The same command goes on after any interruption. It ends with what compare and report say.
     """
     from cpt_bench.cli.score import need_training_extra
-    from cpt_bench.errors import Interrupted
+    from cpt_bench.errors import CptBenchError, Interrupted
     from cpt_bench.sweep.spec import read_sweep
 
     found = read_sweep(file)
@@ -58,6 +58,8 @@ def sweep(
     from cpt_bench.sweep.loop import Loop
 
     folder = out or Path("runs") / file.stem
+    if folder.exists() and not folder.is_dir():
+        raise CptBenchError("is no folder", where=folder, todo="Give another --out")
     jobs = jobs_of(found, folder, file)
     if stored is not None:
         from cpt_bench.study.store import ENDING
@@ -233,10 +235,11 @@ def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
     from cpt_bench.report import comparison_page, write_report
     from cpt_bench.report.grids import grids
     from cpt_bench.runs import load
+    from cpt_bench.stages import SWEEP_PAGES
 
     folders = [job.folder for job in done]
     found = compare(load(folders))
-    pages = {name: folder / name for name in ("compare.json", "compare.html", "report.html")}
+    pages = {name: folder / name for name in SWEEP_PAGES}
     write_json(pages["compare.json"], found)
     write_text(pages["compare.html"], comparison_page(found, grids(found)))
     write_report(folders, pages["report.html"])

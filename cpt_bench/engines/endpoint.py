@@ -200,7 +200,7 @@ class Journal:
         self.known: dict[str, Reply] = {}
         if file is None or not file.exists():
             return
-        for line in file.read_text(encoding="utf-8").split("\n"):
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:

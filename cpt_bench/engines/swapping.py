@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest
-from cpt_bench.policy import ADAPTER, broken
+from cpt_bench.files import digest, digest_json
+from cpt_bench.policy import ADAPTER, adapter_base, broken
 
 BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
 """What an engine may read beside the weights."""
@@ -24,6 +24,13 @@ def frame(folder: Path) -> dict[str, str]:
     """The digest of each file beside the weights, by its name."""
     files = {file for pattern in BESIDE for file in folder.glob(pattern)}
     return {file.name: digest(file) for file in sorted(files) if not file.name.endswith(INDEX)}
+
+
+def frame_digest(folder: Path) -> str:
+    """SHA-256 of all beside the weights that can change a reply; of an adapter, its base's too."""
+    base = adapter_base(folder)
+    below = {"base": frame_digest(Path(base))} if base and Path(base).is_dir() else {}
+    return digest_json({**frame(folder), **below})
 
 
 def difference(held: dict[str, str], new: dict[str, str]) -> str | None:

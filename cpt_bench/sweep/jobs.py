@@ -19,7 +19,7 @@ from cpt_bench.files import digest_json, read_json
 from cpt_bench.ledger import Ledger
 from cpt_bench.method import Asked, describe
 from cpt_bench.naming import run_name
-from cpt_bench.run_plan import Plan
+from cpt_bench.run_plan import CHOSEN, Plan
 from cpt_bench.rundir import RunFolder
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.sweep.spec import Cell, Sweep, assigned, cells
@@ -58,7 +58,8 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
         file: The sweep file, for errors.
 
     Raises:
-        CptBenchError: A trainer, recipe, setting or order is not there.
+        CptBenchError: A trainer, recipe, setting or order is not there, or two runs would lie in
+            one folder.
     """
     spec = compose(sweep.suite, sweep.protocol, sweep.tier)
     suite = open_suite(spec)
@@ -68,7 +69,13 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
             job = _job(sweep, spec, suite, cell, out.absolute())
         except CptBenchError as error:
             raise CptBenchError(str(error), where=f"{file}: {cell.where}") from None
-        found.setdefault(job.name, job)
+        other = found.setdefault(job.name, job)
+        if other is not job and other.plan.choices() != job.plan.choices():
+            raise CptBenchError(
+                f"two runs that differ would both be called {job.name}",
+                where=f"{file}: {cell.where}",
+                todo="Give them in sweeps of their own",
+            )
     return [*found.values()]
 
 
@@ -213,7 +220,7 @@ def finished(job: Job) -> bool:
     if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
         return False
     found = read_json(run_json)
-    asked = {"engine": None, "general": None, **job.plan.choices()}
+    asked = {**dict.fromkeys(CHOSEN), **job.plan.choices()}
     same = all(found.get(key) == value for key, value in asked.items())
     return same and bool(found.get("sessions"))
 

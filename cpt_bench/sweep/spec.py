@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.suite import explain
@@ -15,7 +15,7 @@ from cpt_bench.suite import explain
 DEFAULT = "default"
 """The name of the suite's own order."""
 
-Setting = bool | int | float | str | None
+Setting = bool | int | FiniteFloat | str | None
 Settings = dict[str, Setting | list[Setting]]
 
 
@@ -41,7 +41,7 @@ class Block(Strict):
 
     trainers: list[str] = Field(min_length=1)
     recipes: list[str] = []
-    learning_rates: list[float] = []
+    learning_rates: list[FiniteFloat] = []
     set: Settings = {}
     variants: list[Settings] = []
     seeds: list[int] = []
@@ -91,8 +91,8 @@ class Sweep(Strict):
     limit: int | None = Field(default=None, ge=1)
     threads: int = Field(default=1, ge=1)
     budget: int | None = Field(default=None, ge=1)
-    stage_timeout: float | None = Field(default=None, ge=0)
-    memory_limit: float | None = Field(default=None, ge=0)
+    stage_timeout: FiniteFloat | None = Field(default=None, gt=0)
+    memory_limit: FiniteFloat | None = Field(default=None, gt=0)
     general: list[str] = []
     engine: str = "transformers"
     engine_set: Settings = {}
@@ -134,7 +134,7 @@ def read_sweep(file: Path) -> Sweep:
     """
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise CptBenchError("no such file", where=file) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
