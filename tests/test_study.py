@@ -285,10 +285,11 @@ def test_what_an_older_run_lacks_is_measured_from_its_weights(
     assert measure(run_copy, tiny_model) == len(records)
     assert {path: path.read_bytes() for path in before} == before
     assert measure(run_copy, tiny_model) == 0
-    (run_copy / "metrics.json").rename(run_copy / "kept.json")
+    last = run_copy / "ledger/stage-3.train.json"
+    kept = last.rename(run_copy / "kept.json")
     with pytest.raises(CptBenchError, match="is not finished"):
         measure(run_copy, tiny_model)
-    (run_copy / "kept.json").rename(run_copy / "metrics.json")
+    kept.rename(last)
     # Weights that are not those that were evaluated are refused.
     (weights,) = run_copy.glob("stages/1-*/checkpoint/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

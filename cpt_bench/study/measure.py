@@ -44,7 +44,7 @@ def measure(
         CptBenchError: A checkpoint is not the one that was evaluated; or the run is not finished.
     """
     suite, run = suite_of(folder)
-    if not (folder / "metrics.json").is_file():
+    if not (folder / f"ledger/stage-{len(suite.sequence)}.train.json").is_file():
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("is not finished", where=folder, todo=todo)
     plan = Plan(
