@@ -52,7 +52,7 @@ def test_lists_as_json(cli: Cli) -> None:
         (["run", "--trainer", "rtf"], "no trainer is called 'rtf'. Did you mean 'rft'?"),
         (["run", "--trainer", "pkg/mine"], "no trainer is called 'pkg/mine'"),
         (["run", "--trainer", "./none.py:Mine"], "./none.py: no such file"),
-        (["run", "--trainer", "json:dumps"], "json:dumps is not a Trainer"),
+        pytest.param(["run", "--trainer", "json:dumps"], "json:dumps is not a Trainer", marks=pytest.mark.slow),
         (["run", "--trainer", "json:Trainer"], "json has no 'Trainer'"),
         (["run", "--trainer", "nowhere:Trainer"], "cannot import 'nowhere'"),
         (["run", "--trainer", "sft", "--suite", "nanu"], "no suite is called 'nanu'. Did you mean 'nano'?"),

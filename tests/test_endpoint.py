@@ -298,6 +298,7 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
         server.kill()
 
 
+@pytest.mark.slow
 def test_eval_asks_a_server_and_goes_on_when_it_is_back(
     serve: Any, cli: Any, tmp_path: Path
 ) -> None:

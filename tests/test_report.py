@@ -68,6 +68,7 @@ def opened(browser: Any, file: Path, **context: Any) -> tuple[Any, list[str]]:
     return page, bad
 
 
+@pytest.mark.slow
 def test_the_report_in_a_browser(runs: dict[str, Path], browser: Any, tmp_path: Path) -> None:
     file = write_report([runs["one"]], tmp_path / "report.html")
     assert file.stat().st_size < 10e6
@@ -102,6 +103,7 @@ def test_the_report_in_a_browser(runs: dict[str, Path], browser: Any, tmp_path: 
     page.close()
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_everything(
     runs: dict[str, Path], browser: Any, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_the_keyboard_reaches_everything(
     page.close()
 
 
+@pytest.mark.slow
 def test_dark_narrow_and_on_paper(runs: dict[str, Path], browser: Any, tmp_path: Path) -> None:
     file = write_report([runs["one"]], tmp_path / "r.html")
     page, bad = opened(browser, file, color_scheme="dark", viewport={"width": 360, "height": 740})
@@ -159,6 +162,7 @@ def test_dark_narrow_and_on_paper(runs: dict[str, Path], browser: Any, tmp_path:
     page.close()
 
 
+@pytest.mark.slow
 def test_hostile_text_shows_as_text(runs: dict[str, Path], browser: Any, tmp_path: Path) -> None:
     file = write_report([runs["hostile"], runs["one"]], tmp_path / "r.html")
     page, bad = opened(browser, file)
@@ -174,6 +178,7 @@ def test_hostile_text_shows_as_text(runs: dict[str, Path], browser: Any, tmp_pat
     page.close()
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_text_is_cut_and_counted(browser: Any, tmp_path: Path) -> None:
     turn = itertools.count()
 
@@ -193,6 +198,7 @@ def test_a_megabyte_of_text_is_cut_and_counted(browser: Any, tmp_path: Path) -> 
     page.close()
 
 
+@pytest.mark.slow
 def test_missing_cells_and_what_was_not_measured(
     runs: dict[str, Path], browser: Any, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ class Page:
         return list(self.page.locator("#board tbody td.name > :first-child").all_inner_texts())
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(browser: Any, site: Path) -> None:
     opened = Page(browser, site / "index.html")
     page = opened.page
@@ -221,6 +222,7 @@ def test_the_page_in_a_browser(browser: Any, site: Path) -> None:
     assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_on_a_phone(browser: Any, site: Path) -> None:
     entry = next((site / "entries").iterdir())
     for file in (site / "index.html", entry, site / "compare.html"):
@@ -231,6 +233,7 @@ def test_on_a_phone(browser: Any, site: Path) -> None:
         assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_two_thousand_rows(browser: Any, tmp_path: Path) -> None:
     """All are reached, fifty at a time; how quick it is stands in benchmarks/site.py."""
     from benchmarks.site import synthetic

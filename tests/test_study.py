@@ -115,6 +115,7 @@ def test_stored_runs_verify(file: Path) -> None:
 SEEN: Seen = {}
 
 
+@pytest.mark.slow
 def test_building_needs_no_torch_and_verify_takes_stored_runs(tmp_path: Path) -> None:
     for args in (["study", "build", "--check"], ["verify", str(FILES[0])]):
         command = [sys.executable, "-c", LIGHT, *args]
