@@ -60,6 +60,11 @@ def _natural(path: Path) -> list[Any]:
 # -------------------------------------------------------------------------------- predictions
 
 
+def _require_new(folder: Path, todo: str) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CptBenchError("is no empty folder", where=folder, todo=todo)
+
+
 def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
     """Write what a model must answer: one ``<name>.jsonl`` a task and general benchmark.
 
@@ -68,8 +73,7 @@ def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
     Returns:
         The number of questions.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CptBenchError("is no empty folder", where=folder, todo="Give a new one")
+    _require_new(folder, "Give a new one")
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
     for name in (*suite.sequence, *suite.general):
@@ -113,8 +117,7 @@ def import_predictions(
         CptBenchError: A file names no task, or its ids are not the test split's.
     """
     stages = _stages_of(source, suite)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CptBenchError("is no empty folder", where=folder, todo="Give another --out")
+    _require_new(folder, "Give another --out")
     paths = RunFolder(folder, suite.sequence)
     partial = RunFolder(folder.with_name(f"{folder.name}.partial"), suite.sequence)
     shutil.rmtree(partial.root, ignore_errors=True)

@@ -20,7 +20,6 @@ NAMED = 32
 
 SIGNATURES = {b"P6": "ppm", b"\x89P": "png", b"\xff\xd8": "jpg", b"GI": "gif", b"RI": "webp"}
 
-
 DIGEST = "train.sha256"
 """Beside ``train.jsonl``, its SHA-256; pictures are named by theirs."""
 

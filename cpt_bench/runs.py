@@ -76,12 +76,16 @@ class Method(NamedTuple):
         return self.runs[0].joint
 
 
-def folders_in(given: Path) -> list[Path]:
-    """``given`` if it is a run folder, else the run folders in it.
+def folders_of(places: Iterable[Path]) -> list[Path]:
+    """Of each place: itself if it is a run folder, else the run folders in it.
 
     Raises:
         CptBenchError: There are none; the line says what it is, where that can be told.
     """
+    return [folder for place in places for folder in _folders_in(place)]
+
+
+def _folders_in(given: Path) -> list[Path]:
     if (given / "run.json").is_file():
         return [given]
     inside = sorted(file.parent for file in given.glob("*/run.json"))

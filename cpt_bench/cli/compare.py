@@ -33,9 +33,9 @@ def compare(
     from cpt_bench.report.grids import grids
     from cpt_bench.report.grids import latex as as_latex
     from cpt_bench.report.grids import markdown as as_markdown
-    from cpt_bench.runs import folders_in, load
+    from cpt_bench.runs import folders_of, load
 
-    found = compared(load([folder for given in runs for folder in folders_in(given)]))
+    found = compared(load(folders_of(runs)))
     tables = grids(found, against)
     if json_:
         import json

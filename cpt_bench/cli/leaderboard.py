@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cpt_bench.cli.options import a_folder
 from cpt_bench.errors import CptBenchError
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ def _known_suite(spec: str | None) -> str | None:
     if spec is not None:
         find_suite(spec)
     return spec
-
-
-def _folder(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise CptBenchError("is no folder", where=out, todo="Give another --out")
-    return out
 
 
 Suite = Annotated[
@@ -76,7 +71,7 @@ def submit(
         bool, typer.Option(help="Keep long thoughts in full, in side files.")
     ] = True,
     date: Annotated[str | None, typer.Option(help="YYYY-MM-DD [today].")] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the boards.", callback=_folder)] = Path(
+    out: Annotated[Path, typer.Option(help="The folder of the boards.", callback=a_folder)] = Path(
         "leaderboards"
     ),
     suite: Suite = None,
@@ -242,7 +237,7 @@ def build(
     boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path(
         "leaderboards"
     ),
-    out: Annotated[Path, typer.Option(help="Where to write the pages.", callback=_folder)] = Path(
+    out: Annotated[Path, typer.Option(help="Where to write the pages.", callback=a_folder)] = Path(
         "site"
     ),
     suite: Suite = None,

@@ -47,8 +47,9 @@ def sweep(
 
     The same command goes on after any interruption. It ends with what compare and report say.
     """
+    from cpt_bench.cli.options import a_folder
     from cpt_bench.cli.score import need_training_extra
-    from cpt_bench.errors import CptBenchError, Interrupted
+    from cpt_bench.errors import Interrupted
     from cpt_bench.sweep.spec import read_sweep
 
     found = read_sweep(file)
@@ -57,9 +58,7 @@ def sweep(
     from cpt_bench.sweep.jobs import jobs_of
     from cpt_bench.sweep.loop import Loop
 
-    folder = out or Path("runs") / file.stem
-    if folder.exists() and not folder.is_dir():
-        raise CptBenchError("is no folder", where=folder, todo="Give another --out")
+    folder = a_folder(out or Path("runs") / file.stem)
     jobs = jobs_of(found, folder, file)
     if stored is not None:
         from cpt_bench.study.store import ENDING
