@@ -471,6 +471,9 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "a date that is none": (edit_yaml(date="2026-13-01"), "schema", "date"),
     "another date than the folder's": (edit_yaml(date="2025-01-01"), "folder-name", "2025-01-01__sft-small"),
     "another division than the folder's": (edit_yaml(division="open"), "place", "small/1.0/open"),
+    "a correction of a path": (edit_yaml(supersedes="../../evil"), "schema", "supersedes"),
+    "a correction of nothing": (edit_yaml(supersedes="2026-01-01__sft__small-base"), "supersedes", "no entry beside this one"),
+    "a correction of somebody else's entry": (lambda e: corrects(e, "B. Other"), "supersedes", "(B. Other) are others"),
     "a format of the future": (edit_yaml(format=3), "format", "3"),
     "rules nobody wrote": (edit_yaml(rules="9"), "rules-version", "'9'"),
     "a style of answering that is not so": (edit_yaml(response_style="thinking"), "response-style", "'thinking'"),
@@ -522,6 +525,15 @@ MALFORMED: dict[str, tuple[Case, str]] = {
 }  # fmt: skip
 
 
+def corrects(entry: Path, author: str) -> None:
+    """Let ``entry`` supersede an earlier one of ``author``."""
+    old = entry.parent / entry.name.replace("sft-small", "old")
+    old.mkdir()
+    shutil.copy(entry / "entry.yaml", old)
+    edit_yaml(authors=[author])(old)
+    edit_yaml(supersedes=old.name)(entry)
+
+
 def reproduced(entry: Path, row: dict[str, Any]) -> None:
     folder = entry / "reproductions/2026-11-23__b"
     file = folder / "predictions/1-science/text.jsonl.zst"
@@ -564,6 +576,11 @@ def test_the_good_entry_passes(good: tuple[Path, Path], entry: Path) -> None:
     assert [f.line() for f in report.findings()] == []
     assert report.verdict == "verified"
     assert report.counts()["refuted"] == report.counts()["unverifiable"] == 0
+
+
+def test_authors_may_correct_their_own(good: tuple[Path, Path], entry: Path) -> None:
+    corrects(entry, yaml.safe_load((entry / "entry.yaml").read_text())["authors"][0].upper())
+    assert verify(entry, str(good[0])).report.verdict == "verified"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,6 +14,7 @@ from cpt_bench.leaderboard.entry import (
     ProtocolRef,
     SuiteRef,
     portable_origin,
+    read_entry,
 )
 from cpt_bench.leaderboard.extras import Extras, check_recorded
 from cpt_bench.leaderboard.findings import Refused, Report, Status
@@ -81,6 +82,21 @@ def check_place(entry: Entry, folder: Path, report: Report) -> None:
         found = above[0].relative_to(above[3]).as_posix()
         if found != wanted:
             report.error("place", folder.name, f"lies in {found}; it belongs in {wanted}")
+        if entry.supersedes:
+            _check_correction(entry, folder.parent / entry.supersedes, report)
+
+
+def _check_correction(entry: Entry, old: Path, report: Report) -> None:
+    """What an entry supersedes lies beside it and is of the same authors, or of some of them."""
+    try:
+        authors = read_entry(old).authors
+    except (FileNotFoundError, Refused):
+        what = f"supersedes {old.name}, which is no entry beside this one"
+        report.error("supersedes", "entry.yaml", what)
+        return
+    if not {a.casefold() for a in authors} & {a.casefold() for a in entry.authors}:
+        what = f"supersedes {old.name}, whose authors ({', '.join(authors)}) are others"
+        report.error("supersedes", "entry.yaml", what)
 
 
 def check_suite(entry: Entry, suite: Suite, report: Report) -> bool:

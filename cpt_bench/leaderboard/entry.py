@@ -35,6 +35,8 @@ FORMAT: Final = 2
 
 SHA256 = r"^[0-9a-f]{64}$"
 NAME = r"^[a-z][a-z0-9_-]*$"
+FOLDER = r"^(20[0-9]{2}-[0-9]{2}-[0-9]{2}__[a-z0-9.-]+__[a-z0-9.-]+)?$"
+"""An entry's folder, or nothing."""
 Digest = str
 Privileges = dict[str, bool | int | float | str | None]
 
@@ -88,7 +90,7 @@ class Entry(Strict):
         paper: A link.
         code: A link.
         checkpoints: A link to the weights of each stage.
-        supersedes: The folder name of an entry this one corrects.
+        supersedes: The folder name of an entry this one corrects, of the same authors.
         notes: Anything else worth knowing.
     """
 
@@ -109,7 +111,7 @@ class Entry(Strict):
     paper: str = ""
     code: str = ""
     checkpoints: str = ""
-    supersedes: str = ""
+    supersedes: str = Field(default="", pattern=FOLDER)
     notes: str = Field(default="", max_length=2000)
 
     @field_validator("seeds", "authors", mode="before")
