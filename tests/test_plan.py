@@ -155,6 +155,11 @@ def test_the_plans_a_user_asks_for_need_no_torch() -> None:
         (["--gpu", "a100"], "Did you mean 'a100-80'?"),
         (["--set", "rollout=4"], "Did you mean 'rollouts'?"),
         (["--recipe", "cpt7/rft-lor"], "Did you mean 'cpt7/rft-lora'?"),
+        (
+            ["--trainer", "sft", "--recipe", "cpt7/rft"],
+            "which sft has not. Plan it with --trainer rft",
+        ),
+        (["--recipe", "cpt7/joint"], "which rft has not. Plan it with --trainer sft"),
         (["--keep", "some"], "There is: all, last, none"),
     ],
 )

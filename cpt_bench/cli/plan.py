@@ -50,18 +50,27 @@ def plan(
     name = recipe or f"{found.name}/{trainer}" + (
         "-lora" if gpus == 1 and found.name == "cpt7" else ""
     )
-    settings = _settings(name, set_ or [])
+    settings = _settings(trainer, name, set_ or [])
     result = estimate(found, trainer == "rft", settings, planning.GPUS[gpu], gpus, keep)
     result = {"suite": found.label, "trainer": trainer, "recipe": name, **result}
     print(json.dumps(result, indent=2) if json_ else text(result))
 
 
-def _settings(recipe: str, changes: list[str]) -> dict[str, Any]:
+FOREIGN = {"sft": "prompts_per_step", "rft": "batch_size"}
+"""A setting that only recipes of the other kind of trainer have."""
+
+
+def _settings(trainer: str, recipe: str, changes: list[str]) -> dict[str, Any]:
     """A recipe with ``--set`` over it, without importing a trainer."""
     from cpt_bench.planning import DEFAULTS
     from cpt_bench.recipes import named, value_of
 
-    settings = {**DEFAULTS, **named(recipe)}
+    chosen = named(recipe)
+    if FOREIGN[trainer] in chosen:
+        other = next(kind for kind in FOREIGN if kind != trainer)
+        what = f"{recipe} sets {FOREIGN[trainer]}, which {trainer} has not"
+        raise CptBenchError(what, where="--recipe", todo=f"Plan it with --trainer {other}")
+    settings = {**DEFAULTS, **chosen}
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or key not in settings:
