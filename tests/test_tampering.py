@@ -16,8 +16,9 @@ import pytest
 import yaml
 import zstandard
 
-from cpt_bench.leaderboard.findings import Level
+from cpt_bench.leaderboard.findings import Level, Refused
 from cpt_bench.leaderboard.pack import zst
+from cpt_bench.leaderboard.strict import row_of
 from cpt_bench.leaderboard.verify import verify
 from tests.entries.make import TASKS, make_entry, resign
 
@@ -565,6 +566,19 @@ def test_a_shape_nobody_foresaw_is_a_finding(
     assert "error: schema: seed-1: cannot be checked (KeyError: 'x')" in [
         f.line() for f in report.errors
     ]
+
+
+@pytest.mark.parametrize(
+    "number", ["9007199254740992", "-9007199254740992", "999999999999999", "0.1234567890123456"]
+)
+def test_numbers_up_to_2_to_the_53_are_read(number: str) -> None:
+    assert row_of(f'{{"tokens": [1, {number}]}}'.encode())["tokens"] == [1, float(number)]
+
+
+@pytest.mark.parametrize("number", ["9007199254740993", "-9007199254740993", "99999999999999999"])
+def test_numbers_beyond_are_not(number: str) -> None:
+    with pytest.raises(Refused, match="beyond 2"):
+        row_of(f'{{"tokens": [1, {number}]}}'.encode())
 
 
 def test_there_are_at_least_sixty_kinds() -> None:

@@ -140,7 +140,12 @@ def _placed(path: Path, read: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------ rows
 
-_SCAN: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(parse_int=_int).scan_once  # type: ignore[attr-defined]
+_Scan = Callable[[str, int], tuple[Any, int]]
+_SCAN: _Scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_SCAN_HUGE: _Scan = json.JSONDecoder(parse_int=_int).scan_once  # type: ignore[attr-defined]
+_HUGE = re.compile(r"[0-9]{16}")
+"""What has no such stretch has no number beyond 2^53: looking at each takes most of the time."""
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -171,7 +176,7 @@ def row_of(line: bytes) -> dict[str, Any]:
         _refuse("too-big", f"is longer than {MAX_LINE:,} bytes")
     try:
         text = line.decode("utf-8")
-        row, end = _SCAN(text, 0)
+        row, end = (_SCAN_HUGE if _HUGE.search(text) else _SCAN)(text, 0)
         if type(row) is dict and end == len(text) and _ENCODE(row) == text:
             return row
     except (ValueError, RecursionError, StopIteration):
