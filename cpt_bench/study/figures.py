@@ -13,11 +13,23 @@ from cpt_bench.study import laws, pareto
 from cpt_bench.study.evidence import among, by_seed
 from cpt_bench.study.points import Points
 
+REWARDED: Final = (
+    "rft-grpo", "rft-rloo", "rft-remax", "rft-direct", "rft-kl", "rft-kl-base", "rft-replay",
+    "rft-ewc", "rft-lwf", "rif-rft", "rapo",
+)  # fmt: skip
+TAUGHT: Final = (
+    "sft", "replay", "rationale-sft", "self-sft", "iterative-sft", "lwf", "ewc", "flow", "sft-lora",
+    "olora", "joint",
+)  # fmt: skip
+"""The methods of each family, its plain one first; what is not listed is drawn in grey."""
+TINTS: Final = (
+    "#2f6fa8", "#b3443c", "#2f8f6b", "#d68a2e", "#6b5fb3", "#3aa6b0", "#c766a5", "#7a5a3a",
+    "#8a8f2a", "#2b2b2b", "#e0b354",
+)  # fmt: skip
 COLOURS: Final = {
-    "sft": "#b3443c", "rft-grpo": "#2f6fa8", "rft-rloo": "#5aa0c8", "rft-remax": "#8cc3d6",
-    "rft-direct": "#6b5fb3", "rationale-sft": "#d68a2e", "joint": "#3c3c3c", "rft-kl": "#2f8f6b",
-}  # fmt: skip
-OTHERS: Final = ("#7f7f7f", "#a05d8c", "#8a8f2a", "#4aa39a", "#c06c48", "#5b6ee1", "#999933")
+    **dict(zip(REWARDED, TINTS, strict=True)),
+    **dict(zip(TAUGHT, (TINTS[1], TINTS[0], *TINTS[2:]), strict=True)),  # sft is not rft's blue
+}
 PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
 LAWS: Final = (
     ("kl_new", "all", "first", "KL, new task's prompts"),
@@ -92,33 +104,56 @@ def _figures(plt: Any, points: Points) -> Iterator[tuple[str, Any]]:
 
 
 def colour(method: str) -> str:
-    """A method's colour, the same in all figures."""
-    return COLOURS.get(method) or OTHERS[sum(method.encode()) % len(OTHERS)]
+    """A method's colour, the same in all figures; the two families have the same ones."""
+    return COLOURS.get(method, "#7f7f7f")
+
+
+def marker(method: str) -> str:
+    """What tells the families apart where both are drawn: a triangle for rewards, else a dot."""
+    return "^" if method in REWARDED else "o"
 
 
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
-    """Runs as dots, learning against what is kept, and each method's curve through them."""
-    figure, axes = plt.subplots(figsize=(7.2, 4.4))
-    shown = 0
+    """Runs as dots, learning against what is kept, and each method's curve through them.
+
+    A panel for each family; in each, the other's plain method is a dashed line.
+    """
+    found = {}
     for method in points.methods():
         mine = [p for p in points.used if p.method == method and p.order == points.suite.sequence]
-        found = pareto.settings(mine, key)
-        if not found:
-            continue
-        shown += 1
-        dots = np.vstack([s.runs for s in found])
-        axes.scatter(dots[:, 0], dots[:, 1], s=14, color=colour(method), alpha=0.45, linewidths=0)
-        edge = pareto.curve(np.array([s.runs.mean(axis=0) for s in found]))
-        axes.plot(edge[:, 0], edge[:, 1], color=colour(method), linewidth=1.6,
-                  label=f"{method} ({len(dots)})")  # fmt: skip
-    if not shown:
-        plt.close(figure)
+        if settings := pareto.settings(mine, key):
+            found[method] = settings
+    if not found:
         return None
-    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set_xlabel("learned: accuracy just after each task, above the base, points")
-    axes.set_ylabel(label)
-    axes.legend(title="method (runs)", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, grid = plt.subplots(1, 2, figsize=(9.6, 5.6), sharex=True, sharey=True)
+    panels = (("SFT and what builds on it", False, REWARDED[0]),
+              ("RFT and what builds on it", True, TAUGHT[0]))  # fmt: skip
+    for axes, (title, rewarded, other) in zip(grid, panels, strict=True):
+        axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+        if other in found:
+            edge = _edge(found[other])
+            axes.plot(edge[:, 0], edge[:, 1], "--", color="#999999", linewidth=1.4, label=other)
+        for method, settings in found.items():
+            if (method in REWARDED) != rewarded:
+                continue
+            dots, edge, tint = (
+                np.vstack([s.runs for s in settings]),
+                _edge(settings),
+                colour(method),
+            )
+            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=tint, marker=marker(method),
+                         alpha=0.45, linewidths=0)  # fmt: skip
+            axes.plot(edge[:, 0], edge[:, 1], color=tint, linewidth=1.6,
+                      label=f"{method} ({len(dots)})")  # fmt: skip
+        axes.set_title(title)
+        axes.set_xlabel("learned: accuracy just after each task, above the base, points")
+        axes.legend(title="method (runs)", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    grid[0].set_ylabel(label)
     return figure
+
+
+def _edge(settings: Sequence[pareto.Setting]) -> pareto.Array:
+    return pareto.curve(np.array([s.runs.mean(axis=0) for s in settings]))
 
 
 def _kinds(plt: Any, points: Points) -> Any:
@@ -153,21 +188,22 @@ def _laws(plt: Any, points: Points) -> Any:
     if not fits:
         return None
     figure, grid = plt.subplots(
-        1, len(fits), figsize=(2.5 * len(fits), 3.1), sharey=True, squeeze=False
+        1, len(fits), figsize=(2.5 * len(fits), 3.6), sharey=True, squeeze=False
     )
     for axes, (law, who, stages, label) in zip(grid[0], fits, strict=True):
-        runs = among(points, who)
+        runs, most = among(points, who), float(law.points[:, 0].max())
+        unit = 10.0 ** np.floor(np.log10(most)) if 0 < most < 0.01 else 1.0
         for method in points.methods():
             mine = [p for p in runs if p.method == method]
             dots = laws.table(mine, (law.x, law.y), stages == "first")
             if dots:
                 xy = np.vstack(dots)
-                axes.scatter(xy[:, 0], xy[:, 1], s=9, color=colour(method), linewidths=0,
-                             label=method)  # fmt: skip
+                axes.scatter(xy[:, 0] / unit, xy[:, 1], s=9, color=colour(method), linewidths=0,
+                             marker=marker(method), label=method)  # fmt: skip
         xs = np.linspace(law.points[:, 0].min(), law.points[:, 0].max(), 60)
-        axes.plot(xs, np.vander(xs, 3, increasing=True) @ law.coefficients, color="#333333")
-        axes.set_xlabel(label)
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=False)
+        fitted = np.vander(xs, 3, increasing=True) @ law.coefficients
+        axes.plot(xs / unit, fitted, color="#333333")
+        axes.set_xlabel(label if unit == 1 else f"{label},\nin {unit:.0e}")
         low, high = law.interval.low, law.interval.high
         when = "after the first task" if stages == "first" else "after every task"
         axes.set_title(f"{when}\nR² {law.r2:.2f} [{low:.2f}, {high:.2f}]", fontsize=9)
@@ -194,7 +230,7 @@ def _orders(plt: Any, points: Points) -> Any:
             if values:
                 x = k + 0.14 * (i - (len(methods) - 1) / 2)
                 axes.scatter([x] * len(values), values, s=16, color=colour(method),
-                             label=method if k == 0 else None)  # fmt: skip
+                             marker=marker(method), label=method if k == 0 else None)  # fmt: skip
                 axes.plot([x - 0.05, x + 0.05], [np.mean(values)] * 2, color=colour(method))
     axes.set_xticks(range(len(orders)), [order_name(points, o) for o in orders])
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
