@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 HERE = Path(__file__).parent
 TINY = HERE / "tiny"
+
+
+@pytest.fixture(autouse=True)
+def subnormal_floats() -> Iterator[None]:
+    """What a worker process sets up for itself (:mod:`cpt_bench.cpu`) ends with the test it ran in.
+
+    Numbers close to 0 would be 0 in the tests that follow, which Hypothesis refuses to draw from.
+    """
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
