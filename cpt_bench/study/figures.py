@@ -147,7 +147,9 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
                       label=f"{method} ({len(dots)})")  # fmt: skip
         axes.set_title(title)
         axes.set_xlabel("learned: accuracy just after each task, above the base, points")
-        axes.legend(title="method (runs)", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        if axes.get_legend_handles_labels()[0]:
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+            axes.legend(title="method (runs)", ncols=3, **place)
     grid[0].set_ylabel(label)
     return figure
 
