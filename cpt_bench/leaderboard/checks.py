@@ -94,7 +94,7 @@ def _check_correction(entry: Entry, old: Path, report: Report) -> None:
         what = f"supersedes {old.name}, which is no entry beside this one"
         report.error("supersedes", "entry.yaml", what)
         return
-    if not {a.casefold() for a in authors} & {a.casefold() for a in entry.authors}:
+    if not entry.is_by(*authors):
         what = f"supersedes {old.name}, whose authors ({', '.join(authors)}) are others"
         report.error("supersedes", "entry.yaml", what)
 

@@ -129,6 +129,10 @@ class Entry(Strict):
     def folder_name(self) -> str:
         return f"{self.date}__{slug(self.name)}__{slug(self.model.name)}"
 
+    def is_by(self, *names: str) -> bool:
+        """Whether one of ``names`` is among its authors, however it is capitalised."""
+        return not {a.casefold() for a in self.authors}.isdisjoint(n.casefold() for n in names)
+
     def place(self) -> Path:
         """Where the entry belongs, below ``leaderboards/``."""
         return Path(self.suite.label, self.suite.version, self.division, self.folder_name())

@@ -166,7 +166,7 @@ def read_reproduction(
             out.error("missing-file", where, "a rerun answers every question of every stage")
             return None
         comparisons = compare_rerun(rerun, seeds, said.seed)
-    independent = said.by.casefold() not in {a.casefold() for a in entry.authors}
+    independent = not entry.is_by(said.by)
     reproduced = bool(comparisons) and all(c.within for c in comparisons)
     status = Status.verified if reproduced else Status.refuted
     off = [c.name for c in comparisons if not c.within]
