@@ -136,14 +136,10 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
         for method, settings in found.items():
             if (method in REWARDED) != rewarded:
                 continue
-            dots, edge, tint = (
-                np.vstack([s.runs for s in settings]),
-                _edge(settings),
-                colour(method),
-            )
-            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=tint, marker=marker(method),
+            dots, edge = np.vstack([s.runs for s in settings]), _edge(settings)
+            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=colour(method), marker=marker(method),
                          alpha=0.45, linewidths=0)  # fmt: skip
-            axes.plot(edge[:, 0], edge[:, 1], color=tint, linewidth=1.6,
+            axes.plot(edge[:, 0], edge[:, 1], color=colour(method), linewidth=1.6,
                       label=f"{method} ({len(dots)})")  # fmt: skip
         axes.set_title(title)
         axes.set_xlabel("learned: accuracy just after each task, above the base, points")
