@@ -115,30 +115,38 @@ def test_stored_runs_verify(file: Path) -> None:
 SEEN: Seen = {}
 
 
-@pytest.mark.slow
-def test_building_needs_no_torch_and_verify_takes_stored_runs(tmp_path: Path) -> None:
-    for args in (["study", "build", "--check"], ["verify", str(FILES[0])]):
-        command = [sys.executable, "-c", LIGHT, *args]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert f"verified: {FILES[0].name}" in done.stdout
-
-
-def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The folder of a study of six of the stored runs, and nothing built."""
     folder = tmp_path / "study"
     (folder / "results").mkdir(parents=True)
     for file in FILES[:6]:
         (folder / "results" / file.name).write_bytes(file.read_bytes())
     for name in ("sweep.yaml", "claims.yaml"):
         (folder / name).write_bytes((FOLDER / name).read_bytes())
-    first = {path: path.read_bytes() for path in build(open_study(folder))}
+    return folder
+
+
+@pytest.mark.slow
+def test_building_needs_no_torch_and_verify_takes_stored_runs(small: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = ["study", "build", "--study", str(small)]
+    for args in (made, [*made, "--check"], ["verify", str(FILES[0])]):
+        command = [sys.executable, "-c", LIGHT, *args]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert f"verified: {FILES[0].name}" in done.stdout
+
+
+def test_building_twice_gives_the_same_bytes(small: Path) -> None:
+    pytest.importorskip("matplotlib")
+    first = {path: path.read_bytes() for path in build(open_study(small))}
     assert {path.suffix for path in first} == {".md", ".yaml", ".svg"}
-    assert {path: path.read_bytes() for path in build(open_study(folder))} == first
-    assert stale(open_study(folder)) == []
+    assert {path: path.read_bytes() for path in build(open_study(small))} == first
+    assert stale(open_study(small)) == []
     # A run more, and what is written is out of date.
-    (folder / "results" / FILES[7].name).write_bytes(FILES[7].read_bytes())
-    assert stale(open_study(folder))
+    (small / "results" / FILES[7].name).write_bytes(FILES[7].read_bytes())
+    assert stale(open_study(small))
 
 
 # ----------------------------------------------------------------------------------- stored runs
