@@ -42,16 +42,17 @@ from transformers.utils import logging
 from benchmarks.questions import NEW, SUITE, requests
 from benchmarks.steps import TASK, stage_in
 from benchmarks.where import machine, machine_line, tell
-from cpt_bench import jobs, policy
-from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.prepare import prepare
-from cpt_bench.recipes import named
+from cpt_bench.models import checkpoint as policy
+from cpt_bench.run import jobs
+from cpt_bench.stage.outputs import count_parameters
+from cpt_bench.stage.recipes import named
+from cpt_bench.stage.split import prepare
 from cpt_bench.trainer import RewardParts, Stage
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.sft import SFT
-from cpt_bench.training import count_parameters
+from cpt_bench.worker.threads import set_threads
 
 ROUNDS = 2
 STEPS = 4

@@ -17,14 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from cpt_bench.ledger import Ledger
-from cpt_bench.method import Asked, find_method
-from cpt_bench.run_plan import Plan
-from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Sequencer
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.plan import Plan
+from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.stage.method import Asked, find_method
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Stage, Trainer
-from cpt_bench.worker import warm_up
+from cpt_bench.worker.process import warm_up
 
 IMPORTS = "import torch, transformers, trl; from trl import GRPOTrainer, SFTTrainer"
 

@@ -27,19 +27,21 @@ import torch
 
 from benchmarks.questions import NEW, SUITE
 from benchmarks.questions import requests as asked
-from cpt_bench import decoding, encoding, environment, layers, policy, vision
-from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
-from cpt_bench.cpu import set_threads
+from cpt_bench import environment
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.files import write_text
-from cpt_bench.prepare import prepare
+from cpt_bench.models import checkpoint as policy
+from cpt_bench.models.qwen_cpu import decoding, encoding, layers, vision
+from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
+from cpt_bench.stage.split import prepare
 from cpt_bench.trainer import Privileges, Stage
 from cpt_bench.trainers.answers import AnswersAlone, aligned
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rollouts import encoded
 from cpt_bench.trainers.sft import SFT
 from cpt_bench.trainers.shared import SharedPrompts
+from cpt_bench.worker.threads import set_threads
 
 STEPS, ROUNDS, TASK = 8, 3, "scene"
 PROMPTS, ROLLOUTS, BATCH = 8, 8, 16
@@ -49,7 +51,7 @@ PROMPTS, ROLLOUTS, BATCH = 8, 8, 16
 def stock() -> Iterator[None]:
     """Everything of ours between TRL, transformers and the model taken out.
 
-    What is set for the whole process stays: its memory (:mod:`cpt_bench.cpu`) serves all columns.
+    What is set for the whole process stays (:mod:`cpt_bench.worker.threads`); it serves all.
     """
 
     def no(*args: object) -> None:

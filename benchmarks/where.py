@@ -131,10 +131,10 @@ WAITS = (
 
 # Whose work a process does: the call that its stacks begin with.
 JOBS = {
-    "train (cpt_bench/training.py)": TRAINING,
-    "evaluate (cpt_bench/jobs.py)": EVALUATION,
-    "divergence (cpt_bench/jobs.py)": KL,
-    "diagnose (cpt_bench/jobs.py)": DIAGNOSIS,
+    "train (cpt_bench/stage/training.py)": TRAINING,
+    "evaluate (cpt_bench/run/jobs.py)": EVALUATION,
+    "divergence (cpt_bench/run/jobs.py)": KL,
+    "diagnose (cpt_bench/run/jobs.py)": DIAGNOSIS,
 }
 WRITERS = r"(Trainer._generate|_generate_single_turn|transformers_rollouts|Rollouts.draw)"
 WRITING = re.compile(WRITERS + r" \(")
@@ -319,7 +319,7 @@ def tell(found: dict[str, Any], out: Path | None) -> None:
 
 
 class Clock:
-    """A tracker of a run (:mod:`cpt_bench.trackers`): it ends the run after its first step.
+    """A tracker of a run (:mod:`cpt_bench.run.trackers`): it ends the run after its first step.
 
     Args:
         note: The file that takes when that was, on the clock that all processes share.
@@ -339,8 +339,8 @@ class Clock:
 
 def until_first_step(note: str, words: Sequence[str]) -> None:
     """The command line ``words`` in this process, up to its first training step."""
-    from cpt_bench import trackers
     from cpt_bench.cli.main import entry
+    from cpt_bench.run import trackers
 
     trackers.KNOWN["clock"] = lambda folder, config: Clock(Path(note))
     sys.argv = ["cptbench", *words, "--report-to", "clock"]

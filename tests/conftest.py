@@ -24,7 +24,7 @@ TINY = HERE / "tiny"
 
 @pytest.fixture(autouse=True)
 def subnormal_floats() -> Iterator[None]:
-    """What a worker process sets up for itself (:mod:`cpt_bench.cpu`) ends with the test it ran in.
+    """What a worker process sets up for itself (:mod:`cpt_bench.worker.threads`) ends with the test it ran in.
 
     Numbers close to 0 would be 0 in the tests that follow, which Hypothesis refuses to draw from.
     """

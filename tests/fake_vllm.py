@@ -96,7 +96,7 @@ class LLM:
     def __init__(self, model: str, *, worker_extension_cls: str = "", **arguments: Any) -> None:
         from safetensors.torch import load_file
 
-        from cpt_bench.policy import load_model, load_processor
+        from cpt_bench.models.checkpoint import load_model, load_processor
 
         known = {
             "tensor_parallel_size", "gpu_memory_utilization", "max_model_len", "dtype", "seed",

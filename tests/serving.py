@@ -26,7 +26,7 @@ class Server:
 
     def start(self, wait: float = 120) -> None:
         command = [
-            sys.executable, "-m", "cpt_bench.serve", str(self.checkpoint), "--port", str(self.port),
+            sys.executable, "-m", "cpt_bench.engines.serve", str(self.checkpoint), "--port", str(self.port),
             "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32",
             "--attn-implementation", "eager", "--log-level", "error",
         ]  # fmt: skip

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from cpt_bench.diagnosis import prefixes, to_ask
-from cpt_bench.evaluation import graded
+from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import read_jsonl, write_json, write_jsonl
-from cpt_bench.rundir import RunFolder
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.losses import prefixes, to_ask
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite, open_suite
 
@@ -29,7 +29,7 @@ def split(suite: str, name: str) -> list[Sample]:
 
 
 def splits(suite: str = "nano") -> dict[str, list[Sample]]:
-    """All test splits, made once: what :func:`cpt_bench.scoring.score` would make again."""
+    """All test splits, made once: what :func:`cpt_bench.results.scoring.score` would make again."""
     found = open_suite(suite)
     return {name: split(suite, name) for name in (*found.sequence, *found.general)}
 

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from cpt_bench.contract import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
-from cpt_bench.policy import load_processor
-from cpt_bench.prepare import prepare, prepared
+from cpt_bench.models.checkpoint import load_processor
 from cpt_bench.sources import load_split
+from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
+from cpt_bench.stage.split import prepare, prepared
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Privileges, Stage, TrainSample
 

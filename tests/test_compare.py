@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpt_bench.compare import compare, mcnemar
 from cpt_bench.errors import CptBenchError
 from cpt_bench.metrics import t_quantile
 from cpt_bench.report.grids import grids, html_tables, latex, markdown
 from cpt_bench.report.text import visible
-from cpt_bench.runs import Run, load, methods, name_methods
+from cpt_bench.results.compare import compare, mcnemar
+from cpt_bench.results.load import Run, load, methods, name_methods
 from tests.simulated import write_run
 from tests.test_cli import LIGHT
 

@@ -13,19 +13,19 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from cpt_bench import training
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
-from cpt_bench.ledger import Ledger
-from cpt_bench.method import Asked, describe
-from cpt_bench.prepare import prepare
-from cpt_bench.run_plan import Plan
-from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Sequencer
-from cpt_bench.stages import order_stage
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.plan import Plan
+from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.run.stages import order_stage
+from cpt_bench.stage import training
+from cpt_bench.stage.method import Asked, describe
+from cpt_bench.stage.split import prepare
+from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
-from cpt_bench.training import trainer_of
 from tests.conftest import TINY
 
 HEAD = """
@@ -259,7 +259,7 @@ def test_a_command_line_is_checked(spec: str, complaint: str) -> None:
 
 
 def test_gpu_time_is_counted_from_what_the_driver_says(monkeypatch: Any, tmp_path: Path) -> None:
-    from cpt_bench.monitor import gpus_held
+    from cpt_bench.worker.monitor import gpus_held
 
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\nprintf 'GPU-a, 11\\nGPU-b, 11\\nGPU-b, 12\\nGPU-c, 99\\n'\n")
@@ -269,7 +269,7 @@ def test_gpu_time_is_counted_from_what_the_driver_says(monkeypatch: Any, tmp_pat
 
 
 def test_the_published_schema_is_the_one_in_force() -> None:
-    from cpt_bench.contract import schema
+    from cpt_bench.stage.document import schema
 
     published = json.loads((Path(__file__).parents[1] / "docs/stage.schema.json").read_text())
     assert published == json.loads(json.dumps(schema()))
@@ -279,7 +279,7 @@ def test_a_folder_that_is_moved_while_the_view_is_made_is_no_fault(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The next task's split is prepared meanwhile, under a name that does not last."""
-    from cpt_bench import isolation
+    from cpt_bench.stage import isolation
 
     (tmp_path / "data/.partial/images").mkdir(parents=True)
     (tmp_path / "data/kept").mkdir()

@@ -18,10 +18,12 @@ from datasets import Dataset, Features, Value
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, write_json
 from cpt_bench.images import decode
-from cpt_bench.origins import Draw, Hub
-from cpt_bench.sources import cache, hub, load_split, require_prepared, split_digest
+from cpt_bench.sources import hub, load_split, require_prepared, split_digest
 from cpt_bench.sources import store as store_of
+from cpt_bench.sources.cache import ids_digest
 from cpt_bench.suite import Sample, Suite, TaskCard, open_suite
+from cpt_bench.suite import prepared as places
+from cpt_bench.suite.origins import Draw, Hub
 from tests import cpt7_fixtures as fx
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,7 +80,7 @@ def test_every_table_is_read_with_its_pictures_as_rgb(suite: Suite, task: str) -
             assert bool(sample.images) == (task != "mmlu_pro")
             for encoded in sample.images:
                 assert decode(encoded, sample.id).mode == "RGB"
-        assert card.splits[split].sha256 == cache.recorded(card, split)
+        assert card.splits[split].sha256 == places.recorded(card, split)
 
 
 def test_pictures_come_in_every_awkward_mode(suite: Suite) -> None:
@@ -179,7 +181,7 @@ def test_mmmu_in_its_thirty_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def _resolved(card: dict[str, Any]) -> dict[str, Any]:
-    from cpt_bench.variants import card_data
+    from cpt_bench.suite.variants import card_data
 
     return card_data(card, "unified", "neutral", "full")
 
@@ -196,7 +198,7 @@ def test_scienceqa_from_the_full_table_gives_the_same_samples(
     data["source"]["splits"]["test"]["tables"][2]["rows"] = 2 * TEST
     card = TaskCard.model_validate(data)
     samples = prepared(card, tmp_path, monkeypatch, tmp_path)
-    facts = read_json(cache.folder(card, "test") / "meta.json")
+    facts = read_json(places.folder(card, "test") / "meta.json")
     assert facts["repo"] == "derek-thomas/ScienceQA" and len(facts["passed_over"]) == 2
     monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path))
     assert [s.id for s in samples] == [f"test-{i:05d}" for i in range(TEST)]
@@ -272,7 +274,7 @@ def test_a_broken_table_is_one_clear_error(
     with pytest.raises(CptBenchError, match=complaint) as caught:
         hub.prepare(suite.card(task), "test", tmp_path)
     assert "\n" not in str(caught.value)
-    assert not cache.is_prepared(suite.card(task), "test")
+    assert not places.is_prepared(suite.card(task), "test")
     assert not list((tmp_path / "data").rglob("*.building"))
 
 
@@ -332,7 +334,7 @@ def test_changed_words_and_changed_pictures_are_found(
         update={"splits": {"test": suite.card("pathvqa").splits["test"]}}
     )
     hub.prepare(card, "test", tables)
-    place = cache.folder(card, "test")
+    place = places.folder(card, "test")
     words = (place / "samples.jsonl").read_text()
     (place / "samples.jsonl").write_text(words.replace("liver", "heart", 1))
     with pytest.raises(CptBenchError, match="the samples differ from the published ones"):
@@ -355,8 +357,8 @@ def test_data_that_change_at_their_source_are_found(
     card = open_suite(str(folder)).card("pathvqa")
     assert card.splits["test"].sha256 is None
     hub.prepare(card, "test", tables)
-    first = cache.recorded(card, "test")
-    shutil.rmtree(cache.folder(card, "test"))
+    first = places.recorded(card, "test")
+    shutil.rmtree(places.folder(card, "test"))
     repo = "flaviagiammarino/path-vqa"
     shutil.copytree(tables / repo, tmp_path / repo)
     fx.rewrite(
@@ -372,7 +374,7 @@ def test_data_that_change_at_their_source_are_found(
         hub.prepare(card, "test", tmp_path)
     write_json(tmp_path / "data/lock.json", {})
     hub.prepare(card, "test", tmp_path)
-    assert cache.recorded(card, "test") != first
+    assert places.recorded(card, "test") != first
 
 
 def test_a_fingerprint_holds_the_prepared_data(
@@ -395,7 +397,7 @@ def test_pictures_are_shared_and_read_late(suite: Suite) -> None:
     samples = load_split(suite.card("pathvqa"), "train")
     assert samples[0].images == samples[1].images and samples[0].images != samples[2].images
     assert not isinstance(samples[0].images, tuple) and len(samples[0].images[:1]) == 1
-    store = store_of._open(cache.folder(suite.card("pathvqa"), "train") / "images.arrow")
+    store = store_of._open(places.folder(suite.card("pathvqa"), "train") / "images.arrow")
     assert len(store.places) == TRAIN // 2
     import pickle
 
@@ -412,7 +414,7 @@ class Ban:
 sys.meta_path.insert(0, Ban())
 from cpt_bench.suite import open_suite
 from cpt_bench.sources import load_split
-from cpt_bench.evaluation import graded
+from cpt_bench.evaluation.predictions import graded
 suite = open_suite({str(folder)!r})
 for name in ("textvqa", "vizwiz", "pope", "mmmu"):
     card = suite.card(name)
@@ -439,7 +441,7 @@ def test_the_first_gold_answer_is_right_under_every_protocol(
     folder: Path, tables: Path, data: Path, suite: Suite, task: str
 ) -> None:
     """What supervised training is taught must score: full where there is one gold."""
-    from cpt_bench.evaluation import matcher_of
+    from cpt_bench.evaluation.predictions import matcher_of
     from cpt_bench.grading import grade
 
     for tag in ("unified", "paper", "paper.direct", "paper.nocot", "official"):
@@ -475,15 +477,15 @@ def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
     monkeypatch.setattr(hub, "_check_picture", third_time)
     with pytest.raises(KeyboardInterrupt):
         hub.prepare(card, "test", tables)
-    assert not cache.is_prepared(card, "test")
+    assert not places.is_prepared(card, "test")
     hub.prepare(card, "test", tables)
-    assert cache.recorded(card, "test") == card.splits["test"].sha256
+    assert places.recorded(card, "test") == card.splits["test"].sha256
 
 
 def test_fetched_data_are_hidden_from_trainers(suite: Suite, data: Path) -> None:
     from types import SimpleNamespace
 
-    from cpt_bench.stages import hidden
+    from cpt_bench.run.stages import hidden
 
     assert data in hidden(SimpleNamespace(suite=suite), [])  # type: ignore[arg-type]
 
@@ -534,7 +536,7 @@ def test_published_id_lists_are_those_of_the_rule() -> None:
                 ids = known_ids(name, split)
                 if ids is None:
                     continue
-                assert published.ids == cache.ids_digest(listed(ids, published)), (
+                assert published.ids == ids_digest(listed(ids, published)), (
                     name,
                     split,
                     tier,
@@ -558,7 +560,7 @@ def test_published_id_lists_of_mmlu_pro_and_mmmu_are_of_the_published_ids() -> N
 
     for name, known in ids.items():
         split = open_suite("cpt7@mini").card(name).splits["test"]
-        assert split.ids == cache.ids_digest(listed(known, split))
+        assert split.ids == ids_digest(listed(known, split))
 
 
 def test_another_list_of_ids_is_found(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cpt_bench.devices import VISIBLE, Devices, divide, processes, visible
 from cpt_bench.errors import CptBenchError
+from cpt_bench.worker.devices import VISIBLE, Devices, divide, processes, visible
 
 ALL = Devices()
 TWO, FOUR = ("0", "1"), ("0", "1", "2", "3")

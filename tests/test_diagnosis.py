@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpt_bench.diagnosis import kinds, lost_and_won, peak_row, prefixes, to_ask
-from cpt_bench.scoring import score, write_scores
+from cpt_bench.results.losses import kinds, lost_and_won, peak_row, prefixes, to_ask
+from cpt_bench.results.scoring import score, write_scores
 from cpt_bench.suite import open_suite
 from tests.simulated import splits, write_run
 
@@ -145,9 +145,9 @@ def test_kl_of_a_policy_with_itself_is_zero_and_of_another_is_by_hand(
 
     from safetensors.torch import load_file, save_file
 
-    from cpt_bench.divergence import divergence
     from cpt_bench.engines import Request
     from cpt_bench.engines.hf import TransformersEngine
+    from cpt_bench.evaluation.divergence import divergence
     from tests.simulated import split
 
     other = Path(shutil.copytree(tiny_model, tmp_path / "other"))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cpt_bench import doctor
-from cpt_bench.doctor import Finding, devices, packages, together, within
+from cpt_bench.advice import doctor
+from cpt_bench.advice.doctor import Finding, devices, packages, together, within
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 GOOD = {

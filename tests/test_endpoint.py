@@ -257,7 +257,7 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
     pytest.importorskip("uvicorn")
     pytest.importorskip("torch")
     from cpt_bench.engines.hf import TransformersEngine
-    from cpt_bench.evaluation import evaluate
+    from cpt_bench.evaluation.predictions import evaluate
     from cpt_bench.tasks.nano import FOLDER
     from tests.serving import Server
 

@@ -71,7 +71,7 @@ def test_plain_pytorch_computes_the_loss_that_trl_computes(
     """The first step's loss, before any update, over the same samples."""
     import torch
 
-    from cpt_bench.policy import load_model, load_processor
+    from cpt_bench.models.checkpoint import load_model, load_processor
     from cpt_bench.scaffold import scaffold
 
     stage = make_stage("counting", tiny_model, tmp_path, config={"steps": 1, "batch_size": 4})

@@ -82,7 +82,7 @@ def test_what_is_not_installed_is_said_with_its_cure(monkeypatch: Any, tmp_path:
 
 # lm-eval's command line, with the processor that needs no torchvision.
 LM_EVAL = (
-    "from cpt_bench.processor import install; install()\n"
+    "from cpt_bench.models.processor import install; install()\n"
     "from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
 )
 

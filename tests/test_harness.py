@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from cpt_bench import command
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, read_jsonl, write_json
-from cpt_bench.ledger import Ledger
-from cpt_bench.method import Method
 from cpt_bench.plugins import resolve
-from cpt_bench.prepare import prepare, prepared
-from cpt_bench.run_plan import Plan
-from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Sequencer, _open, alone
-from cpt_bench.stages import PARTS, finish_stage, order_stage
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.plan import Plan
+from cpt_bench.run.sequencer import Sequencer, _open, alone
+from cpt_bench.run.stages import PARTS, finish_stage, order_stage
+from cpt_bench.stage import command
+from cpt_bench.stage.method import Method
+from cpt_bench.stage.split import prepare, prepared
 from cpt_bench.suite import load_suite
 from tests.conftest import TINY
 
@@ -226,7 +226,7 @@ def test_another_line_of_code_is_another_method(
 INSIDE = """
 import ctypes, json, os, subprocess, sys
 from pathlib import Path
-from cpt_bench import isolation
+from cpt_bench.stage import isolation
 root, how = Path(sys.argv[1]), sys.argv[2]
 hidden, beside = root / "run", root / "beside"
 if how == "unmounts":
@@ -333,7 +333,7 @@ def test_a_train_split_that_a_trainer_edited_is_removed(tmp_path: Path, monkeypa
         (folder / "train.jsonl").write_text("{}\n")
         return {}
 
-    monkeypatch.setattr("cpt_bench.stages.count_parameters", lambda base: 0)
+    monkeypatch.setattr("cpt_bench.run.stages.count_parameters", lambda base: 0)
     monkeypatch.setattr(run, "worker", lambda *order: None)
     monkeypatch.setattr(run, "result", edit)
     with pytest.raises(TrainerFault, match="it changed its inputs"):

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 
 from cpt_bench.engines.choice import EngineChoice, choose
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.method import Asked, describe
-from cpt_bench.run_plan import Plan
-from cpt_bench.runner import Sequencer, run
+from cpt_bench.run.plan import Plan
+from cpt_bench.run.sequencer import Sequencer, run
+from cpt_bench.stage.method import Asked, describe
 from cpt_bench.suite import load_suite
-from cpt_bench.worker import Worker
+from cpt_bench.worker.process import Worker
 from tests.conftest import TINY, sft_args
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -315,7 +315,7 @@ def test_a_worker_that_dies_between_two_orders(tmp_path: Path) -> None:
 ALONE = """
 import sys, time
 from pathlib import Path
-from cpt_bench.worker import Worker
+from cpt_bench.worker.process import Worker
 from tests.test_kept import carry_out
 worker = Worker(carry_out, None, Path(sys.argv[1]), "this")
 worker.ask("a", "this", lambda event: print(event["pid"], flush=True))

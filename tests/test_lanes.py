@@ -37,7 +37,7 @@ def test_adapters_give_the_matrix_of_the_models_they_make(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from cpt_bench.policy import load_model, load_processor
+    from cpt_bench.models.checkpoint import load_model, load_processor
 
     for t in (1, 2, 3):
         torch.manual_seed(t)

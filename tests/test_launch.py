@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from cpt_bench import launch
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.launch import command
+from cpt_bench.stage import launch
+from cpt_bench.stage.launch import command
 
 
 def test_torchrun_gets_a_port_of_its_own() -> None:
     assert command("torchrun --nproc_per_node 8", "stage.json", "sft") == [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "8",
-        "-m", "cpt_bench.launch", "stage.json", "sft",
+        "-m", "cpt_bench.stage.rank", "stage.json", "sft",
     ]  # fmt: skip
     several = command("torchrun --nnodes 2 --rdzv_endpoint host:1 --nproc_per_node 8")
     assert "--standalone" not in several
@@ -26,7 +26,7 @@ def test_torchrun_gets_a_port_of_its_own() -> None:
 def test_accelerate() -> None:
     assert command("accelerate launch --num_processes 8 --use_deepspeed", "s", "rft") == [
         sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "8",
-        "--use_deepspeed", "-m", "cpt_bench.launch", "s", "rft",
+        "--use_deepspeed", "-m", "cpt_bench.stage.rank", "s", "rft",
     ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_adapters_are_merged_into_whole_checkpoints(
 
     from safetensors.torch import load_file
 
-    from cpt_bench.policy import load_model, load_processor
+    from cpt_bench.models.checkpoint import load_model, load_processor
     from cpt_bench.trainer import RewardParts
     from cpt_bench.trainers.rft import RFT
     from cpt_bench.trainers.sft import SFT

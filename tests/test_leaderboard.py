@@ -34,7 +34,7 @@ ABOUT = About("A method", ("A. Uthor",), date="2026-11-22", notes="A test.")
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
-    from cpt_bench import scoring
+    from cpt_bench.results import scoring
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 200)
@@ -207,7 +207,7 @@ def test_a_test_question_among_extra_data_is_refused(
 def test_long_thoughts_go_to_a_side_file_and_grade_alike(tmp_path: Path) -> None:
     """What is in git stays small; without the side file every number is still verified."""
     from cpt_bench.files import read_jsonl, write_jsonl
-    from cpt_bench.scoring import write_scores
+    from cpt_bench.results.scoring import write_scores
 
     suite = make_suite(tmp_path / "suite")
     run = make_run(tmp_path / "run", suite, 0)
@@ -256,7 +256,7 @@ def test_only_what_cannot_matter_is_cut() -> None:
 
 def test_methods_trained_elsewhere_have_entries(tmp_path: Path) -> None:
     """Checkpoints, whose training nobody recorded, and predictions, of weights nobody knows."""
-    from cpt_bench.lanes import import_predictions
+    from cpt_bench.run.lanes import import_predictions
     from cpt_bench.suite import load_suite
 
     suite = make_suite(tmp_path / "suite")
@@ -284,7 +284,7 @@ def test_the_draft_format_stays_readable() -> None:
     kept = next((HERE / "entries/format1").glob("2026*"))
     entry = read_entry(kept)
     assert (entry.format, entry.rules, entry.name, entry.suite.name) == (2, "0", "Draft", "small")
-    from cpt_bench import scoring
+    from cpt_bench.results import scoring
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 10_000)  # as it was packed
@@ -303,7 +303,8 @@ def test_verify_needs_only_the_light_install(good: tuple[Path, Path]) -> None:
         ["leaderboard", "build", str(good[1].parents[3]), "--suite", str(good[0]), "--out", str(good[0].parent / "site")],
     ):  # fmt: skip
         code = LIGHT.replace(
-            "from cpt_bench.cli", "import cpt_bench.scoring as s; s.DRAWS = 200\nfrom cpt_bench.cli"
+            "from cpt_bench.cli",
+            "import cpt_bench.results.scoring as s; s.DRAWS = 200\nfrom cpt_bench.cli",
         )
         done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + done.stdout
@@ -707,7 +708,7 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
                 capture_output=True, text=True, timeout=900, cwd=tmp_path,
             )  # fmt: skip
         else:
-            from cpt_bench import scoring
+            from cpt_bench.results import scoring
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(scoring, "DRAWS", 10_000)  # as in the other processes
@@ -758,7 +759,7 @@ def test_the_shipped_entries_verify() -> None:
     found = find_entries([HERE.parent / "leaderboards"])
     if not found:
         pytest.skip("no entry is shipped")
-    from cpt_bench import scoring
+    from cpt_bench.results import scoring
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 10_000)  # as it was packed

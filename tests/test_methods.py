@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 
 from pydantic import ValidationError
 
-from cpt_bench.contract import Grading, MemoryPlace
 from cpt_bench.errors import CptBenchError, PrivilegeError
-from cpt_bench.memory import Memory
+from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
 from cpt_bench.plugins import BUILTIN, resolve
-from cpt_bench.policy import load_model, load_processor, weights_digest
+from cpt_bench.stage.document import Grading, MemoryPlace
+from cpt_bench.stage.memory import ReplayStore
 from cpt_bench.trainer import Privileges, RewardParts, Stage, TrainSample
 from cpt_bench.trainers import flow, rapo, rif
 from cpt_bench.trainers.joint import Joint
@@ -158,7 +158,7 @@ def test_replay_never_exceeds_its_budget(
         new = [sample(f"t{t}", i) for i in range(size)]
         rows = {(s.task, s.id): {"id": s.id, "task": s.task, "prompt": "?", "images": [],
                                  "target": "!", "rationale": None} for s in new}  # fmt: skip
-        memory = Memory(folder, budget, rows)
+        memory = ReplayStore(folder, budget, rows)
         part = replay.Replay(config, SimpleNamespace(samples=new, memory=memory, seed=t))  # type: ignore[arg-type]
         mixed = part.mix(new)
         old = [s for s in mixed if s.task != f"t{t}"]

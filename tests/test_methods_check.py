@@ -16,13 +16,13 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from cpt_bench.check import check
-from cpt_bench.method import Method
 from cpt_bench.plugins import BUILTIN
-from cpt_bench.run_plan import Plan
+from cpt_bench.run.check import check
+from cpt_bench.run.plan import Plan
+from cpt_bench.stage.method import Method
+from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.trainers.sft import SFT
-from cpt_bench.training import trainer_of
 from tests.conftest import TINY
 from tests.test_alignment import make_stage
 

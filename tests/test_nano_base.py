@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.evaluation import Row, evaluate
+from cpt_bench.evaluation.predictions import Row, evaluate
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite, open_suite
 

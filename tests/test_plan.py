@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cpt_bench import planning as p
+from cpt_bench.advice import estimate as p
 from tests.test_cli import LIGHT
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,7 +175,7 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
     import importlib.resources
 
     from cpt_bench.plugins import BUILTIN, resolve
-    from cpt_bench.recipes import named
+    from cpt_bench.stage.recipes import named
     from cpt_bench.trainers import rft
     from cpt_bench.trainers.sft import SFT
 

@@ -169,7 +169,7 @@ def test_the_check_leaves_no_trace(tiny_model: Path, tmp_path: Path) -> None:
     """With and without it the same weights come out: it draws from a copy of the random states."""
     from dataclasses import replace
 
-    from cpt_bench.policy import weights_digest
+    from cpt_bench.models.checkpoint import weights_digest
     from cpt_bench.trainer import RewardParts
     from cpt_bench.trainers.rft import RFT
 

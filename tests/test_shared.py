@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image
 
-from cpt_bench import decoding
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.layers import Attention, Norm, arrange
+from cpt_bench.models.qwen_cpu import decoding
+from cpt_bench.models.qwen_cpu.layers import Attention, Norm, arrange
+from cpt_bench.models.qwen_cpu.vision import PatchEmbedding, VisionAttention
 from cpt_bench.trainers.sft import SFT
-from cpt_bench.vision import PatchEmbedding, VisionAttention
 from tests.test_alignment import make_stage
 
 CONFIG = SFT.Config(learning_rate=1e-3, device="cpu")
@@ -121,7 +121,7 @@ def test_the_model_is_that_of_transformers(images: bool, tiny_model: Path) -> No
 
 def test_norms_and_rotations_have_the_gradients_of_their_formulas() -> None:
     """In double precision, by finite differences."""
-    from cpt_bench.kernels import rms_norm, rotated_heads
+    from cpt_bench.models.qwen_cpu.kernels import rms_norm, rotated_heads
 
     torch.manual_seed(0)
     states, weight = torch.randn(2, 3, 8).double(), torch.randn(8).double()
@@ -150,7 +150,7 @@ def test_pictures_are_prepared_as_by_transformers(
 ) -> None:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from cpt_bench.policy import load_processor
+    from cpt_bench.models.checkpoint import load_processor
 
     processor = load_processor(tiny_model)
     plain = Qwen2VLImageProcessorPil.from_pretrained(tiny_model)
@@ -171,8 +171,8 @@ def test_batches_are_those_of_transformers(
     images: bool, side: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chats and pictures, tensor by tensor; once again when they are known."""
-    from cpt_bench import encoding
-    from cpt_bench.policy import load_processor
+    from cpt_bench.models.checkpoint import load_processor
+    from cpt_bench.models.qwen_cpu import encoding
 
     processor = load_processor(tiny_model)
     asked = requests(images)
@@ -210,8 +210,8 @@ def test_batches_are_those_of_transformers(
 
 
 def test_what_is_no_plain_batch_is_left_to_transformers(tiny_model: Path) -> None:
-    from cpt_bench import encoding
-    from cpt_bench.policy import load_processor
+    from cpt_bench.models.checkpoint import load_processor
+    from cpt_bench.models.qwen_cpu import encoding
 
     processor = load_processor(tiny_model)
     text = [processor.image_token, processor.image_token]
@@ -233,7 +233,7 @@ def test_what_is_no_plain_batch_is_left_to_transformers(tiny_model: Path) -> Non
 def test_kinds_of_tokens_are_those_of_transformers(tiny_model: Path) -> None:
     from transformers.processing_utils import ProcessorMixin
 
-    from cpt_bench.policy import load_processor
+    from cpt_bench.models.checkpoint import load_processor
 
     processor = load_processor(tiny_model)
     rows = [[5, processor.image_token_id, processor.video_token_id, 7], [processor.image_token_id]]
@@ -330,7 +330,7 @@ def test_a_saved_processor_has_what_stock_ones_ask_for(tiny_model: Path, tmp_pat
     """Without torchvision stock transformers has no video processor to load it with; its settings."""
     import json
 
-    from cpt_bench.policy import load_processor
+    from cpt_bench.models.checkpoint import load_processor
     from cpt_bench.suite import open_suite
 
     processor = load_processor(tiny_model)

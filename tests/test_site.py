@@ -20,7 +20,7 @@ EVIL = '<img src=x onerror="window.hacked=1">\'"></script><script>window.hacked=
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(suite, leaderboards/) with one good entry whose words try to be markup, and one bad entry."""
-    from cpt_bench import scoring
+    from cpt_bench.results import scoring
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 200)

@@ -179,7 +179,7 @@ def stored(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stored_run_has_the_run_s_numbers(simulated: Path, stored: Path) -> None:
-    from cpt_bench.scoring import score
+    from cpt_bench.results.scoring import score
 
     scores = score(simulated, splits())
     found = read(stored)

@@ -81,7 +81,7 @@ runs:
      (None, "null"), (8, "8"), ("grpo", "grpo"), ([1, 2], "[1, 2]")],
 )  # fmt: skip
 def test_values_are_written_as_set_takes_them(value: Any, text: str) -> None:
-    from cpt_bench.recipes import value_of
+    from cpt_bench.settings import value_of
 
     assert plain(value) == text
     assert value_of(text) == value
@@ -197,7 +197,7 @@ def test_a_run_that_cannot_be_is_one_line(text: str, line: str, tmp_path: Path) 
 
 def test_a_stage_of_another_order_is_not_taken_for_one_s_own(tmp_path: Path) -> None:
     """Two orders whose stages changed no weights: the same evaluation, in folders of other names."""
-    from cpt_bench.ledger import Ledger
+    from cpt_bench.run.ledger import Ledger
 
     path, step, inputs = "stages/2-b/predictions/a.jsonl", "stage-2/evaluate/a", {"weights": "same"}
     (tmp_path / "one/stages/2-b/predictions").mkdir(parents=True)
@@ -386,7 +386,7 @@ def leashed(runs: Path) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"cpt_bench.sweep.leash" in words and folders & {*words}:
+        if b"cpt_bench.cli.leash" in words and folders & {*words}:
             found.append(int(place.parent.name))
     return found
 
@@ -455,7 +455,7 @@ SCRIPTS = {
     "says": "import sys; print('cptbench: no idea', file=sys.stderr); sys.exit(2)",
     "lost": "import sys; print('cptbench: the process was killed', file=sys.stderr); sys.exit(75)",
     "killed": "import os; os.kill(os.getpid(), 9)",
-    "long": "import threading, time; from cpt_bench.sweep.leash import _end_with_parent; "
+    "long": "import threading, time; from cpt_bench.cli.leash import _end_with_parent; "
     "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(60)",
 }
 

@@ -29,7 +29,7 @@ TABLE = "predictions/2-counting/science.jsonl.zst"
 @pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
     """Intervals from 200 resamples: these tests are about what is caught, not about widths."""
-    from cpt_bench import scoring
+    from cpt_bench.results import scoring
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 200)
@@ -233,7 +233,7 @@ SUITE: list[Path] = []
 
 
 def limited(records: list[dict[str, Any]]) -> None:
-    from cpt_bench.ledger import step_key
+    from cpt_bench.run.ledger import step_key
 
     for record in records:
         record["inputs"]["limit"] = 8
@@ -241,7 +241,7 @@ def limited(records: list[dict[str, Any]]) -> None:
 
 
 def rekey(change: Callable[[dict[str, Any]], Any], step: str) -> Case:
-    from cpt_bench.ledger import step_key
+    from cpt_bench.run.ledger import step_key
 
     def edit(records: list[dict[str, Any]]) -> None:
         for record in records:
@@ -254,7 +254,7 @@ def rekey(change: Callable[[dict[str, Any]], Any], step: str) -> Case:
 
 def quiet(**used: Any) -> Case:
     """The ledger of seed 0 says what every stage used; ``entry.yaml`` and manifests do not."""
-    from cpt_bench.ledger import step_key
+    from cpt_bench.run.ledger import step_key
 
     def edit(records: list[dict[str, Any]]) -> None:
         for record in records:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.trackers import Reporter, names_of
+from cpt_bench.run.trackers import Reporter, names_of
 
 EVENTS = [
     {"kind": "cell", "stage": 0, "name": "science", "accuracy": 30.0, "n": 10},

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from cpt_bench.policy import load_model, weights_digest
+from cpt_bench.models.checkpoint import load_model, weights_digest
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.sft import SFT
 from tests.test_alignment import make_stage

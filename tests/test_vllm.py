@@ -15,7 +15,7 @@ from cpt_bench.engines import open_engine
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.engines.vllm_worker import checksum, compare, part, shard, vllm_name
 from cpt_bench.errors import CptBenchError
-from cpt_bench.policy import weights_digest
+from cpt_bench.models.checkpoint import weights_digest
 from tests import fake_vllm
 from tests.test_endpoint import questions
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cpt_bench.decoding import score_ends
+from cpt_bench.models.qwen_cpu.decoding import score_ends
 from cpt_bench.trainers.shared import on_one_cpu
 
 

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
-from cpt_bench.policy import load_model, load_processor
+from cpt_bench.models.checkpoint import load_model, load_processor
 from cpt_bench.trainer import Privileges, Stage, Trainer, TrainSample
 from cpt_bench.trainers.parts.part import Part, parts_of
 from cpt_bench.trainers.parts.settings import PartSettings

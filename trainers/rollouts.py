@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from cpt_bench import decoding
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine, choosing
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.qwen_cpu import decoding
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
 from cpt_bench.trainers.common import TRLConfig, chat_row, processes, training_processor
 

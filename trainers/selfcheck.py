@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cpt_bench.decoding import sampler
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.qwen_cpu.decoding import sampler
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.shared import until
 

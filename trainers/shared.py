@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cpt_bench.decoding import decode, fits, read, sampler, score
+from cpt_bench.models.qwen_cpu.decoding import decode, fits, read, sampler, score
 from cpt_bench.trainers.common import processes
 
 
@@ -61,7 +61,7 @@ class Prompts(NamedTuple):
 
 
 def on_one_cpu(trainer: Any) -> bool:
-    """Whether one process trains, on a CPU, a model that :mod:`cpt_bench.decoding` can compute."""
+    """Whether one process trains, on a CPU, a model that the quick CPU path can compute."""
     alone = processes() == 1 and not trainer.args.gradient_checkpointing
     return alone and fits(trainer.accelerator.unwrap_model(trainer.model))
 

@@ -28,12 +28,12 @@ def compare(
 
     Each format goes to a file, or with '-' to standard output.
     """
-    from cpt_bench.compare import compare as compared
     from cpt_bench.report import comparison_page
     from cpt_bench.report.grids import grids
     from cpt_bench.report.grids import latex as as_latex
     from cpt_bench.report.grids import markdown as as_markdown
-    from cpt_bench.runs import folders_of, load
+    from cpt_bench.results.compare import compare as compared
+    from cpt_bench.results.load import folders_of, load
 
     found = compared(load(folders_of(runs)))
     tables = grids(found, against)

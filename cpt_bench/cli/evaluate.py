@@ -72,14 +72,14 @@ def evaluate(
         raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
     if endpoint is None:
         need_training_extra()
-    from cpt_bench import devices
     from cpt_bench.engines.choice import choose
-    from cpt_bench.lanes import find_stages
-    from cpt_bench.method import Method
-    from cpt_bench.run_plan import Plan
+    from cpt_bench.run.lanes import find_stages
+    from cpt_bench.run.plan import Plan
     from cpt_bench.sources import require_prepared
+    from cpt_bench.stage.method import Method
     from cpt_bench.suite import open_suite
-    from cpt_bench.worker import warm_up
+    from cpt_bench.worker import devices
+    from cpt_bench.worker.process import warm_up
 
     found = open_suite(suite)
     if order is not None:
@@ -149,7 +149,7 @@ def prompts(
     ] = None,
 ) -> None:
     """Write every test question as JSON lines with image files; the gold answers stay here."""
-    from cpt_bench.lanes import export_prompts
+    from cpt_bench.run.lanes import export_prompts
     from cpt_bench.suite import open_suite
 
     total = export_prompts(open_suite(suite), out, limit)

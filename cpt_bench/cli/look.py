@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cpt_bench.origins import Draw
     from cpt_bench.suite import Protocol
+    from cpt_bench.suite.origins import Draw
 
 
 class Kind(StrEnum):
@@ -106,7 +106,7 @@ def show(
     from pathlib import Path
 
     from cpt_bench.suite import open_suite
-    from cpt_bench.variants import split_spec
+    from cpt_bench.suite.variants import split_spec
 
     suite_name, task = name, ""
     if "/" in name and not (Path(split_spec(name)[0]) / "suite.yaml").is_file():

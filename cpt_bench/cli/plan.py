@@ -11,7 +11,7 @@ import typer
 from cpt_bench.errors import CptBenchError, did_you_mean
 
 if TYPE_CHECKING:
-    from cpt_bench.planning import Architecture
+    from cpt_bench.advice.estimate import Architecture
     from cpt_bench.suite import Suite
 
 
@@ -34,9 +34,9 @@ def plan(
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Stages, tokens, rollouts, memory a GPU, disk and hours to expect, and on what basis."""
-    from cpt_bench import planning
+    from cpt_bench.advice import estimate as planning
     from cpt_bench.suite import open_suite
-    from cpt_bench.variants import compose
+    from cpt_bench.suite.variants import compose
 
     if trainer not in ("sft", "rft"):
         raise CptBenchError(f"no figures for trainer {trainer!r}", todo="There is: sft, rft")
@@ -62,8 +62,9 @@ FOREIGN = {"sft": "prompts_per_step", "rft": "batch_size"}
 
 def _settings(trainer: str, recipe: str, changes: list[str]) -> dict[str, Any]:
     """A recipe with ``--set`` over it, without importing a trainer."""
-    from cpt_bench.planning import DEFAULTS
-    from cpt_bench.recipes import named, value_of
+    from cpt_bench.advice.estimate import DEFAULTS
+    from cpt_bench.settings import value_of
+    from cpt_bench.stage.recipes import named
 
     chosen = named(recipe)
     if FOREIGN[trainer] in chosen:
@@ -83,8 +84,8 @@ def _settings(trainer: str, recipe: str, changes: list[str]) -> dict[str, Any]:
 
 
 def _model(suite: Suite) -> Architecture:
+    from cpt_bench.advice.estimate import MODELS, Architecture
     from cpt_bench.files import read_json
-    from cpt_bench.planning import MODELS, Architecture
 
     if suite.base_model in MODELS:
         return MODELS[suite.base_model]
@@ -101,7 +102,7 @@ def estimate(
     suite: Suite, rl: bool, settings: dict[str, Any], gpu: Any, gpus: int, keep: str
 ) -> dict[str, Any]:
     """The whole plan as JSON."""
-    from cpt_bench import planning as p
+    from cpt_bench.advice import estimate as p
 
     model, assumed = _model(suite), p.ASSUMED
     stages = [

@@ -18,7 +18,7 @@ from rich.text import Text
 from cpt_bench.cli.tables import matrix_table
 
 if TYPE_CHECKING:
-    from cpt_bench.run_plan import Plan
+    from cpt_bench.run.plan import Plan
 
 Event = dict[str, Any]
 

@@ -18,7 +18,7 @@ from cpt_bench.cli.options import EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
-    from cpt_bench.run_plan import Plan
+    from cpt_bench.run.plan import Plan
 
 
 class Keep(StrEnum):
@@ -100,10 +100,10 @@ def run(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.run.trackers import names_of
     from cpt_bench.sources import require_prepared
     from cpt_bench.suite import open_suite
-    from cpt_bench.trackers import names_of
-    from cpt_bench.variants import compose
+    from cpt_bench.suite.variants import compose
 
     for option, most in (("--stage-timeout", stage_timeout), ("--memory-limit", memory_limit)):
         if most is not None and not 0 < most < math.inf:
@@ -120,15 +120,15 @@ def run(
 
         installed(parse(spec))  # as is a harness that is not there
     if launch is not None:
-        from cpt_bench.launch import command
+        from cpt_bench.stage.launch import command
 
         command(launch)  # what cannot be followed is told at once
         if trainer.startswith("cmd:"):
             raise CptBenchError(
                 "a cmd: trainer starts its own processes", where=f"--launch {launch!r}"
             )
-    from cpt_bench import devices
     from cpt_bench.engines.choice import choose
+    from cpt_bench.worker import devices
 
     chosen, gpus = choose(engine, engine_set or ()), devices.visible()
     # A command may start as many processes as it likes; it is told to leave a GPU when asked to.
@@ -138,8 +138,8 @@ def run(
     chosen = chosen._replace(
         kept=seen.evaluation is not None or (chosen.name == "vllm" and not gpus)
     )
-    from cpt_bench.method import Asked, find_method
-    from cpt_bench.run_plan import Plan
+    from cpt_bench.run.plan import Plan
+    from cpt_bench.stage.method import Asked, find_method
     from cpt_bench.trainer import Budget
 
     plan = Plan(
@@ -161,7 +161,7 @@ def run(
         engine=chosen,
         devices=seen,
     )
-    from cpt_bench.naming import run_name
+    from cpt_bench.run.naming import run_name
 
     names = [*settings, *([f"recipe={recipe}"] if recipe else [])]
     folder = out or Path("runs") / run_name(plan, names)
@@ -179,8 +179,8 @@ def carry_out(
     """Run ``plan`` in ``folder`` with progress, and print what came of it."""
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_scores
-    from cpt_bench.runner import run as run_plan
-    from cpt_bench.trackers import Reporter
+    from cpt_bench.run.sequencer import run as run_plan
+    from cpt_bench.run.trackers import Reporter
 
     shared = folder.parent / ".shared" if share else None
     shown = plan.identity() if trackers else {}  # it reads all of the base's weights

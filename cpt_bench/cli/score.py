@@ -33,12 +33,12 @@ def score(
     a run folder first.
     """
     from cpt_bench.cli.tables import print_scores
-    from cpt_bench.scoring import write_scores
+    from cpt_bench.results.scoring import write_scores
 
     if (run / "run.json").exists() or not run.is_dir():
         scores = write_scores(run)
     else:
-        from cpt_bench.lanes import import_predictions
+        from cpt_bench.run.lanes import import_predictions
         from cpt_bench.suite import open_suite
 
         found = open_suite(suite)

@@ -229,12 +229,12 @@ def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
     """Write what compare and report say of the finished runs; returns what lies where."""
     if not done:
         return {}
-    from cpt_bench.compare import compare
     from cpt_bench.files import write_json, write_text
     from cpt_bench.report import comparison_page, write_report
     from cpt_bench.report.grids import grids
-    from cpt_bench.runs import load
-    from cpt_bench.stages import SWEEP_PAGES
+    from cpt_bench.results.compare import compare
+    from cpt_bench.results.load import load
+    from cpt_bench.run.stages import SWEEP_PAGES
 
     folders = [job.folder for job in done]
     found = compare(load(folders))

@@ -32,7 +32,7 @@ def schema() -> None:
     """Print the JSON schema of stage.json."""
     import json
 
-    from cpt_bench.contract import schema as of_stage
+    from cpt_bench.stage.document import schema as of_stage
 
     print(json.dumps(of_stage(), indent=2))
 
@@ -60,9 +60,9 @@ def check(
     from cpt_bench.suite import open_suite
 
     suite = open_suite("nano")
-    from cpt_bench.check import check as try_it
-    from cpt_bench.method import Asked, find_method
-    from cpt_bench.run_plan import Plan
+    from cpt_bench.run.check import check as try_it
+    from cpt_bench.run.plan import Plan
+    from cpt_bench.stage.method import Asked, find_method
 
     plan = Plan(
         suite_spec="nano",

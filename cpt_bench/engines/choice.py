@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cpt_bench.engines import find_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import BUILTIN
-from cpt_bench.recipes import value_of
+from cpt_bench.settings import value_of
 
 MEMORY = 0.5
 """vLLM's share of its GPU in a run: KL and diagnosis put a transformers model or two beside it."""

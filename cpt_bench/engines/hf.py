@@ -9,7 +9,7 @@ from typing import Any
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.images import decode
-from cpt_bench.policy import load_model, load_processor, weights_digest
+from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ class TransformersEngine:
     ) -> list[Reply]:
         import torch
 
-        from cpt_bench import decoding
+        from cpt_bench.models.qwen_cpu import decoding
 
         inputs = self.encode(requests)
         with torch.inference_mode():

@@ -17,7 +17,7 @@ from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
 from cpt_bench.engines.hf import messages
 from cpt_bench.engines.swapping import frame, require_same, require_whole
 from cpt_bench.errors import CptBenchError
-from cpt_bench.policy import broken, load_processor, weights_digest
+from cpt_bench.models.checkpoint import broken, load_processor, weights_digest
 
 EXTENSION = "cpt_bench.engines.vllm_worker.WeightsCheck"
 LEAST_COMPARED = 0.99

@@ -21,8 +21,8 @@ from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import BaseRow, Gold
 from cpt_bench.leaderboard.recompute import Table, stage_name
 from cpt_bench.leaderboard.strict import lines, read_json, row_of
-from cpt_bench.ledger import step_key
-from cpt_bench.run_plan import stage_seed
+from cpt_bench.run.ledger import step_key
+from cpt_bench.run.plan import stage_seed
 from cpt_bench.suite import Suite
 
 _SHA = re.compile(SHA256)

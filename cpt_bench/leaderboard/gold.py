@@ -14,7 +14,7 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.plugins import BUILTIN, resolve
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite, load_suite
-from cpt_bench.variants import split_spec
+from cpt_bench.suite.variants import split_spec
 
 
 class Gold(NamedTuple):

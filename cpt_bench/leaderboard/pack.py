@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cpt_bench.diagnosis import prefixes
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import digest, fresh_folder, read_json, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
@@ -27,8 +26,9 @@ from cpt_bench.leaderboard.recompute import (
     stage_name,
 )
 from cpt_bench.leaderboard.rules import LATEST
-from cpt_bench.rundir import RunFolder
-from cpt_bench.scoring import Scores, score, suite_of
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.losses import prefixes
+from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Suite
 
 LONG_THOUGHT = 400
@@ -220,8 +220,6 @@ def _gap(a: Any, b: Any) -> str:
 
 def _entry(runs: Sequence[Run], about: About) -> Entry:
     from pydantic import ValidationError
-
-    from cpt_bench.suite import explain
 
     first = runs[0]
     weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import Grade, grade
 from cpt_bench.grading.reading import read_form
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.findings import Refused, Report
 from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.strict import lines, row_of
-from cpt_bench.scoring import Outcomes, Scores, compute
+from cpt_bench.results.scoring import Outcomes, Scores, compute
 from cpt_bench.suite import AnswerForm, Suite, TaskCard
 
 TOLERANCE = 1e-9
@@ -280,7 +280,7 @@ def score_seed(
 ) -> Scores | None:
     """Matrix and metrics; None when a cell is missing.
 
-    The same outcomes as :func:`cpt_bench.scoring.score` makes from a run folder.
+    The same outcomes as :func:`cpt_bench.results.scoring.score` makes from a run folder.
     """
     if any(cell not in tables for cell in expected_cells(suite, order)):
         return None

@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.errors import explain
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import grade
 from cpt_bench.leaderboard.checks_files import check_digest
 from cpt_bench.leaderboard.entry import Entry, FileRef, Strict
@@ -30,8 +31,8 @@ from cpt_bench.leaderboard.recompute import (
 )
 from cpt_bench.leaderboard.stats import predicted, wilson
 from cpt_bench.leaderboard.strict import lines, read_json, row_of
-from cpt_bench.scoring import Scores
-from cpt_bench.suite import Suite, explain
+from cpt_bench.results.scoring import Scores
+from cpt_bench.suite import Suite
 
 HEADLINE = ("AvgAcc", "Learn", "FM", "GeneralDelta")
 AGREEMENT = 0.97

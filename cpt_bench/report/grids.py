@@ -36,7 +36,7 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
     """The tables of a comparison: methods, differences from one of them, McNemar per task.
 
     Args:
-        comparison: What :func:`cpt_bench.compare.compare` returns.
+        comparison: What :func:`cpt_bench.results.compare.compare` returns.
         against: The method to compare with; by default the one of the highest AvgAcc.
 
     Raises:

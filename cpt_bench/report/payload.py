@@ -10,7 +10,7 @@ import numpy as np
 from cpt_bench.report.grids import name as shown_name
 from cpt_bench.report.samples import browser
 from cpt_bench.report.text import visible
-from cpt_bench.runs import Run, costs, methods, train_logs
+from cpt_bench.results.load import Run, costs, methods, train_logs
 
 POINTS = 250
 """Points a curve of one stage has at most; more are averaged in bins."""

@@ -18,9 +18,9 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import BROKEN
-from cpt_bench.origins import Draw, Hub, Join, Table
 from cpt_bench.sources import cache
-from cpt_bench.suite import Sample, TaskCard
+from cpt_bench.suite import Sample, TaskCard, prepared
+from cpt_bench.suite.origins import Draw, Hub, Join, Table
 
 Adapter = Callable[..., Sample | None]
 
@@ -48,15 +48,15 @@ def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str,
 
     if not isinstance(card.source, Hub) or split not in card.source.splits:
         raise CptBenchError(f"nothing says where the {split} split is", where=f"task {card.name}")
-    if cache.is_prepared(card, split):
+    if prepared.is_prepared(card, split):
         cache.read(card, split)  # raises when it was changed since
     else:
-        scratch = cache.folder(card, split).with_suffix(".building")
+        scratch = prepared.folder(card, split).with_suffix(".building")
         try:
             _prepare(card, split, card.source, origin, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    found: dict[str, Any] = read_json(cache.folder(card, split) / "meta.json")
+    found: dict[str, Any] = read_json(prepared.folder(card, split) / "meta.json")
     return found
 
 

@@ -18,11 +18,10 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import write_text
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.points import Points
-from cpt_bench.suite import explain
 
 Verdict = Literal["supported", "refuted", "undecided"]
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench import environment
-from cpt_bench.aftermath import diagnose, diverge
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
-from cpt_bench.ledger import Ledger
-from cpt_bench.method import Method
-from cpt_bench.policy import weights_digest
-from cpt_bench.run_plan import Plan
-from cpt_bench.rundir import RunFolder
-from cpt_bench.runner import Sequencer
-from cpt_bench.scoring import suite_of, write_scores
+from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.scoring import suite_of, write_scores
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.measurements import diagnose, diverge
+from cpt_bench.run.plan import Plan
+from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.stage.method import Method
 from cpt_bench.trainer import Privileges
 
 

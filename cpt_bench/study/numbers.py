@@ -1,6 +1,6 @@
 """The numbers of a stored run, recomputed from its per-sample outcomes; without resampling.
 
-The same definitions as ``metrics.json`` (:mod:`cpt_bench.metrics`, :mod:`cpt_bench.diagnosis`); a
+The definitions are those of ``metrics.json`` (:mod:`cpt_bench.metrics`, and kinds of loss); a
 number whose cells are not all there is None. Intervals of the study are over runs, so that the
 bootstrap over samples, which takes most of the time of scoring, is left out here.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.diagnosis import Kinds, kinds, lost_and_won, peak_row
 from cpt_bench.metrics import METRICS, Matrix, matrix_to_json, rounded
 from cpt_bench.metrics.passports import what_is_missing
+from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row
 from cpt_bench.study.store import Stored
 from cpt_bench.suite import Suite
 

@@ -24,16 +24,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.diagnosis import prefixes
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation import graded
+from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import digest, read_json, read_jsonl
 from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.strict import lines, row_of
-from cpt_bench.rundir import RunFolder
-from cpt_bench.scoring import Outcomes, suite_of
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.losses import prefixes
+from cpt_bench.results.scoring import Outcomes, suite_of
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite
 

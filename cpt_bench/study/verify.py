@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cpt_bench.diagnosis import prefixes
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import Grade, grade
 from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import Gold, base_row, gold_of, open_known_suite
 from cpt_bench.leaderboard.recompute import differences
 from cpt_bench.leaderboard.verify import Verified
+from cpt_bench.results.losses import prefixes
 from cpt_bench.study.numbers import claims
 from cpt_bench.study.store import Row, Stored, evaluated, read
 from cpt_bench.suite import Suite

@@ -12,19 +12,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cpt_bench.command import PREFIX
 from cpt_bench.engines.choice import choose
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
-from cpt_bench.ledger import Ledger
-from cpt_bench.method import Asked, describe
-from cpt_bench.naming import run_name
-from cpt_bench.run_plan import CHOSEN, Plan
-from cpt_bench.rundir import RunFolder
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.naming import run_name
+from cpt_bench.run.plan import CHOSEN, Plan
+from cpt_bench.stage.command import PREFIX
+from cpt_bench.stage.method import Asked, describe
 from cpt_bench.suite import Suite, open_suite
+from cpt_bench.suite.variants import compose
 from cpt_bench.sweep.spec import Cell, Sweep, assigned, cells
 from cpt_bench.trainer import Budget
-from cpt_bench.variants import compose
 
 
 class Job(NamedTuple):

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.suite import explain
+from cpt_bench.errors import CptBenchError, did_you_mean, explain
 
 DEFAULT = "default"
 """The name of the suite's own order."""

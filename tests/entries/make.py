@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from cpt_bench.evaluation import graded
+from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.leaderboard.pack import About, pack
 from cpt_bench.leaderboard.recompute import expected_cells
-from cpt_bench.ledger import Ledger
-from cpt_bench.run_plan import stage_seed
-from cpt_bench.rundir import RunFolder
-from cpt_bench.scoring import write_scores
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.scoring import write_scores
+from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.plan import stage_seed
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.tasks.nano.publish import publish

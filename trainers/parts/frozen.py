@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cpt_bench.policy import load_model
+from cpt_bench.models.checkpoint import load_model
 from cpt_bench.trainer import Stage
 
 

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.leaderboard.changed import find_entries
 from cpt_bench.leaderboard.entry import Strict
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.stats import Mean, mean_of, ranks
 from cpt_bench.leaderboard.strict import read_yaml
 from cpt_bench.leaderboard.verify import Verified, verify
-from cpt_bench.suite import explain
 
 RANKED_BY = "AvgAcc"
 

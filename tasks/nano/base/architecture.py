@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from cpt_bench.processor import Qwen2_5_VLProcessor
+from cpt_bench.models.processor import Qwen2_5_VLProcessor
 from cpt_bench.tasks.nano import questions as q
 from cpt_bench.tasks.nano import world
 

@@ -1,0 +1,1 @@
+"""Checkpoints in Hugging Face format, and what differs between families of models."""

@@ -1,0 +1,131 @@
+"""Checkpoints: folders in Hugging Face format, loaded with one clear line when they are broken."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest, digest_json, read_json
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+ADAPTER = "adapter_config.json"
+"""What makes a folder a PEFT adapter rather than a whole model."""
+
+
+def adapter_base(folder: Path) -> str | None:
+    """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
+
+    Raises:
+        CptBenchError: The adapter does not say.
+    """
+    file = folder / ADAPTER
+    if not file.is_file():
+        return None
+    named = read_json(file).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise CptBenchError(
+            "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
+        )
+    beside = folder / named
+    return str(beside) if beside.is_dir() else named
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the weight files alone: what every evaluation result is keyed by.
+
+    An adapter's covers its settings, which scale it, and the weights it belongs to.
+
+    Raises:
+        CptBenchError: The folder holds no safetensors.
+    """
+    files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
+    if not files:
+        raise CptBenchError("no *.safetensors here", where=folder, todo="Give a checkpoint folder")
+    parts = {file.name: digest(file) for file in files}
+    base = adapter_base(folder)
+    if base is not None:
+        parts[ADAPTER] = digest(folder / ADAPTER)
+        parts["base"] = weights_digest(Path(base)) if Path(base).is_dir() else base
+    return digest_json(parts)
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
+    from transformers import AutoProcessor
+
+    from cpt_bench.models.processor import install
+    from cpt_bench.models.qwen_cpu.vision import prepare_together
+
+    install()
+    base = adapter_base(folder)
+    if base is not None and not (folder / "tokenizer_config.json").is_file():
+        return load_processor(Path(base))
+    try:
+        return prepare_together(AutoProcessor.from_pretrained(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise broken(folder, error) from error
+
+
+def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
+    """The vision-language model saved in ``folder``; an adapter is merged into its base.
+
+    Args:
+        folder: A checkpoint, or a hub id.
+        device: ``auto`` takes a GPU where there is one.
+        dtype: ``auto`` takes the checkpoint's own.
+        attention: ``eager`` (fastest for short sequences on CPU), ``sdpa``, ``flash_attention_2``.
+
+    Raises:
+        CptBenchError: The checkpoint is incomplete, truncated or of an unknown architecture.
+    """
+    import torch
+
+    from cpt_bench.models.qwen_cpu.layers import arrange
+
+    base = adapter_base(folder)
+    if base is None:
+        model = _load_whole(folder, dtype, attention)
+    else:
+        from peft import PeftModel
+
+        whole = _load_whole(Path(base), dtype, attention)
+        try:
+            model = PeftModel.from_pretrained(whole, folder).merge_and_unload()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise broken(folder, error) from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return arrange(model.to(device))
+
+
+def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise broken(folder, error) from error
+    absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
+    if absent:  # transformers fills them with random numbers and goes on
+        raise broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
+    return model
+
+
+def broken(folder: Path, error: object) -> CptBenchError:
+    """What to raise for a checkpoint that ``error`` keeps from being loaded."""
+    reason = " ".join(str(error).split())[:200]
+    return CptBenchError(
+        f"the checkpoint cannot be loaded ({reason})",
+        where=folder,
+        todo="Delete it and run the same command again, or restore it",
+    )

@@ -1,0 +1,34 @@
+"""What the fork server imports before it forks; see :mod:`cpt_bench.worker.process`."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+# TRL tells its makers of every trainer that is made; a benchmark tells nobody anything.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+# Without the [train] extra there is nothing to warm; the worker then says what is missing.
+with contextlib.suppress(ImportError):
+    from tqdm import tqdm  # type: ignore[import-untyped]
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    import cpt_bench.engines.hf
+    import cpt_bench.models.checkpoint
+    import cpt_bench.models.processor
+    import cpt_bench.trainers.rft
+    import cpt_bench.trainers.sft  # noqa: F401
+
+    # tqdm's own lock holds between processes, and a child that is killed would leave its semaphore.
+    tqdm.set_lock(threading.RLock())
+
+    # A table of a thousand patterns, compiled when the first model is loaded.
+    get_checkpoint_conversion_mapping("qwen2_5_vl")
+
+# What is here now lives as long as each child: no collection of a child need look at it again.
+gc.collect()
+gc.freeze()
