@@ -485,7 +485,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
 def test_fetched_data_are_hidden_from_trainers(suite: Suite, data: Path) -> None:
     from types import SimpleNamespace
 
-    from cpt_bench.run.stages import hidden
+    from cpt_bench.run.layout import hidden
 
     assert data in hidden(SimpleNamespace(suite=suite), [])  # type: ignore[arg-type]
 

@@ -18,7 +18,8 @@ from cpt_bench.study.build import Study, build, open_study, stale
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.points import Point, Points, Stage, points
-from cpt_bench.study.store import ENDING, read, store
+from cpt_bench.study.store import store
+from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
 from cpt_bench.suite import open_suite
 from tests.simulated import splits, write_run
