@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 HERE = Path(__file__).parent
-TINY = HERE / "tiny"
+TINY = HERE / "support/tiny"
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from tests.conftest import TINY
-from tests.test_alignment import make_stage
+from tests.trainers.test_alignment import make_stage
 
 ROOT = Path(__file__).parents[1]
 Cli = Callable[..., subprocess.CompletedProcess[str]]

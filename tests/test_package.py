@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import LIGHT
+from tests.cli.test_cli import LIGHT
 
 ROOT = Path(__file__).parent.parent
 
