@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.commands import here, sft_args
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-HERE = Path(__file__).parent
-TINY = HERE / "support/tiny"
 
 
 @pytest.fixture(autouse=True)
@@ -51,30 +47,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def here(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    """``cptbench`` in this process and ``folder``: its fork server is warm from the second time on.
-
-    What happens when a *process* starts, is killed or interrupted is tried in processes.
-    """
-    from cpt_bench.cli.main import entry
-
-    out, err, before, code = io.StringIO(), io.StringIO(), (Path.cwd(), sys.argv), 0
-    os.chdir(folder)
-    sys.argv = ["cptbench", *map(str, args)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            entry()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except Exception:
-        traceback.print_exc(file=err)
-        code = 1
-    finally:
-        os.chdir(before[0])
-        sys.argv = before[1]
-    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``cptbench`` in an empty folder; with ``env`` or ``input`` in a process of its own."""
@@ -87,22 +59,6 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, **{**options, **process})
 
     return call
-
-
-SFT = [
-    "--trainer",
-    "sft",
-    "--set",
-    "learning_rate=1e-3",
-    "--set",
-    "max_steps=2",
-    "--set",
-    "device=cpu",
-]
-
-
-def sft_args(model: Path, *more: object) -> list[str]:
-    return ["run", *SFT, "--suite", str(TINY), "--base", str(model), "--no-share", *map(str, more)]
 
 
 @pytest.fixture(scope="session")

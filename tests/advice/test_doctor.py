@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import pytest
 
 from cpt_bench.advice import doctor
 from cpt_bench.advice.doctor import Finding, devices, packages, together, within
+from tests.support.commands import Cli
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 GOOD = {
     "torch": "2.13.0+cpu", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2",
     "accelerate": "1.15.0", "datasets": "5.2.0",

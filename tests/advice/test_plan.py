@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cpt_bench.advice import estimate as p
-from tests.cli.test_cli import LIGHT
+from tests.support.commands import LIGHT, Cli
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 RFT = {**p.DEFAULTS, "prompts_per_step": 1, "gradient_accumulation": 16, "rollouts": 8,
        "updates_per_generation": 4, "kl": 0.01, "gradient_checkpointing": True, "dtype": "bfloat16",
        "sharding": "zero3", "use_vllm": True, "min_pixels": 200704, "max_pixels": 1003520,

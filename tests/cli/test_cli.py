@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import LIGHT, Cli
+from tests.support.places import ROOT
 
-STUDY = Path(__file__).parents[2] / "docs/study/results"
-
-LIGHT = """
-import sys
-class Ban:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "trl", "datasets", "scipy", "pandas"}:
-            raise ImportError(f"{name} was imported")
-sys.meta_path.insert(0, Ban())
-from cpt_bench.cli.main import entry
-sys.argv = ["cptbench", *sys.argv[1:]]
-entry()
-"""
+STUDY = ROOT / "docs/study/results"
 
 
 @pytest.mark.parametrize(

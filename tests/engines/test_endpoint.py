@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,64 +14,14 @@ import pytest
 pytest.importorskip("openai")
 
 from cpt_bench.engines import Request, open_engine
-from cpt_bench.engines.endpoint import EndpointEngine, base_url, data_url
+from cpt_bench.engines.endpoint import base_url, data_url
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode, encode_ppm
 from cpt_bench.sources import load_split
 from cpt_bench.suite import load_suite
-from tests.conftest import TINY
-
-Answer = Callable[[dict[str, Any], int], tuple[int, Any]]
-
-
-def completion(text: Any, **changes: Any) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "message": {"role": "assistant", "content": text},
-    }
-    choice |= {k: v for k, v in changes.items() if k in choice}
-    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice],
-            "usage": {"completion_tokens": 3, "prompt_tokens": 5, "total_tokens": 8}}  # fmt: skip
-    return body | {k: v for k, v in changes.items() if k not in choice}
-
-
-class Fake:
-    """A server whose answers a test decides; it counts what it is asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.most, self.now = 0, 0
-        lock, fake = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    fake.asked.append({"path": self.path, **body})
-                    number = len(fake.asked)
-                    fake.now += 1
-                    fake.most = max(fake.most, fake.now)
-                status, said = answer(body, number)
-                with lock:
-                    fake.now -= 1
-                data = said if isinstance(said, bytes) else json.dumps(said).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def engine(self, **settings: Any) -> EndpointEngine:
-        settings = {"model": "m", "nonce": "a", "retries": 0, "timeout": 20} | settings
-        return EndpointEngine(self.url, **settings)
+from tests.support.places import TINY
+from tests.support.questions import questions
+from tests.support.serving import Answer, Fake, Server, completion
 
 
 @pytest.fixture
@@ -238,17 +187,6 @@ def test_the_factory_names_what_is_wrong(tmp_path: Path) -> None:
 SUITE = load_suite(TINY)
 
 
-def questions(n: int) -> list[Request]:
-    """Some with a picture, some without, in the protocol's words."""
-    rows = []
-    for name in (*SUITE.sequence, *SUITE.general):
-        for sample in load_split(SUITE.card(name), "test")[:n]:
-            for style in ("neutral", "reasoning"):
-                prompt = SUITE.protocol.prompt(sample.question, style)
-                rows.append(Request(f"{sample.id}-{style}", prompt, sample.images))
-    return rows
-
-
 @pytest.mark.slow
 def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill(
     tmp_path: Path,
@@ -259,7 +197,6 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
     from cpt_bench.engines.hf import TransformersEngine
     from cpt_bench.evaluation.predictions import evaluate
     from cpt_bench.tasks.nano import FOLDER
-    from tests.support.serving import Server
 
     requests, limit = questions(4), SUITE.protocol.decoding.max_new_tokens
     server = Server(FOLDER / "checkpoint", tmp_path / "server.log")

@@ -19,8 +19,8 @@ from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest
 from cpt_bench.models.checkpoint import weights_digest
-from tests.engines.test_endpoint import questions
 from tests.support import fake_vllm
+from tests.support.questions import questions
 
 Change = Callable[[dict[str, Any]], Any]
 

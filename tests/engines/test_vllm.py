@@ -16,8 +16,8 @@ from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.engines.vllm_worker import checksum, compare, part, shard, vllm_name
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.checkpoint import weights_digest
-from tests.engines.test_endpoint import questions
 from tests.support import fake_vllm
+from tests.support.questions import questions
 
 
 def test_the_same_replies_and_the_same_digest(tiny_model: Path, monkeypatch: Any) -> None:

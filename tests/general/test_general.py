@@ -130,7 +130,7 @@ def test_lm_eval_scores_as_its_own_command_line(tmp_path: Path, monkeypatch: Any
 
 def opinion(body: dict[str, Any], number: int) -> tuple[int, Any]:
     """A server that answers yes or no by the words it is asked; it wants one picture a question."""
-    from tests.engines.test_endpoint import completion
+    from tests.support.serving import completion
 
     content = body["messages"][-1]["content"]
     kinds = [part["type"] for part in content]
@@ -146,8 +146,8 @@ def test_vlmevalkit_scores_as_its_own_command_line(tmp_path: Path) -> None:
     """One server answers both: VLMEvalKit's own loop and our engine between its two ends."""
     pytest.importorskip("openai")
     from cpt_bench.general import vlmevalkit
-    from tests.engines.test_endpoint import Fake
     from tests.support.harness_data import pope_shaped
+    from tests.support.serving import Fake
 
     try:
         python = vlmevalkit.interpreter()

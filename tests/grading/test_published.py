@@ -7,7 +7,6 @@ import random
 import re
 import zipfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,15 @@ import pytest
 from cpt_bench.grading import MATCHERS
 from cpt_bench.grading.official import parse_mmlu_pro, parse_mmmu_letter, parse_scienceqa
 from cpt_bench.suite import Sample
+from tests.support.places import PUBLISHED
 
-DATA = Path(__file__).parents[3] / "shared/data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the published outputs are not here")
+pytestmark = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published outputs are not here")
 
 LETTERS = "ABCDEFGHIJ"
 
 
 def read(path: str) -> Any:
-    return json.loads((DATA / path).read_text())
+    return json.loads((PUBLISHED / path).read_text())
 
 
 def letter_sample(answer: str, choices: int) -> Sample:
@@ -32,7 +31,7 @@ def letter_sample(answer: str, choices: int) -> Sample:
 
 def mmlu_pro(model: str) -> list[dict[str, Any]]:
     name = f"model_outputs_{model}_5shots"
-    with zipfile.ZipFile(DATA / f"mmlu_pro/{name}.zip") as archive:
+    with zipfile.ZipFile(PUBLISHED / f"mmlu_pro/{name}.zip") as archive:
         return json.loads(archive.read(f"{name}.json"))
 
 
@@ -69,7 +68,7 @@ def test_mmmu_s_official_evaluation_of_qwen_vl_is_325_of_900() -> None:
     assert kinds == {"multiple-choice": 847, "short-answer": 53}
     dice = random.Random(42)
     guessed, lucky, without_guesses, strict, from_parsed = 0, 0.0, 0.0, 0.0, 0.0
-    for file in sorted((DATA / "mmmu/qwen_vl").glob("[A-Z]*.json")):
+    for file in sorted((PUBLISHED / "mmmu/qwen_vl").glob("[A-Z]*.json")):
         for row in json.loads(file.read_text()):
             sample, reply = mmmu_sample(golds[row["id"]], row), row["response"]
             if sample.kind == "letter":
@@ -113,7 +112,7 @@ def test_scienceqa_s_extraction_is_llava_s_on_4241_outputs() -> None:
 @pytest.mark.parametrize("kind", ["adversarial", "popular", "random"])
 def test_pope_s_arithmetic(kind: str) -> None:
     """3,000 questions on 500 images, exactly half yes: what the extremes must score."""
-    text = (DATA / f"pope/coco_pope_{kind}.json").read_text()
+    text = (PUBLISHED / f"pope/coco_pope_{kind}.json").read_text()
     rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     assert len(rows) == 3000 and len({row["image"] for row in rows}) == 500
     samples = [
@@ -132,7 +131,7 @@ def test_pope_s_arithmetic(kind: str) -> None:
 def test_geometry3k_gold_is_right_and_the_other_choices_are_wrong() -> None:
     """Ten real problems with four choices each, by their exact values."""
     checked = 0
-    for file in sorted(DATA.glob("geometry3k/*/data.json")):
+    for file in sorted(PUBLISHED.glob("geometry3k/*/data.json")):
         data = json.loads(file.read_text())
         gold = LETTERS.index(data["answer"])
         sample = Sample(id="s", question="", answers=(data["choices"][gold],), kind="math")
@@ -203,7 +202,7 @@ COMPARED = re.compile(
 def test_superclevr_s_answers_follow_from_the_scenes() -> None:
     """Every published comparison of two counts, counted again; a wrong gold or grader would show."""
     scenes = {}
-    for file in DATA.glob("superclevr/scenes/*.json"):
+    for file in PUBLISHED.glob("superclevr/scenes/*.json"):
         scene = json.loads(file.read_text())
         scenes[scene["image_filename"]] = scene
     checked = 0

@@ -23,9 +23,9 @@ from cpt_bench.leaderboard.pack import About, open_run, pack, zst
 from cpt_bench.leaderboard.recompute import abridge
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
 from cpt_bench.leaderboard.verify import verify
-from tests.cli.test_cli import LIGHT
-from tests.conftest import TINY, here
+from tests.support.commands import LIGHT, here
 from tests.support.entries.make import make_entry, make_run, make_suite
+from tests.support.places import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -506,7 +506,7 @@ def test_slugs() -> None:
 
 def write_reproduction(entry: Path, by: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     """A rerun of seed 0 whose answers are those of seed 0, changed."""
-    from tests.leaderboard.test_tampering import rows
+    from tests.support.entries.make import rows
 
     folder = entry / "reproductions" / f"2026-11-25__{slug(by)}"
     for file in (entry / "seed-0/predictions").rglob("*.zst"):
@@ -627,7 +627,7 @@ def write_sample(entry: Path, change: Callable[[Rows], Any]) -> None:
     """A tenth of the questions of stages 1 and 3, asked of seed 0's weights again; then changed."""
     from cpt_bench.leaderboard.reproduce import _report, _table
     from cpt_bench.leaderboard.reproductions import sampled
-    from tests.leaderboard.test_tampering import rows
+    from tests.support.entries.make import rows
 
     weights = json.loads((entry / "seed-0/manifest.json").read_text())["weights"]
     asked: Rows = {}

@@ -20,7 +20,7 @@ from cpt_bench.leaderboard.findings import Level, Refused
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.strict import row_of
 from cpt_bench.leaderboard.verify import verify
-from tests.support.entries.make import TASKS, make_entry, resign
+from tests.support.entries.make import TASKS, make_entry, resign, rows
 
 Case = Callable[[Path], None]
 TABLE = "predictions/2-counting/science.jsonl.zst"
@@ -53,11 +53,6 @@ def entry(good: tuple[Path, Path], tmp_path: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------ helpers
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    text = zstandard.ZstdDecompressor().decompress(file.read_bytes()).decode()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def pack_rows(file: Path, new: list[dict[str, Any]]) -> None:

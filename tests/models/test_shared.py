@@ -18,7 +18,7 @@ from cpt_bench.models.qwen_cpu import decoding
 from cpt_bench.models.qwen_cpu.layers import Attention, Norm, arrange
 from cpt_bench.models.qwen_cpu.vision import PatchEmbedding, VisionAttention
 from cpt_bench.trainers.sft import SFT
-from tests.trainers.test_alignment import make_stage
+from tests.support.stages import make_stage
 
 CONFIG = SFT.Config(learning_rate=1e-3, device="cpu")
 

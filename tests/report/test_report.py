@@ -16,7 +16,7 @@ import pytest
 
 from cpt_bench.report import embedded, write_report
 from cpt_bench.report.payload import fits
-from tests.cli.test_cli import LIGHT
+from tests.support.commands import LIGHT
 from tests.support.simulated import write_run
 
 PLOTS = ("matrix", "curves", "pareto", "kinds", "kl", "habits", "training")

@@ -17,7 +17,7 @@ from cpt_bench.report.grids import grids, html_tables, latex, markdown
 from cpt_bench.report.text import visible
 from cpt_bench.results.compare import compare, mcnemar
 from cpt_bench.results.load import Run, load, methods, name_methods
-from tests.cli.test_cli import LIGHT
+from tests.support.commands import LIGHT
 from tests.support.simulated import write_run
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[31m|$x_1$|{\\bf a}"

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.conftest import sft_args
+from tests.support.commands import sft_args
 
 KILLS = 10
 

@@ -25,7 +25,7 @@ from cpt_bench.stage import command
 from cpt_bench.stage.method import Method
 from cpt_bench.stage.split import prepare, prepared
 from cpt_bench.suite import load_suite
-from tests.conftest import TINY
+from tests.support.places import TINY
 
 # ---------------------------------------------------------------------- what a stage leaves behind
 

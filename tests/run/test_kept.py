@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from cpt_bench.engines.choice import EngineChoice, choose
-from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.errors import CptBenchError
 from cpt_bench.run.plan import Plan
 from cpt_bench.run.sequencer import Sequencer, run
 from cpt_bench.stage.method import Asked, describe
 from cpt_bench.suite import load_suite
 from cpt_bench.worker.process import Worker
-from tests.conftest import TINY, sft_args
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import Cli, sft_args
+from tests.support.places import TINY
 
 
 def plan_of(model: Path, **changes: Any) -> Plan:
@@ -274,64 +266,3 @@ def test_a_setting_by_hand(tmp_path: Path) -> None:
     ):
         with pytest.raises(CptBenchError, match=complaint):
             choose(name, (setting,))
-
-
-# ------------------------------------------------------------------------------------ workers
-
-
-def carry_out(say: Callable[[dict[str, Any]], None], orders: Any) -> None:
-    """Answers with how many orders came before."""
-    for number, order in enumerate(orders):
-        if order == "raise":
-            raise ValueError("no idea")
-        say({"number": number, "order": order, "pid": os.getpid()})
-
-
-def test_a_worker_that_takes_orders(tmp_path: Path) -> None:
-    worker = Worker(carry_out, None, tmp_path / "log", "nothing yet")
-    heard: list[dict[str, Any]] = []
-    for order in ("a", {"b": 1}, None):
-        worker.ask(order, "this", heard.append)
-    assert [(h["number"], h["order"]) for h in heard] == [(0, "a"), (1, {"b": 1}), (2, None)]
-    assert {h["pid"] for h in heard} == {worker.process.pid}
-    with pytest.raises(CptBenchError, match="ValueError: no idea"):
-        worker.ask("raise", "that", heard.append)
-    assert not worker.process.is_alive()
-
-
-def test_a_worker_that_dies_between_two_orders(tmp_path: Path) -> None:
-    worker = Worker(carry_out, None, tmp_path / "log", "nothing yet")
-    worker.ask("a", "this", lambda event: None)
-    os.kill(worker.process.pid, signal.SIGKILL)
-    worker.process.join()
-    with pytest.raises(TrainerFault, match="that: the process was killed by SIGKILL") as caught:
-        worker.ask("b", "that", lambda event: None)
-    assert caught.value.exit_code == 75
-    idle = Worker(carry_out, None, tmp_path / "log", "idle")
-    idle.stop()
-    assert not idle.process.is_alive()
-
-
-ALONE = """
-import sys, time
-from pathlib import Path
-from cpt_bench.worker.process import Worker
-from tests.run.test_kept import carry_out
-worker = Worker(carry_out, None, Path(sys.argv[1]), "this")
-worker.ask("a", "this", lambda event: print(event["pid"], flush=True))
-time.sleep(600)
-"""
-
-
-def test_a_waiting_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", ALONE, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    deadline = time.monotonic() + 30
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "it goes on waiting"
-        time.sleep(0.05)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import Cli
+
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.conftest import TINY
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.places import TINY
 
 
 def test_checkpoints_give_the_matrix_that_their_run_gave(

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,8 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.cli.test_cli import LIGHT
-from tests.conftest import TINY, here, sft_args
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import LIGHT, Cli, here, sft_args
+from tests.support.places import TINY
 
 
 def test_what_a_run_leaves(finished: Path) -> None:

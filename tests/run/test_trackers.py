@@ -107,7 +107,7 @@ def test_a_run_feeds_tensorboard(tiny_model: Path, cli: Callable[..., Any], tmp_
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from tests.run.test_run import sft_args
+    from tests.support.commands import sft_args
 
     done = cli(*sft_args(tiny_model, "--out", tmp_path / "run", "--report-to", "tensorboard"))
     assert done.returncode == 0, done.stderr

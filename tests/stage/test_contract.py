@@ -26,7 +26,7 @@ from cpt_bench.stage.split import prepare
 from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
-from tests.conftest import TINY
+from tests.support.places import ROOT, TINY
 
 HEAD = """
 import os, shutil, sys, time
@@ -271,7 +271,7 @@ def test_gpu_time_is_counted_from_what_the_driver_says(monkeypatch: Any, tmp_pat
 def test_the_published_schema_is_the_one_in_force() -> None:
     from cpt_bench.stage.document import schema
 
-    published = json.loads((Path(__file__).parents[2] / "docs/stage.schema.json").read_text())
+    published = json.loads((ROOT / "docs/stage.schema.json").read_text())
     assert published == json.loads(json.dumps(schema()))
 
 

@@ -82,7 +82,7 @@ def test_adapters_are_merged_into_whole_checkpoints(
     from cpt_bench.trainer import RewardParts
     from cpt_bench.trainers.rft import RFT
     from cpt_bench.trainers.sft import SFT
-    from tests.trainers.test_alignment import make_stage
+    from tests.support.stages import make_stage
 
     common: dict[str, Any] = {
         "learning_rate": 1e-2,

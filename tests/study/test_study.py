@@ -21,10 +21,10 @@ from cpt_bench.study.points import Point, Points, Stage, points
 from cpt_bench.study.store import ENDING, read, store
 from cpt_bench.study.verify import Seen, verify
 from cpt_bench.suite import open_suite
-from tests.cli.test_cli import LIGHT
+from tests.support.commands import LIGHT
+from tests.support.places import ROOT
 from tests.support.simulated import splits, write_run
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/study"
 RESULTS = FOLDER / "results"
 FILES = sorted(RESULTS.glob(f"*{ENDING}"))

@@ -11,8 +11,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.suite import Suite, load_suite, open_suite
-
-TINY = Path(__file__).parents[1] / "support/tiny"
+from tests.support.places import TINY
 
 
 @pytest.fixture(scope="module")

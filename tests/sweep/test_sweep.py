@@ -18,6 +18,7 @@ import pytest
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.sweep.spec import cells, plain, read_sweep
+from tests.support.places import TINY
 
 MINIMAL = "runs: [{trainers: [sft]}]\n"
 
@@ -321,7 +322,6 @@ def test_what_was_lost_goes_on_and_what_failed_does_not(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ whole runs
 
 slow = pytest.mark.slow
-TINY = Path(__file__).parents[1] / "support/tiny"
 
 NUDGE = '''
 import shutil

@@ -25,8 +25,8 @@ from cpt_bench.suite import Sample, Suite, TaskCard, open_suite
 from cpt_bench.suite import prepared as places
 from cpt_bench.suite.origins import Draw, Hub
 from tests.support import cpt7_fixtures as fx
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.commands import Cli
+from tests.support.places import PUBLISHED
 
 TRAIN, TEST = 8, 7
 TASKS = ["scienceqa", "textvqa", "vizwiz", "gqa", "geometry3k", "pathvqa", "superclevr"]
@@ -549,7 +549,7 @@ def test_published_id_lists_of_mmlu_pro_and_mmmu_are_of_the_published_ids() -> N
     import json
     import zipfile
 
-    published = Path(__file__).parents[3] / "shared/data"
+    published = PUBLISHED
     if not published.is_dir():
         pytest.skip("the published outputs are not here")
     with zipfile.ZipFile(published / "mmlu_pro/model_outputs_Llama-2-7b-hf_5shots.zip") as archive:

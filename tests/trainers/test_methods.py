@@ -36,7 +36,8 @@ from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rif import RIF
 from cpt_bench.trainers.selfsft import IterativeSFT, Pool, SelfSFT
 from cpt_bench.trainers.sft import SFT
-from tests.trainers.test_alignment import TINY, make_stage
+from tests.support.places import RECIPES
+from tests.support.stages import TINY, make_stage
 
 SUP: dict[str, Any] = {"learning_rate": 1e-3, "max_steps": 2, "batch_size": 4, "device": "cpu"}
 RL: dict[str, Any] = {
@@ -48,7 +49,6 @@ EVERY = Grading(
     form=TINY.protocol.form,
     weights=TINY.protocol.reward,
 )
-RECIPES = Path(__file__).parents[2] / "trainers/recipes"
 
 
 def chained(

@@ -23,8 +23,8 @@ from cpt_bench.stage.method import Method
 from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.trainers.sft import SFT
-from tests.conftest import TINY
-from tests.trainers.test_alignment import make_stage
+from tests.support.places import TINY
+from tests.support.stages import make_stage
 
 MACHINERIES = (
     "joint", "rft-replay", "ewc", "rft-lwf", "olora", "flow", "iterative-sft", "rationale-sft",

@@ -20,7 +20,7 @@ from cpt_bench.trainers.selfcheck import (
     disagreements,
     transformers_rollouts,
 )
-from tests.trainers.test_alignment import make_stage
+from tests.support.stages import make_stage
 
 IMAGE = 7
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 from cpt_bench.models.checkpoint import load_model, weights_digest
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.sft import SFT
-from tests.trainers.test_alignment import make_stage
+from tests.support.stages import make_stage
 
 RL = {"learning_rate": 1e-3, "max_steps": 2, "prompts_per_step": 2, "rollouts": 4, "device": "cpu"}
 
