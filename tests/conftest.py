@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cpt_bench.suite import Suite, open_suite
 from tests.support.commands import here, sft_args
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,7 +41,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model(
         processor.tokenizer, seed=3, width=64, layers=2, heads=2, vision_width=32, vision_depth=1
     )
-    # Random weights never answer in the form; a nudge towards one answer gives rewards to tell apart.
     assert model.dtype == torch.float32
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -73,3 +73,44 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def run_copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def cpt7_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ten published tables in small, in the hub's layout."""
+    from tests.support.cpt7_fixtures import TEST, TRAIN, build_hub
+
+    return build_hub(tmp_path_factory.mktemp("hub"), TRAIN, TEST)
+
+
+@pytest.fixture(scope="session")
+def cpt7_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of cpt7 with the counts of ``cpt7_tables``, as ``--suite`` takes it."""
+    from tests.support.cpt7_fixtures import TEST, TRAIN, build_suite
+
+    return build_suite(tmp_path_factory.mktemp("suite") / "cpt7", "none", TRAIN, TEST, (4, 3))
+
+
+@pytest.fixture(scope="session")
+def cpt7_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the data of ``cpt7`` are prepared; what a test adds stays."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def cpt7_place(cpt7_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared data are looked for in ``cpt7_data``."""
+    monkeypatch.setenv("CPTBENCH_DATA", str(cpt7_data))
+
+
+@pytest.fixture(scope="session")
+def cpt7(cpt7_tables: Path, cpt7_folder: Path, cpt7_data: Path) -> Suite:
+    """cpt7 with the fixtures' counts, prepared."""
+    from cpt_bench.sources import hub
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CPTBENCH_DATA", str(cpt7_data))
+        for card in open_suite(str(cpt7_folder)).cards.values():
+            for split in card.splits:
+                hub.prepare(card, split, cpt7_tables)
+        return open_suite(str(cpt7_folder))

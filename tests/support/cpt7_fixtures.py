@@ -23,6 +23,11 @@ S, I8, I32, I64, B = (Value(t) for t in ("string", "int8", "int32", "int64", "bo
 MODES = ("RGB", "CMYK", "P", "L", "RGBA", "LA", "1")
 """Modes the pictures take turns in: CMYK as JPEG, the others as PNG, RGB as either."""
 
+TASKS = ["scienceqa", "textvqa", "vizwiz", "gqa", "geometry3k", "pathvqa", "superclevr"]
+GENERAL = ["mmmu", "mmlu_pro", "pope"]
+TRAIN, TEST = 8, 7
+"""Samples in each split of the fixture ``cpt7``."""
+
 Row = dict[str, Any]
 
 
