@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,17 @@ def test_tests_are_in_test_files_and_helpers_are_not() -> None:
         helper = TESTS / "support" in file.parents or file.name == "conftest.py"
         assert helper != bool(tests), file
         assert helper != file.name.startswith("test_"), file
+
+
+NAMED = re.compile(r"\btests/[\w/]+\.py(?:::\w+)?")
+
+
+def test_the_tests_that_pages_and_comments_name_are_there() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    pages += [p for room in ("cpt_bench", "tasks", "trainers") for p in (ROOT / room).rglob("*.py")]
+    named = {
+        (name, page) for page in pages for name in NAMED.findall(page.read_text(errors="replace"))
+    }
+    assert len(named) > 10
+    gone = [pair for pair in named if not (ROOT / pair[0].partition("::")[0]).is_file()]
+    assert not gone
