@@ -123,7 +123,7 @@ def verify(
     """
     from cpt_bench.leaderboard.changed import changed_entries, find_entries
     from cpt_bench.leaderboard.verify import verify as look
-    from cpt_bench.study.store import stored_in
+    from cpt_bench.study.stored import stored_in
 
     stored, places = stored_in(entries or [Path("leaderboards")])
     frozen: list[str] = []

@@ -61,7 +61,7 @@ def sweep(
     folder = a_folder(out or Path("runs") / file.stem)
     jobs = jobs_of(found, folder, file)
     if stored is not None:
-        from cpt_bench.study.store import ENDING
+        from cpt_bench.study.stored import ENDING
 
         jobs = [job for job in jobs if not (stored / f"{job.name}{ENDING}").is_file()]
     jobs = jobs[:first]
@@ -234,7 +234,7 @@ def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
     from cpt_bench.report.grids import grids
     from cpt_bench.results.compare import compare
     from cpt_bench.results.load import load
-    from cpt_bench.run.stages import SWEEP_PAGES
+    from cpt_bench.run.layout import SWEEP_PAGES
 
     folders = [job.folder for job in done]
     found = compare(load(folders))

@@ -9,7 +9,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_text
 from cpt_bench.study.claims import Claim, judge, read_claims, write_claims
 from cpt_bench.study.points import VARIANTS, Points, points
-from cpt_bench.study.store import read_all
+from cpt_bench.study.stored import read_all
 from cpt_bench.suite import open_suite
 from cpt_bench.sweep.spec import cells, read_sweep
 

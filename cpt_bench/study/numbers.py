@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cpt_bench.metrics import METRICS, Matrix, matrix_to_json, rounded
 from cpt_bench.metrics.passports import what_is_missing
 from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row
-from cpt_bench.study.store import Stored
+from cpt_bench.study.stored import Stored
 from cpt_bench.suite import Suite
 
 Array = npt.NDArray[np.float64]

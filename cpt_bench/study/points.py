@@ -15,7 +15,7 @@ from cpt_bench.leaderboard.gold import base_row
 from cpt_bench.metrics import rounded
 from cpt_bench.stage.recipes import named
 from cpt_bench.study.numbers import Numbers, divergence, general_of, matrix_of, numbers
-from cpt_bench.study.store import Stored
+from cpt_bench.study.stored import Stored
 from cpt_bench.suite import Suite
 
 VARIANTS: Final[dict[str, str]] = {"algorithm": "grpo", "reference": "start", "keep": "solvable"}

@@ -16,7 +16,8 @@ from cpt_bench.leaderboard.recompute import differences
 from cpt_bench.leaderboard.verify import Verified
 from cpt_bench.results.losses import prefixes
 from cpt_bench.study.numbers import claims
-from cpt_bench.study.store import Row, Stored, evaluated, read
+from cpt_bench.study.store import evaluated
+from cpt_bench.study.stored import Row, Stored, read
 from cpt_bench.suite import Suite
 
 Seen = dict[tuple[str, int, str], Grade]

@@ -17,13 +17,16 @@ from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.plugins import resolve
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.run import keys
+from cpt_bench.run.context import base_policy
+from cpt_bench.run.layout import PARTS, collect, lay_out
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer, _open, alone
-from cpt_bench.run.stages import PARTS, finish_stage, order_stage
+from cpt_bench.run.sequencer import alone, open_folder, opened, train_stages
+from cpt_bench.run.splits import TrainSplits
 from cpt_bench.stage import command
 from cpt_bench.stage.method import Method
-from cpt_bench.stage.split import prepare, prepared
+from cpt_bench.stage.split import split_folder, write_split
 from cpt_bench.suite import load_suite
 from tests.support.places import TINY
 
@@ -58,14 +61,14 @@ def test_links_that_a_trainer_leaves_are_refused(what: str, tmp_path: Path) -> N
     secret.mkdir()
     (secret / "gold").write_text("42")
     LEFT[what](paths.work(1), secret)
-    with pytest.raises(TrainerFault, match="neither a file nor a folder") as caught:
-        finish_stage(paths, 1)
+    with pytest.raises(TrainerFault, match="neither a file nor a directory") as caught:
+        collect(paths, 1)
     assert caught.value.kind == "link" and not paths.state(1).exists()
 
 
 def test_what_a_stage_leaves_moves_to_its_places(tmp_path: Path) -> None:
     paths = left(tmp_path)
-    finish_stage(paths, 1)
+    collect(paths, 1)
     assert (paths.state(1) / "x").read_text() == "state" and not paths.work(1).exists()
     assert paths.train_log(1).read_text() == "{}\n"
 
@@ -146,9 +149,10 @@ def plan_of(base: Path, **changes: Any) -> Plan:
     )._replace(**changes)  # fmt: skip
 
 
-def sequence(plan: Plan, root: Path) -> Sequencer:
-    paths = RunFolder(root, plan.suite.sequence)
-    return Sequencer(plan, plan.identity(), paths, Ledger(root), lambda event: None)
+def asked(plan: Plan) -> dict[str, Any]:
+    """The inputs of evaluating the base model on one task."""
+    identity = plan.identity()
+    return keys.evaluation(plan, identity, base_policy(plan, identity), "science")
 
 
 def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
@@ -156,32 +160,32 @@ def test_another_chat_template_is_another_model(tmp_path: Path) -> None:
     one, other = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "other", "{{ y }}")
     plans = [plan_of(place) for place in (one, other)]
     assert len({json.dumps(plan.identity(), sort_keys=True) for plan in plans}) == 2
-    runs = [sequence(plan, tmp_path / "run") for plan in plans]
-    asked = [run.evaluation_inputs(0, "science") for run in runs]
-    assert asked[0]["weights"] == asked[1]["weights"] and asked[0]["frame"] != asked[1]["frame"]
+    first, second = map(asked, plans)
+    assert first["weights"] == second["weights"] and first["frame"] != second["frame"]
 
 
 @pytest.mark.parametrize(
     "chosen", [{"launch": "torchrun"}, {"general": ["lm-eval:x"]}, {"endpoint": {}}, {"given": {}}]
 )
 def test_a_run_that_chose_more_is_another_one(chosen: dict[str, Any], tmp_path: Path) -> None:
-    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
-    _open(run.paths, run.identity)
-    _open(run.paths, run.identity)
-    write_json(run.paths.run_json, {**read_json(run.paths.run_json), **chosen})
+    plan = plan_of(checkpoint(tmp_path / "base"))
+    paths, identity = RunFolder(tmp_path / "run", plan.suite.sequence), plan.identity()
+    open_folder(paths, identity)
+    open_folder(paths, identity)
+    write_json(paths.run_json, {**read_json(paths.run_json), **chosen})
     with pytest.raises(CptBenchError, match=f"holds another run: its {next(iter(chosen))} is"):
-        _open(run.paths, run.identity)
+        open_folder(paths, identity)
 
 
 def test_a_run_begun_before_templates_counted_goes_on(tmp_path: Path) -> None:
-    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
-    _open(run.paths, run.identity)
-    known = read_json(run.paths.run_json)
+    plan = plan_of(checkpoint(tmp_path / "base"))
+    paths, identity = RunFolder(tmp_path / "run", plan.suite.sequence), plan.identity()
+    open_folder(paths, identity)
+    known = read_json(paths.run_json)
     del known["base"]["frame"]
-    write_json(run.paths.run_json, known)
-    _open(run.paths, run.identity)
-    again = Sequencer(run.plan, run.identity, run.paths, run.ledger, lambda event: None)
-    assert "frame" not in again.evaluation_inputs(0, "science")
+    write_json(paths.run_json, known)
+    open_folder(paths, identity)
+    assert "frame" not in keys.evaluation(plan, identity, base_policy(plan, identity), "science")
 
 
 # ------------------------------------------------------------------------------------- which code
@@ -290,7 +294,7 @@ def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> No
     for shared in (True, False):
         folder = data if shared else tmp_path / "one/data/science-1"
         paths = RunFolder(tmp_path / "one", plan.suite.sequence)
-        view = order_stage(plan, paths, 1, 0, [folder], [plan.base]).view
+        view = lay_out(plan, paths, 1, 0, [folder], [plan.base]).view
         hides = [
             tmp_path / "report.html",
             tmp_path / "other/stages/0-base",
@@ -307,35 +311,39 @@ def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("what", ["train.jsonl", "images/*", "nothing"])
 def test_a_train_split_that_was_edited_is_not_trained_on(what: str, tmp_path: Path) -> None:
-    run = sequence(plan_of(checkpoint(tmp_path / "base")), tmp_path / "run")
-    suite = run.plan.suite
-    folder = prepared(suite.card("lowvision"), suite.protocol, 4, run.data)
-    prepare(suite.card("lowvision"), suite.protocol, 4, folder)
-    for file in sorted(folder.glob(what))[:1]:
-        file.write_bytes(file.read_bytes() + b"\n")
-    if what == "nothing":
-        assert run._prepared("lowvision").result() == folder
-    else:
-        with pytest.raises(CptBenchError, match="it was edited since"):
-            run._prepared("lowvision").result()
+    plan = plan_of(checkpoint(tmp_path / "base"))
+    with opened(plan, tmp_path / "run") as context:
+        card, protocol = plan.suite.card("lowvision"), plan.suite.protocol
+        folder = split_folder(card, protocol, 4, context.data)
+        write_split(card, protocol, 4, folder)
+        for file in sorted(folder.glob(what))[:1]:
+            file.write_bytes(file.read_bytes() + b"\n")
+        splits = TrainSplits(context)
+        if what == "nothing":
+            assert splits.folder("lowvision") == folder
+        else:
+            with pytest.raises(CptBenchError, match="was edited after it had been prepared"):
+                splits.folder("lowvision")
 
 
 def test_a_train_split_that_a_trainer_edited_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
     """As it can where there are no namespaces; every later run would learn what it wrote."""
     plan = plan_of(checkpoint(tmp_path / "base"))
-    run = sequence(plan, tmp_path / "run")
-    folder = prepared(plan.suite.card("science"), plan.suite.protocol, 4, run.data)
+    protocol, data = plan.suite.protocol, tmp_path / "run/data"
     for task in plan.suite.sequence[:2]:
         card = plan.suite.card(task)
-        prepare(card, plan.suite.protocol, 4, prepared(card, plan.suite.protocol, 4, run.data))
+        write_split(card, protocol, 4, split_folder(card, protocol, 4, data))
+    folder = split_folder(plan.suite.card("science"), protocol, 4, data)
 
-    def edit(worker: object, t: int) -> dict[str, Any]:
+    def edit(*_: object) -> dict[str, Any]:
         (folder / "train.jsonl").write_text("{}\n")
         return {}
 
-    monkeypatch.setattr("cpt_bench.run.stages.count_parameters", lambda base: 0)
-    monkeypatch.setattr(run, "worker", lambda *order: None)
-    monkeypatch.setattr(run, "result", edit)
-    with pytest.raises(TrainerFault, match="it changed its inputs"):
-        run.train(1)
-    assert not folder.exists() and read_jsonl(run.paths.failures)[0]["kind"] == "inputs-edited"
+    monkeypatch.setattr("cpt_bench.run.layout.count_parameters", lambda base: 0)
+    with opened(plan, tmp_path / "run") as context:
+        monkeypatch.setattr(context.workers, "start", lambda *job, **options: None)
+        monkeypatch.setattr(context.workers, "result", edit)
+        with pytest.raises(TrainerFault, match="it changed its inputs"):
+            train_stages(context, [1])
+    assert not folder.exists()
+    assert read_jsonl(context.paths.failures)[0]["kind"] == "inputs-edited"

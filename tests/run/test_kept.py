@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 from cpt_bench.engines.choice import EngineChoice, choose
 from cpt_bench.errors import CptBenchError
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer, run
+from cpt_bench.run.sequencer import run
+from cpt_bench.run.workers import Workers
 from cpt_bench.stage.method import Asked, describe
 from cpt_bench.suite import load_suite
 from cpt_bench.worker.process import Worker
@@ -38,14 +39,14 @@ KEPT = EngineChoice(kept=True)
 def workers(monkeypatch: Any) -> list[tuple[str, Worker]]:
     """Every worker that a run started, with the name of its work."""
     made: list[tuple[str, Worker]] = []
-    start = Sequencer.worker
+    start = Workers.start
 
-    def noted(self: Sequencer, work: Any, *args: Any, **kwargs: Any) -> Worker:
+    def noted(self: Workers, work: Any, *args: Any, **kwargs: Any) -> Worker:
         worker = start(self, work, *args, **kwargs)
         made.append((work.__name__, worker))
         return worker
 
-    monkeypatch.setattr(Sequencer, "worker", noted)
+    monkeypatch.setattr(Workers, "start", noted)
     return made
 
 
@@ -244,7 +245,7 @@ def test_the_keys_of_runs_with_the_default_engine(tiny_model: Path, finished: Pa
     assert "engine" not in plan.identity()
     inputs = json.loads((finished / "ledger/stage-1.evaluate.science.json").read_text())["inputs"]
     assert inputs["engine"] == "transformers" and inputs.keys() == {
-        "weights", "frame", "card", "protocol", "engine", "limit", "threads", "versions",
+        "weights", "frame", "card", "protocol", "engine", "limit", "threads", "versions", "code",
     }  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
 def test_fetched_data_are_hidden_from_trainers(cpt7: Suite, cpt7_data: Path) -> None:
     from types import SimpleNamespace
 
-    from cpt_bench.run.stages import hidden
+    from cpt_bench.run.layout import hidden
 
     assert cpt7_data in hidden(SimpleNamespace(suite=cpt7), [])  # type: ignore[arg-type]
 

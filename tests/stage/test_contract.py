@@ -16,13 +16,14 @@ pytestmark = pytest.mark.slow
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.context import Policy
+from cpt_bench.run.layout import lay_out
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer
-from cpt_bench.run.stages import order_stage
+from cpt_bench.run.sequencer import opened, train_stages
 from cpt_bench.stage import training
 from cpt_bench.stage.method import Asked, describe
-from cpt_bench.stage.split import prepare
+from cpt_bench.stage.split import write_split
 from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
@@ -53,10 +54,12 @@ def make_plan(tmp_path: Path, model: Path, spec: str, **changes: Any) -> Plan:
     )._replace(**changes)  # fmt: skip
 
 
-def sequence(plan: Plan, folder: Path, events: list[Any] | None = None) -> Sequencer:
-    paths, ledger = RunFolder(folder, plan.suite.sequence), Ledger(folder)
+def train(
+    plan: Plan, folder: Path, stages: tuple[int, ...] = (1,), events: list[Any] | None = None
+) -> dict[int, Policy]:
     tell = (events if events is not None else []).append
-    return Sequencer(plan, plan.identity(), paths, ledger, tell)
+    with opened(plan, folder, tell=tell) as context:
+        return train_stages(context, stages)
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ def test_a_trainer_that_breaks_the_contract_is_caught_named_and_recorded(
     (folder / "data/lowvision-0/train.jsonl").write_text("secret\n")
     before = {p: p.read_bytes() for p in tiny_model.iterdir()}
     with pytest.raises(TrainerFault) as caught:
-        sequence(plan, folder).train(1)
+        train(plan, folder)
     assert caught.value.kind == kind, caught.value
     if kind == "timeout":
         import psutil
@@ -156,21 +159,19 @@ def test_a_good_trainer_gets_what_the_contract_says(
     spec = trainer(body.strip(), "replay_samples_per_task=2, earlier_checkpoints=True")
     plan = make_plan(tmp_path, tiny_model, spec)
     events: list[Any] = []
-    run = sequence(plan, tmp_path / "run", events)
-    for t in (1, 2, 3):
-        run.train(t)
-    assert (run.paths.state(3) / "notes").read_text() == "science lowvision counting "
+    left = train(plan, tmp_path / "run", (1, 2, 3), events)
+    paths = RunFolder(tmp_path / "run", plan.suite.sequence)
+    assert (paths.state(3) / "notes").read_text() == "science lowvision counting "
     assert [e["kept"] for e in events if "kept" in e] == [0, 2, 4]
-    facts = run.ledger.record("stage-3/train")["facts"]
+    facts = Ledger(paths.root).record("stage-3/train")["facts"]
     assert facts["isolation"] in ("namespace", "audit hook") and facts["samples"] == 4
     assert facts["peak_memory_mib"] > 0 and facts["wall_seconds"] > 0 and facts["gpu_seconds"] == 0
-    assert len(facts["frame"]) == 64 and run.frames[3] == facts["frame"]
-    assert not run.paths.work(3).exists()
+    assert len(facts["frame"]) == 64 and left[3].frame == facts["frame"]
+    assert not paths.work(3).exists()
     # State and memory are part of what a stage depends on: a changed one is not taken for the same.
-    again = sequence(plan, tmp_path / "run")
-    (run.paths.state(1) / "notes").write_text("other")
+    (paths.state(1) / "notes").write_text("other")
     with pytest.raises(CptBenchError, match="was changed or removed after step stage-1/train"):
-        again.train(1)
+        train(plan, tmp_path / "run")
 
 
 def test_a_joint_trainer_sees_every_task_once(
@@ -179,7 +180,7 @@ def test_a_joint_trainer_sees_every_task_once(
     body = "copy(stage); tasks = [s.task for s in stage.samples]; assert stage.task == 'joint' and {t: tasks.count(t) for t in tasks} == dict(science=4, lowvision=4, counting=4)"
     plan = make_plan(tmp_path, tiny_model, trainer(body, "joint=True"))
     assert plan.stages() == [0, 3]
-    sequence(plan, tmp_path / "run").train(3)
+    train(plan, tmp_path / "run", (3,))
 
 
 CLIENT = """
@@ -207,13 +208,12 @@ def test_a_command_gets_rewards_and_is_heard(tiny_model: Path, tmp_path: Path) -
     (tmp_path / "client.py").write_text(CLIENT)
     spec = f"cmd:{sys.executable} {tmp_path}/client.py {{stage}} {{output}}"
     events: list[Any] = []
-    run = sequence(make_plan(tmp_path, tiny_model, spec), tmp_path / "run", events)
-    run.train(1)
+    plan = make_plan(tmp_path, tiny_model, spec)
+    train(plan, tmp_path / "run", events=events)
+    paths = RunFolder(tmp_path / "run", plan.suite.sequence)
     assert {"kind": "output", "line": "hello from True", "stage": 1} in events
-    assert read_jsonl(run.paths.train_log(1)) == [
-        {"step": 1, "steps": 1, "loss": 0.5, "samples": 4}
-    ]
-    assert "hello from True" in run.paths.log(1, "train").read_text()
+    assert read_jsonl(paths.train_log(1)) == [{"step": 1, "steps": 1, "loss": 0.5, "samples": 4}]
+    assert "hello from True" in paths.log(1, "train").read_text()
 
 
 def test_a_command_that_nobody_watches_is_recorded_as_such(
@@ -221,11 +221,11 @@ def test_a_command_that_nobody_watches_is_recorded_as_such(
 ) -> None:
     plan = make_plan(tmp_path, tiny_model, f"cmd:cp -r {tiny_model}/. {{output}}")
     card, data = plan.suite.card("science"), tmp_path / "data"
-    prepare(card, plan.suite.protocol, 4, data)
-    order = order_stage(plan, RunFolder(tmp_path / "run", ("science",)), 1, 0, [data], [tiny_model])
+    write_split(card, plan.suite.protocol, 4, data)
+    job = lay_out(plan, RunFolder(tmp_path / "run", ("science",)), 1, 0, [data], [tiny_model])
     monkeypatch.setattr(training, "_watch", None)  # as where there are no namespaces
     monkeypatch.setattr(training.isolation, "watch_opens", lambda view, tell: None)
-    assert training.train(lambda event: None, order)["isolation"] == "none"
+    assert training.train(lambda event: None, job)["isolation"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_command_that_fails_is_named(
     (tmp_path / "run/stages/0-base/predictions/science.jsonl").write_text("secret\n")
     plan = make_plan(tmp_path, tiny_model, f"cmd:{command}", budget=Budget(seconds=2.0))
     with pytest.raises(TrainerFault, match=r".") as caught:
-        sequence(plan, tmp_path / "run").train(1)
+        train(plan, tmp_path / "run")
     assert caught.value.kind == kind and said in str(caught.value)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.study.store import read, store
+from cpt_bench.study.store import store
+from cpt_bench.study.stored import read
 from cpt_bench.study.verify import Seen, verify
 from tests.support.places import ROOT
 from tests.support.simulated import splits, write_run

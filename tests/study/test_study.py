@@ -16,7 +16,7 @@ from cpt_bench.study.build import Study, build, open_study, stale
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.points import Points, points
-from cpt_bench.study.store import ENDING, read
+from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
 from tests.support.commands import LIGHT
 from tests.support.places import ROOT

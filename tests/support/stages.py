@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
-from cpt_bench.stage.split import prepare, prepared
+from cpt_bench.stage.split import split_folder, write_split
 from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Privileges, Stage
 from tests.support import places
@@ -24,8 +24,8 @@ def make_stage(
 ) -> Stage:
     """A stage of the tiny suite, laid out on disk as a run does."""
     card = TINY.card(task)
-    data = prepared(card, TINY.protocol, None, folder / "data")
-    prepare(card, TINY.protocol, None, data)
+    data = split_folder(card, TINY.protocol, None, folder / "data")
+    write_split(card, TINY.protocol, None, data)
     for part in ("out", "state", "memory"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     document = StageDocument(

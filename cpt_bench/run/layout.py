@@ -1,45 +1,43 @@
-"""From a run's plan to one stage: its document, what its trainer may see, what becomes of it.
+"""One stage on disk: its document, what its trainer may see, where what it writes ends up.
 
-A trainer works in ``stages/<t>-<task>/work``: there lies its ``stage.json``, and everything that it
+A trainer works in ``stages/<t>-<task>/work``: there is its ``stage.json``, and everything that it
 writes. When it is done and checked, the parts move to their places in one step each.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.plan import Plan
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument
 from cpt_bench.stage.isolation import View
 from cpt_bench.stage.outputs import count_parameters
-from cpt_bench.stage.training import TRAIN_LOG, TrainOrder
+from cpt_bench.stage.training import TRAIN_LOG, TrainJob
 from cpt_bench.suite.prepared import root
 
-if TYPE_CHECKING:
-    from cpt_bench.run.plan import Plan
-
 SWEEP_PAGES = ("compare.json", "compare.html", "report.html")
-"""What a sweep that ended leaves beside its runs."""
+"""What a finished sweep leaves in the folder of its runs."""
 
 PARTS = ("checkpoint", "state", "memory", TRAIN_LOG)
 """What a stage leaves, by its name in the stage's folder and in ``work``."""
 
 
-def order_stage(
+def lay_out(
     plan: Plan,
     paths: RunFolder,
     t: int,
     seed: int,
     data: Sequence[Path],
     checkpoints: Sequence[Path],
-) -> TrainOrder:
-    """Lay out stage ``t`` in its work folder.
+) -> TrainJob:
+    """Write stage ``t`` to its work folder, for a trainer to start.
 
     Args:
         plan: The run's plan.
@@ -94,10 +92,10 @@ def order_stage(
         hidden=covered,
         visible=(work.resolve(), *inputs),
         read_only=tuple(inputs),
-        absent=tuple(p for p in beside(paths.root.resolve()) if p not in covered),
+        absent=tuple(p for p in neighbours(paths.root.resolve()) if p not in covered),
     )
     parameters = count_parameters(plan.base)
-    return TrainOrder(file, plan.method.origin["spec"], view, parameters, plan.launch)
+    return TrainJob(file, plan.method.origin["spec"], view, parameters, plan.launch)
 
 
 def seen(plan: Plan, t: int) -> tuple[str, ...]:
@@ -106,26 +104,25 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
-    """Where test questions and other tasks' data lie: the suites', fetched and prepared."""
-    import cpt_bench.tasks
-
-    packaged = Path(cpt_bench.tasks.__path__[0])
+    """Folders of test questions and of other tasks' data: the suites', fetched and prepared."""
+    tasks = importlib.util.find_spec("cpt_bench.tasks")
+    shipped = map(Path, (tasks and tasks.submodule_search_locations) or ())
     fetched = [root()] if root().is_dir() else []
-    return [packaged, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
+    return [*shipped, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
-def beside(run: Path) -> list[Path]:
-    """Where graded answers of the runs in the same folder lie, and the test splits they share."""
+def neighbours(run: Path) -> list[Path]:
+    """Graded answers of the runs in the same folder, and the test splits that they share."""
     pages = (".shared/data", *SWEEP_PAGES)
     runs = (file.parent for file in run.parent.glob("*/run.json"))
     return [place.resolve() for place in (*(run.parent / page for page in pages), *runs)]
 
 
-def finish_stage(paths: RunFolder, t: int) -> None:
+def collect(paths: RunFolder, t: int) -> None:
     """Move what a stage wrote from its work folder to its places.
 
     Raises:
-        TrainerFault: Something that it left is neither a file nor a folder.
+        TrainerFault: Something that it left is neither a file nor a directory.
     """
     work = paths.work(t)
     # A link means something else outside the trainer's view: what was hidden would be copied.
@@ -133,9 +130,9 @@ def finish_stage(paths: RunFolder, t: int) -> None:
         if place.is_symlink() or not (place.is_file() or place.is_dir()):
             raise TrainerFault(
                 "link",
-                f"stage {t} left what is neither a file nor a folder",
+                f"stage {t} left something that is neither a file nor a directory",
                 where=place,
-                todo="Links are not taken along: write the files themselves",
+                todo="Write files, not links to them",
             )
     for part in PARTS:
         settle(work / part, paths.stage(t) / part)
