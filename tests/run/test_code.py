@@ -20,7 +20,6 @@ from tests.support.places import ROOT, TINY
 DIGESTS = """
 import json
 from cpt_bench.run.code import code_digest
-from tests.support.places import ROOT, TINY
 print(json.dumps({
     "evaluate": code_digest(["cpt_bench.run.jobs.evaluate", "cpt_bench.engines.hf:TransformersEngine"]),
     "kl": code_digest(["cpt_bench.run.jobs.divergence"]),
