@@ -15,9 +15,7 @@ import pytest
 
 from cpt_bench.files import read_json
 from cpt_bench.run.code import code_digest, imports_of, module_file, reach
-
-ROOT = Path(__file__).parents[2]
-TINY = ROOT / "tests/tiny"
+from tests.support.places import ROOT, TINY
 
 DIGESTS = """
 import json
