@@ -300,8 +300,8 @@ def test_pictures_are_as_large_as_in_training_wherever_a_policy_is_asked(
         seen.append(processor)
         return inner(processor)
 
-    monkeypatch.setattr(rollouts, "encoded", spy)
-    monkeypatch.setattr(flow, "encoded", spy)
+    for module in (ewc, flow):
+        monkeypatch.setattr(module, "encoded", spy)
     stage = make_stage("science", tiny_model, tmp_path)
     model = load_model(tiny_model, device="cpu", attention="eager")
     config, few = SFT.Config(**SUP, max_pixels=1024), list(stage.samples[:2])
@@ -357,18 +357,18 @@ def test_lwf_at_weight_0_is_sft_bit_for_bit(
     assert outcome("on", LwF(LwF.Config(**SUP, lwf=1.0))) != plain
     # With the whole machinery running, teacher and all, a weight of 0 changes no bit either. It
     # looks into TRL's own loss, so that it is compared with that.
-    from cpt_bench.trainers import common
-    from cpt_bench.trainers.answers import AnswersAlone
+    from cpt_bench.trainers import base
 
-    monkeypatch.setattr(AnswersAlone, "apart", True)
-    stock = outcome("stock", SFT(SFT.Config(**SUP)))
+    with monkeypatch.context() as patch:
+        patch.setattr(SFT, "hooks_model", True)
+        stock = outcome("stock", SFT(SFT.Config(**SUP)))
     made: list[Part] = []
 
     def forced(config: Any, stage: Stage) -> list[Part]:
         made.append(lwf.LwF(config, stage))
         return made
 
-    monkeypatch.setattr(common, "parts_of", forced)
+    monkeypatch.setattr(base, "parts_of", forced)
     assert outcome("zero", SFT(SFT.Config(**SUP))) == stock and len(made) == 1
 
 
@@ -649,7 +649,11 @@ def test_a_filter_that_nothing_passes_leaves_the_policy_as_it_is(
         wrong = replace(stage, reward=lambda s, r: RewardParts(0.0, 0.0, False), tell=said.append)
         trainer.train(wrong)
         assert weights_digest(stage.output) == weights_digest(tiny_model)
-        assert "passed on" in said[0] and rows[-1]["kept"] == 0 and rows[-1]["samples"] == 32
+        assert (
+            "the policy stays as it is" in said[0]
+            and rows[-1]["kept"] == 0
+            and rows[-1]["samples"] == 32
+        )
 
 
 def test_fewer_prompts_than_a_batch_are_repeated(tiny_model: Path, tmp_path: Path) -> None:
@@ -730,7 +734,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
     tiny_model: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The loader is ahead of the steps, by two batches and one more; the replies are not."""
-    from cpt_bench.trainers.sft import LeanSFT
+    from cpt_bench.trainers.answers import AnswersSFT
 
     drawn: list[int] = []
 
@@ -741,7 +745,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
 
     tokenizer = load_processor(tiny_model).tokenizer
     learned: list[list[str]] = [[] for _ in range(5)]
-    inner = LeanSFT.compute_loss
+    inner = AnswersSFT.compute_loss
 
     def spy(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         for labels in inputs["labels"]:
@@ -749,7 +753,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
             learned[self.state.global_step] += [c for c in text if c.isdigit()]
         return inner(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(LeanSFT, "compute_loss", spy)
+    monkeypatch.setattr(AnswersSFT, "compute_loss", spy)
     config = {**SUP, "max_steps": 5, "batch_size": 2, "gradient_accumulation": 2, "rounds": 3}
     Numbered(Numbered.Config(**config)).train(make_stage("science", tiny_model, tmp_path))
     assert learned == [[r] * 4 for r in "00112"]

@@ -25,7 +25,6 @@ import torch
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
-from cpt_bench.models.qwen_cpu.decoding import sampler
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.shared import until
 
@@ -163,8 +162,9 @@ def undisturbed(trainer: Any) -> Iterator[None]:
 def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     """Rollouts by transformers, as TRL makes them: one batch, padded on the left, with a cache."""
     ids, images, fields = trainer._tokenize_prompts(list(turns))
-    if trainer.shares():
-        return _shared_rollouts(trainer, ids, trainer.prompts_of(ids, images, fields))
+    if trainer.sharing is not None:
+        prompts = trainer.sharing.prompts(ids, images, fields)
+        return _shared_rollouts(trainer, ids, prompts)
     from trl.models.utils import unwrap_model_for_generation
 
     longest = max(map(len, ids))
@@ -205,10 +205,11 @@ def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
 
 
 def _shared_rollouts(trainer: Any, ids: Sequence[Any], prompts: Any) -> list[Rollout]:
-    """Rollouts on a CPU: :mod:`cpt_bench.trainers.shared`."""
+    """Rollouts on the quick path: :mod:`cpt_bench.trainers.shared`."""
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
-    pick = sampler(trainer.temperature)
-    written = trainer.continued(prompts, pick, lambda *step: steps.append(step))
+    written = trainer.sharing.write(
+        prompts, trainer.temperature, watch=lambda *step: steps.append(step)
+    )
     told: list[list[float]] = [[] for _ in ids]
     for at, (rows, logits) in enumerate(steps):
         logps = _logps(logits, written[rows, at], trainer.temperature)
