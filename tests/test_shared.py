@@ -316,6 +316,54 @@ def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: P
     assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
 
 
+def test_methods_that_hook_into_the_model_get_trl_s_own_loss() -> None:
+    """Without it, the weights of FLOW would be left out without a word."""
+    from cpt_bench.plugins import BUILTIN, resolve
+    from cpt_bench.trainers.parts.choice import parts_of
+
+    hooked = set()
+    for name in BUILTIN["trainers"]:
+        kind = resolve("trainers", name).value
+        trainer = kind(kind.Config(learning_rate=1e-3))
+        parts = parts_of(trainer.config, None)  # type: ignore[arg-type]
+        if trainer.needs_trl_loss(parts):
+            hooked.add(name)
+    assert hooked == {"flow", "lwf", "rft-lwf"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "losses", "rollouts"),
+    [
+        ({}, True, True),
+        ({"ewc": 1.0}, True, True),
+        ({"lwf": 1.0}, False, True),
+        ({"attention": "sdpa"}, False, False),
+        ({"dtype": "bfloat16"}, False, False),
+        ({"lora_rank": 2}, False, False),
+        ({"gradient_checkpointing": True}, False, False),
+    ],
+)
+def test_the_quick_path_is_chosen_when_a_trainer_is_built(
+    setting: dict[str, Any], losses: bool, rollouts: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    from cpt_bench.trainers.parts.choice import parts_of
+    from cpt_bench.trainers.policy import load
+    from cpt_bench.trainers.rft import RFT
+
+    stage = make_stage("science", tiny_model, tmp_path)
+    known: dict[str, Any] = {"learning_rate": 1e-3, "max_steps": 1, "device": "cpu", **setting}
+    for kind in (SFT, RFT):
+        config = kind.Config(**known)
+        parts = parts_of(config, stage)
+        built = kind(config).build(stage, parts, *load(stage, config), tmp_path / kind.__name__)
+        if kind is SFT:
+            assert (built.quick is not None) == losses
+        else:
+            assert (built.sharing is not None) == rollouts
+            assert not rollouts or built.sharing.losses == losses
+
+
 def test_a_saved_processor_has_what_stock_ones_ask_for(tiny_model: Path, tmp_path: Path) -> None:
     """Without torchvision stock transformers has no video processor to load it with; its settings."""
     import json

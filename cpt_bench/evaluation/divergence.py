@@ -45,7 +45,7 @@ def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict
     vocabulary = policy.model.get_output_embeddings().weight.shape[0]
 
     def fitting(ahead: Sequence[int]) -> int:
-        return max(1, CELLS // (lengths[ahead[-1]] * vocabulary))
+        return int(max(1, CELLS // (lengths[ahead[-1]] * vocabulary)))
 
     pictures = [len(r.images) for r in requests]
     for batch in batches.of_equal_pictures(pictures, lengths, policy.batch_size, fitting):

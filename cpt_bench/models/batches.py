@@ -20,7 +20,8 @@ def of_equal_pictures(
         pictures: How many pictures each prompt has.
         lengths: How long each prompt is, in any unit.
         most: Prompts in a batch, at most.
-        fitting: How many of the next ``most`` prompts, given by number, fit into a batch.
+        fitting: How many of the next prompts fit into a batch. It is given their numbers, by
+            rising length.
 
     Yields:
         The prompts of a batch, by number; all batches together have each prompt once.
@@ -29,6 +30,7 @@ def of_equal_pictures(
     done = 0
     while done < len(order):
         ahead = order[done : done + most]
-        batch = [i for i in ahead[: fitting(ahead)] if pictures[i] == pictures[ahead[0]]]
+        alike = [i for i in ahead if pictures[i] == pictures[ahead[0]]]
+        batch = alike[: fitting(alike)]
         yield batch
         done += len(batch)

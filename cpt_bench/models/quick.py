@@ -98,24 +98,24 @@ class QuickModel(Protocol):
 
 def of(model: Any) -> QuickModel | None:
     """The quick path of a transformers model; None where transformers has to compute it."""
-    package = _package(getattr(getattr(model, "config", None), "model_type", None))
-    return None if package is None else package.quick_model(model)  # type: ignore[no-any-return]
+    package = package_for(getattr(getattr(model, "config", None), "model_type", None))
+    return None if package is None else package.quick_model(model)
 
 
 def arrange(model: Any) -> Any:
     """The same model, its layers replaced by quicker ones where there are any."""
-    package = _package(model.config.model_type)
+    package = package_for(model.config.model_type)
     return model if package is None else package.arrange_model(model)
 
 
 def arrange_processor(processor: Any) -> Any:
     """The same processor, its methods replaced by quicker ones where there are any."""
-    package = _package(type(processor).__name__)
+    package = package_for(type(processor).__name__)
     return processor if package is None else package.arrange_processor(processor)
 
 
-def _package(kind: str | None) -> ModuleType | None:
-    """The code for one kind of model (:data:`MODEL_TYPE`) or processor (:data:`PROCESSOR`)."""
+def package_for(kind: str | None) -> ModuleType | None:
+    """The code for a model of this type or a processor of this class; None where there is none."""
     if kind not in (MODEL_TYPE, PROCESSOR):
         return None
     try:
