@@ -58,7 +58,7 @@ def _number(value: Any) -> float | None:
 
 
 def replace_printing(trainer: Any, log: StageLog) -> None:
-    """Put ``log`` in the place of what TRL prints."""
+    """Make ``trainer`` log to ``log`` instead of printing."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(log)

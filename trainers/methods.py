@@ -87,8 +87,8 @@ class KLRFT(RFT):
 class DirectRFT(RFT):
     """RFT on rollouts that begin with the answer: no thought is drawn, and none is rewarded.
 
-    The ablation without a chain of thought of arXiv 2507.05386 (there by another prompt; here by
-    the protocol's own tag, under the same prompt).
+    The ablation without a chain of thought of arXiv 2507.05386 (which uses another prompt; here the
+    prompt is the same, and the protocol's answer tag begins the reply).
     """
 
     class Config(RFT.Config):

@@ -152,8 +152,8 @@ class Scale:
     """The running standard deviation of rewards, across batches and tasks.
 
     Args:
-        file: Where it is carried from stage to stage.
-        decay: Weight of what it was, in [0, 1).
+        file: The file in which it is stored between stages.
+        decay: Weight of the previous value, in [0, 1).
     """
 
     EPSILON = 1e-6

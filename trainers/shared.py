@@ -158,7 +158,7 @@ class SharedPrompts:
             config.top_p or 1.0,
         )
         replies = [until(row, self.eos_token_ids) for row in written.tolist()]
-        # GRPO's also returns the log-probabilities of a separate engine; here there is none.
+        # GRPOTrainer expects the log-probabilities of a rollout engine too; there is none here.
         return (replies, None) if hasattr(self, "loss_type") else replies
 
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ class Scores(Protocol):
 
 
 class Reading(Protocol):
-    """Prompts that a model has read, one a row; replies to them continue from here."""
+    """Prompts that a model has read, one in each row; replies to them continue from here."""
 
     def rows(self, which: torch.Tensor) -> Reading:
         """The prompts with the numbers ``which``; a number may be repeated or left out."""
