@@ -97,8 +97,8 @@ def test_pictures_are_as_large_as_in_training_wherever_a_policy_is_asked(
         seen.append(processor)
         return inner(processor)
 
-    monkeypatch.setattr(rollouts, "encoded", spy)
-    monkeypatch.setattr(flow, "encoded", spy)
+    for module in (ewc, flow):
+        monkeypatch.setattr(module, "encoded", spy)
     stage = make_stage("science", tiny_model, tmp_path)
     model = load_model(tiny_model, device="cpu", attention="eager")
     config, few = SFT.Config(**SUP, max_pixels=1024), list(stage.samples[:2])

@@ -172,7 +172,7 @@ class Teacher:
 
     # --------------------------------------------------------------------- exam
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def exact(self, name: str, source: str, n: int = 150) -> dict[str, float]:
         """Percentage of whole replies that greedy decoding would give, by forced mode.
 
