@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from cpt_bench.errors import CptBenchError, PrivilegeError
 from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
-from cpt_bench.plugins import BUILTIN, resolve
+from cpt_bench.plugins import builtin, resolve
 from cpt_bench.stage.document import Grading, MemoryPlace
 from cpt_bench.stage.memory import ReplayStore
 from cpt_bench.trainer import Privileges, RewardParts, Stage, TrainSample
@@ -78,8 +78,8 @@ def chained(
 
 
 def test_each_has_recipes_that_it_accepts_and_one_line() -> None:
-    for name, (_, line) in BUILTIN["trainers"].items():
-        assert 10 < len(line) < 100 and "\n" not in line
+    for name, offer in builtin("trainers").items():
+        assert 10 < len(offer.summary) < 100 and "\n" not in offer.summary
         trainer = resolve("trainers", name).value
         for suite in ("nano", "cpt7"):
             text = (RECIPES / suite / f"{name}.yaml").read_text()
@@ -97,7 +97,7 @@ def test_no_name_is_a_method_that_can_be_off() -> None:
     }  # fmt: skip
     own = {"sft", "rft", "sft-low", "joint", "rft-joint", "flow", "self-sft", "rationale-sft",
            "rif-rft", "rapo"}  # fmt: skip
-    assert {*switched, *own} == {*BUILTIN["trainers"]}
+    assert {*switched, *own} == {*builtin("trainers")}
     off = {"olora": "off", "begin": "free", "rounds": 1}
     for name, key in switched.items():
         config = resolve("trainers", name).value.Config(learning_rate=1e-3)

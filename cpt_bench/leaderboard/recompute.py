@@ -71,12 +71,9 @@ def stage_name(order: tuple[str, ...], stage: int) -> str:
 
 def expected_cells(suite: Suite, order: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """Every (stage, benchmark) that the protocol evaluates."""
-    last = len(order)
-    for stage in range(last + 1):
-        names = list(order)
-        if suite.protocol.general == "every-stage" or stage in (0, last):
-            names += suite.general
-        for name in names:
+    ordered = suite.model_copy(update={"sequence": order})
+    for stage in range(len(order) + 1):
+        for name in ordered.benchmarks_after(stage):
             yield stage, name
 
 

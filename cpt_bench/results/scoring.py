@@ -70,7 +70,7 @@ class Scores(NamedTuple):
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
         rows: The rows that the run has by its nature (a joint run: the base and the end).
-        every_stage: Whether the protocol has general benchmarks answered after every stage.
+        called: Row to the benchmarks that the protocol evaluates then.
     """
 
     matrix: Matrix
@@ -78,7 +78,7 @@ class Scores(NamedTuple):
     metrics: dict[str, Any]
     general: tuple[str, ...]
     rows: tuple[int, ...] | None = None
-    every_stage: bool = False
+    called: Mapping[int, tuple[str, ...]] = {}
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -118,17 +118,17 @@ class Scores(NamedTuple):
 
     def missing(self) -> list[str]:
         """The cells, general ones included, that the protocol calls for and the run lacks."""
-        tasks, last = self.matrix.tasks, len(self.matrix.tasks)
-        called = set(range(last + 1) if self.rows is None else self.rows)
+        tasks = self.matrix.tasks
+        rows = range(len(tasks) + 1) if self.rows is None else self.rows
         return [
             cell_name(tasks, t, j)
             for t, j in np.argwhere(np.isnan(self.matrix.accuracy)).tolist()
-            if t in called
+            if t in rows
         ] + [
             general_cell(name, t, tasks)
-            for t in sorted(called if self.every_stage else {0, last})
+            for t in rows
             for name in self.general
-            if np.isnan(self.outcomes[name].strict[t]).any()
+            if name in self.called.get(t, ()) and np.isnan(self.outcomes[name].strict[t]).any()
         ]
 
 
@@ -260,8 +260,8 @@ def compute(
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
     metrics |= divergence_passports(suite, divergence or {})
-    every_stage = suite.protocol.general == "every-stage"
-    return Scores(matrix, outcomes, metrics, suite.general, every_stage=every_stage)
+    called = {t: suite.benchmarks_after(t) for t in range(len(tasks) + 1)}
+    return Scores(matrix, outcomes, metrics, suite.general, called=called)
 
 
 # ------------------------------------------------------------------- flips and kinds of forgetting

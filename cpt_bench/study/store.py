@@ -126,7 +126,7 @@ def rows_of(folder: Path) -> list[Row]:
     _unaltered(folder, records)
     stored = Stored(folder.name, _facts(run, records), {}, {}, {}, {}, {})
     for t in stored.rows():
-        for name in evaluated(suite, t):
+        for name in suite.benchmarks_after(t):
             stored.answers[t, name] = _answers(paths, suite, t, name)
     last = len(suite.sequence)
     for name in (*suite.sequence, *suite.general):
@@ -171,13 +171,6 @@ def _unaltered(folder: Path, records: dict[str, Row]) -> None:
                     f"{path} was changed or removed after step {step} had committed it",
                     where=folder,
                 )
-
-
-def evaluated(suite: Suite, stage: int) -> tuple[str, ...]:
-    """The benchmarks that the protocol evaluates after a stage."""
-    ends = stage in (0, len(suite.sequence))
-    general = suite.general if ends or suite.protocol.general == "every-stage" else ()
-    return (*suite.sequence, *general)
 
 
 def _facts(run: Row, records: dict[str, Row]) -> Row:

@@ -65,6 +65,15 @@ class Suite(Declared):
             )
         return self.cards[name]
 
+    def benchmarks_after(self, stage: int) -> tuple[str, ...]:
+        """What the protocol evaluates after a stage (0: the base model): tasks, then general ones.
+
+        Every task each time; general benchmarks every time or at both ends.
+        """
+        ends = stage in (0, len(self.sequence))
+        general = self.general if ends or self.protocol.general == "every-stage" else ()
+        return (*self.sequence, *general)
+
     def base_path(self) -> Path:
         """The base model's folder, for suites that ship it; a hub id is returned as it is."""
         shipped = self.folder / self.base_model
