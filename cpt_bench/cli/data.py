@@ -22,7 +22,7 @@ SuiteOption = Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its 
 TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
 ProtocolOption = Annotated[
     str | None,
-    typer.Option(help="Its protocol, where it has several: one may need gold of its own."),
+    typer.Option(help="Its protocol [the suite's default]."),
 ]
 TaskOption = Annotated[
     list[str] | None, typer.Option("--task", help="Only this task or benchmark (repeatable).")

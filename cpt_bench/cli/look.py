@@ -120,9 +120,10 @@ def show(
     from cpt_bench.suite import open_suite
     from cpt_bench.suite.variants import split_spec
 
-    suite_name, task, whole = name, "", split_spec(name)[0]
-    known = [row.name for row in listing("suites")] if "/" in name else []
-    if "/" in name and whole not in known and not (Path(whole) / SUITE).is_file():
+    suite_name, task = name, ""
+    whole = split_spec(name)[0]
+    suites = [row.name for row in listing("suites")] if "/" in name else []
+    if "/" in name and whole not in suites and not (Path(whole) / SUITE).is_file():
         suite_name, _, task = name.rpartition("/")
     suite = open_suite(suite_name)
     if not task:

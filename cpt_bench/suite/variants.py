@@ -1,4 +1,4 @@
-"""One suite, several protocols and sizes: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
+"""Variants of a suite: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
 
 A suite may declare more than one protocol and more than one size. Cards and protocols say only what
 differs, as overlays; what comes out is plain data without a trace of the mechanism, so that a
