@@ -8,7 +8,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -148,6 +148,12 @@ def grade_table(
 
 def begins_with_thought(reply: str, form: AnswerForm) -> bool:
     return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
+
+
+def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "mixed"]:
+    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
+    share = thinking / max(total, 1)
+    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
 
 def _longest(suite: Suite) -> int:

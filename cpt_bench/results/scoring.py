@@ -33,7 +33,7 @@ from cpt_bench.metrics import (
 )
 from cpt_bench.metrics.passports import TWO_TASKS
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row, prefixes
+from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
 
@@ -59,6 +59,10 @@ class Outcomes(NamedTuple):
     tokens: Array | None = None
     reasoned: Array | None = None
     forced: dict[str, Array] | None = None
+
+    def kinds(self, task: bool) -> Kinds | None:
+        """What was lost by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
+        return kinds_of(self.strict, self.lenient, self.forced, task)
 
 
 class Scores(NamedTuple):
@@ -245,7 +249,7 @@ def compute(
     tasks = suite.sequence
     accuracy = np.array([percent(outcomes[task].strict) for task in tasks]).T
     matrix = Matrix(tasks, accuracy)
-    split = {name: _kinds_of(suite, outcomes[name], name) for name in (*tasks, *suite.general)}
+    split = {name: outcomes[name].kinds(name in tasks) for name in (*tasks, *suite.general)}
     draws, shares = [], {}
     for j, task in enumerate(tasks):
         extra = _shares(outcomes[task].strict, j, split[task])
@@ -276,25 +280,6 @@ SHARES = {
     "Lost_content": ("lost, and wrong either way", "of Lost: knowledge or skill"),
 }  # fmt: skip
 """Key to title and formula; each is a share of samples in percent, averaged over the tasks j<T."""
-
-
-def _kinds_of(suite: Suite, found: Outcomes, name: str) -> Kinds | None:
-    """Losses from the peak (tasks) or the base (general) to the end; None where not measured."""
-    last = len(suite.sequence)
-    if name in suite.sequence:
-        if last < 2 or np.isnan(found.strict[1:]).any():
-            return None
-        before = peak_row(found.strict.mean(axis=1), 1, last)
-    else:
-        before = 0
-    rows = found.strict[[before, last]]
-    if np.isnan(rows).any():
-        return None
-    # Where nothing was lost in any form, nothing had to be asked.
-    forced = found.forced
-    if forced is None and not (rows[0] > np.maximum(found.lenient[last], rows[1])).any():
-        forced = {"none": np.full(rows.shape[1], np.nan)}
-    return kinds(rows[0], rows[1], found.lenient[last], forced)
 
 
 def _shares(strict: Array, column: int, split: Kinds | None) -> dict[str, Array]:

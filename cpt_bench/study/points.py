@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.gold import base_row
-from cpt_bench.metrics import rounded
+from cpt_bench.metrics import forgotten_by, rounded
 from cpt_bench.stage.recipes import named
 from cpt_bench.study.about import About
 from cpt_bench.study.numbers import Numbers, divergence, general_of, matrix_of, numbers
@@ -250,14 +248,13 @@ def _stages(run: Stored, suite: Suite) -> list[Stage]:
             variance += figures["reward_variance"]
         else:
             known["variance"] = False
-        change = general[t] - general[0]
-        earlier = [r[t, j] - r[j + 1, j] for j in range(t - 1)]
+        forgotten = forgotten_by(t, r, general)
         out.append(
             Stage(
                 stage=t,
                 weights=run.facts["weights"][f"stage-{t}"],
-                general=None if np.isnan(change).any() else rounded(float(change.mean())),
-                tasks=rounded(float(np.mean(earlier))) if earlier else None,
+                general=forgotten.general,
+                tasks=forgotten.tasks,
                 kl_new=divergence(run, t, (task,)),
                 kl_general=divergence(run, t, suite.general),
                 varied=rounded(varied) if known["varied"] else None,
