@@ -318,7 +318,7 @@ def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: P
 
 def test_methods_that_hook_into_the_model_get_trl_s_own_loss() -> None:
     """Without it, the weights of FLOW would be left out without a word."""
-    from cpt_bench.plugins import resolve
+    from cpt_bench.plugins import builtin, resolve
     from cpt_bench.trainers.parts.choice import parts_of
 
     hooked = set()
