@@ -24,6 +24,9 @@ TEXT_BYTES = 64 << 20
 """The most text or colour profile of a PNG that is unpacked; Pillow stops at 1 MiB, and real
 pictures carry more."""
 
+LONGEST_RATIO = 200
+"""A picture may be so many times as long as it is wide: the limit of Qwen's processors."""
+
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of more than 8 bits a value; all of them are grey."""
 

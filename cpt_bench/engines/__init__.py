@@ -99,6 +99,27 @@ def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
         raise CptBenchError(f"engine {engine} cannot force how a reply begins")
 
 
+def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
+    """Refuse words that a tokenizer would take for one of its special tokens.
+
+    Prompts of suites have none (:func:`cpt_bench.suite.protocol.as_words`); this finds those of a
+    tokenizer that has others.
+
+    Raises:
+        CptBenchError: The line names the request and the token.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    known = [*special]
+    for request in requests:
+        found = next((t for t in known if t in request.prompt or t in request.prefix), None)
+        if found is not None:
+            raise CptBenchError(
+                f"its words hold {found!r}, which this model's tokenizer takes for a special token",
+                where=f"request {request.id}",
+            )
+
+
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
     """Open the engine called ``name`` on a checkpoint folder or, for ``endpoint``, a URL.
 

@@ -17,7 +17,7 @@ from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget, Privileges
 from cpt_bench.worker.devices import Devices
 
-TINY = Path(__file__).parents[1] / "tiny"
+TINY = Path(__file__).parents[1] / "support/tiny"
 SUITE = load_suite(TINY)
 POLICIES = {0: Policy("base", "w0", "f0"), 1: Policy("one", "w1", "f1", ("state", "memory"))}
 

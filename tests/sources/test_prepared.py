@@ -145,7 +145,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
     cpt7: Suite, cpt7_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path))
-    card, checked = cpt7.card("vizwiz"), hub._check_picture
+    card, checked = cpt7.card("vizwiz"), hub.check_picture
     seen: list[str] = []
 
     def third_time(data: bytes, where: str) -> None:
@@ -154,7 +154,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_goes_on(
             raise KeyboardInterrupt
         checked(data, where)
 
-    monkeypatch.setattr(hub, "_check_picture", third_time)
+    monkeypatch.setattr(hub, "check_picture", third_time)
     with pytest.raises(KeyboardInterrupt):
         hub.prepare(card, "test", cpt7_tables)
     assert not places.is_prepared(card, "test")

@@ -13,6 +13,7 @@ from cpt_bench.files import read_jsonl, write_jsonl
 from cpt_bench.run.jobs.evaluate import require_weights
 from cpt_bench.sources.kept import kept_split
 from cpt_bench.suite import load_suite
+from cpt_bench.suite.protocol import as_words
 from cpt_bench.worker.threads import set_threads
 
 
@@ -52,7 +53,7 @@ def diverge(send: Callable[[dict[str, Any]], None], job: DivergenceJob) -> None:
     for name, predictions in job.predictions.items():
         replies = {row["id"]: row["reply"] for row in read_jsonl(predictions)}
         requests = [
-            Request(s.id, suite.protocol.prompt(s.question), s.images, replies[s.id])
+            Request(s.id, suite.protocol.prompt(s.question), s.images, as_words(replies[s.id]))
             for s in kept_split(suite.card(name), job.data)[: job.prompts[name]]
             if s.id in replies
         ]
