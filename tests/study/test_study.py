@@ -157,7 +157,7 @@ def test_building_twice_gives_the_same_bytes(small: Path) -> None:
 
 
 def test_runs_of_other_settings_are_left_out(study: Study) -> None:
-    runs = [read(file) for file in FILES if file.name.startswith("nano-rft-")]
+    runs = [read(file) for file in [f for f in FILES if f.name.startswith("nano-rft-")][:6]]
     suite = study.points.suite
 
     def changed(**facts: Any) -> Points:
