@@ -44,7 +44,7 @@ bench: install  ## the paired timings of docs/performance.md; on a machine that 
 lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python .ci/types
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,13 +1,17 @@
-"""On what a run ran: versions, hardware, the state of the code."""
+"""What is around this process: versions, hardware, the state of the code, folders of the user."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from cpt_bench.errors import CptBenchError
 
 PACKAGES = (
     "cptbench",
@@ -44,19 +48,19 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gib": round(pages * size / 2**30, 1),
-        "gpus": _gpus(),
+        "gpus": _nvidia_smi(*_CSV, "--query-gpu=name,driver_version,memory.total"),
     }
 
 
 def git_state() -> dict[str, Any] | None:
     """Commit and cleanliness of the checkout this code runs from; None for an installed wheel."""
     folder = Path(__file__).parent
-    commit = _say(["git", "--no-optional-locks", "-C", str(folder), "rev-parse", "HEAD"])
+    commit = _output(["git", "--no-optional-locks", "-C", str(folder), "rev-parse", "HEAD"])
     if commit is None:
         return None
     return {
         "commit": commit,
-        "clean": not _say(
+        "clean": not _output(
             ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain"]
         ),
     }
@@ -72,15 +76,62 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def _gpus() -> list[str]:
-    query = "--query-gpu=name,driver_version,memory.total"
-    said = _say(["nvidia-smi", query, "--format=csv,noheader"])
-    return said.splitlines() if said else []
+# --------------------------------------------------------------------------------------------- GPUs
 
 
-def _say(command: list[str]) -> str | None:
+def has_gpus() -> bool:
+    """Whether NVIDIA's driver is here; asking it takes a tenth of a second or more."""
+    return shutil.which("nvidia-smi") is not None
+
+
+def count_gpus() -> int:
+    """How many GPUs the driver lists, without torch being imported."""
+    # Parts of a GPU (MIG) are listed below it, further in.
+    return sum(line.startswith("GPU ") for line in _nvidia_smi("-L"))
+
+
+def gpus_held(pids: Collection[int]) -> int:
+    """How many GPUs hold memory of one of the processes ``pids``."""
+    rows = [line.split(",") for line in _nvidia_smi(*_CSV, "--query-compute-apps=gpu_uuid,pid")]
+    wanted = {str(pid) for pid in pids}
+    return len({row[0].strip() for row in rows if row[-1].strip() in wanted})
+
+
+_CSV = ("--format=csv,noheader",)
+
+
+def _nvidia_smi(*arguments: str) -> list[str]:
+    """The lines that ``nvidia-smi`` answers; none where it is not there or fails."""
+    answer = _output(["nvidia-smi", *arguments])
+    return [line for line in (answer or "").splitlines() if line.strip()]
+
+
+def _output(command: list[str]) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------------ folders
+
+
+def cache_folder(variable: str) -> Path:
+    """``$XDG_CACHE_HOME/cptbench``, else ``~/.cache/cptbench``.
+
+    Args:
+        variable: The environment variable that names another place, for the error.
+
+    Raises:
+        CptBenchError: There is no home directory: no $HOME, and no such user.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "cptbench"
+    except RuntimeError:
+        raise CptBenchError(
+            "there is no home directory to keep data in",
+            where="$HOME",
+            todo=f"Name a folder: export {variable}=FOLDER",
+        ) from None

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.cli.options import EngineName, EngineSettings
+from cpt_bench.cli.options import TRIED, EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError
 
 export = typer.Typer(help="What others need to answer the suite's questions.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def evaluate(
     served: Annotated[
         str | None, typer.Option("--model", help="The name by which the server serves the model.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="The benchmark.")] = TRIED,
     name: Annotated[str | None, typer.Option(help="The method's name.")] = None,
     order: Annotated[
         str | None, typer.Option(help="The task order that was trained, with commas.")
@@ -143,7 +143,7 @@ def main() -> None:
 @export.command("prompts")
 def prompts(
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="The benchmark.")] = TRIED,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N questions of each split.")
     ] = None,

@@ -19,7 +19,6 @@ from cpt_bench.cli import (
     grade,
     leaderboard,
     look,
-    nano,
     plan,
     report,
     run,
@@ -57,7 +56,6 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(study.app, name="study")
 app.add_typer(trainer.app, name="trainer")
 app.add_typer(evaluate.export, name="export")
-app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
 

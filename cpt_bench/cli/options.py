@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.plugins import Default
+
+# Looked up when a command runs, or its help is shown: --help alone reads no index.
+TRIED: Any = Default("suites", "run")
+PLANNED: Any = Default("suites", "plan")
+FETCHED: Any = Default("suites", "data")
+PLANNED_TRAINER: Any = Default("trainers", "plan")
 
 EngineName = Annotated[
     str, typer.Option(help="What answers: transformers, vllm, pkg/name or ./file.py:Class.")
@@ -21,5 +28,5 @@ EngineSettings = Annotated[
 def a_folder(out: Path) -> Path:
     """``out``, which is a folder or not there yet."""
     if out.exists() and not out.is_dir():
-        raise CptBenchError("is no folder", where=out, todo="Give another --out")
+        raise CptBenchError("is not a directory", where=out, todo="Give another --out")
     return out

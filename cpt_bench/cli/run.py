@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpt_bench.cli.options import EngineName, EngineSettings
+from cpt_bench.cli.options import TRIED, EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError, Interrupted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run(
         str,
         typer.Option(help="sft, rft, pkg/name, module:Class, ./file.py:Class or 'cmd:… {stage}'."),
     ],
-    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="The benchmark.")] = TRIED,
     tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Its ruler, where it has several: NAME or NAME.STYLE.")

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from cpt_bench.cli.options import TRIED
 from cpt_bench.errors import CptBenchError
 
 
 def score(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder of predictions.")],
-    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = TRIED,
     name: Annotated[str, typer.Option(help="For predictions: the method's name.")] = "predictions",
     out: Annotated[
         Path | None, typer.Option(help="For predictions: the run folder to make [runs/<name>].")

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cpt_bench.metrics import SIGNED
+
 HEADLINE = (
     *("Learn", "AvgAcc", "FM", "BWT", "FWT", "Gain", "GeneralDelta"),
     *("Lost", "Lost_format", "Lost_mode", "Lost_content", "KL_new", "KL_general"),
@@ -52,17 +54,17 @@ def metrics_table(metrics: dict[str, Any], everything: bool = False) -> Table:
     others = [k for k in metrics if k not in HEADLINE] if everything else []
     for key in [*HEADLINE, *others]:
         if key in metrics:
-            table.add_row(*(Text(cell) for cell in (key, *_values(metrics[key]))))
+            table.add_row(*(Text(cell) for cell in (key, *_values(key, metrics[key]))))
     return table
 
 
-def _values(passport: dict[str, Any]) -> tuple[str, str, str, str]:
+def _values(key: str, passport: dict[str, Any]) -> tuple[str, str, str, str]:
     if passport["value"] is None:
         why = passport["missing"]
         more = f" and {len(why) - 1} more" if len(why) > 1 else ""
         return "–", "", "", f"needs {why[0]}{more}"
     interval = passport["interval"]
-    sign = "+" if " - " in passport["formula"] else ""  # differences show theirs
+    sign = "+" if key in SIGNED else ""
     digits = 3 if "KL(" in passport["formula"] else 1  # nats, not percentage points
     ends = (interval["low"], interval["high"]) if interval else ()
     between = " … ".join(f"{end:{sign}.{digits}f}" for end in ends)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cpt_bench.plugins import default
+
 app = typer.Typer(help="Write a trainer, prove a trainer.", no_args_is_help=True)
 
 
@@ -59,13 +61,14 @@ def check(
     need_training_extra()
     from cpt_bench.suite import open_suite
 
-    suite = open_suite("nano")
+    spec_of_suite = default("suites", "run")
+    suite = open_suite(spec_of_suite)
     from cpt_bench.run.check import check as try_it
     from cpt_bench.run.plan import Plan
     from cpt_bench.stage.method import Asked, find_method
 
     plan = Plan(
-        suite_spec="nano",
+        suite_spec=spec_of_suite,
         suite=suite,
         method=find_method(Asked(spec, suite.name, tuple(set_ or ()), tuple(privilege or ()))),
         seed=0,

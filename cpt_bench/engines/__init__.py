@@ -124,7 +124,7 @@ def find_engine(name: str, settings: Iterable[str]) -> Resolved:
     from cpt_bench.plugins import resolve
 
     engine = resolve("engines", name)
-    known = _settings(engine.value)
+    known = [*setting_types(engine.value)]
     for key in settings:
         if key not in known:
             raise CptBenchError(
@@ -133,8 +133,14 @@ def find_engine(name: str, settings: Iterable[str]) -> Resolved:
     return engine
 
 
-def _settings(engine: Any) -> list[str]:
+def setting_types(engine: Any) -> dict[str, Any]:
+    """An engine's settings, its keyword-only arguments, to their types; Any where there is none."""
     import inspect
+    from typing import get_type_hints
 
-    kinds = (inspect.Parameter.KEYWORD_ONLY,)
-    return [p.name for p in inspect.signature(engine).parameters.values() if p.kind in kinds]
+    try:
+        hints = get_type_hints(engine.__init__)
+    except (AttributeError, NameError, TypeError):  # a function, or a name for type checkers alone
+        hints = {}
+    parameters = inspect.signature(engine).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -8,7 +8,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -71,12 +71,9 @@ def stage_name(order: tuple[str, ...], stage: int) -> str:
 
 def expected_cells(suite: Suite, order: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """Every (stage, benchmark) that the protocol evaluates."""
-    last = len(order)
-    for stage in range(last + 1):
-        names = list(order)
-        if suite.protocol.general == "every-stage" or stage in (0, last):
-            names += suite.general
-        for name in names:
+    ordered = suite.model_copy(update={"sequence": order})
+    for stage in range(len(order) + 1):
+        for name in ordered.benchmarks_after(stage):
             yield stage, name
 
 
@@ -151,6 +148,12 @@ def grade_table(
 
 def begins_with_thought(reply: str, form: AnswerForm) -> bool:
     return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
+
+
+def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "mixed"]:
+    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
+    share = thinking / max(total, 1)
+    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
 
 def _longest(suite: Suite) -> int:

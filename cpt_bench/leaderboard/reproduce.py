@@ -24,7 +24,7 @@ from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
 from cpt_bench.models.checkpoint import weights_digest
-from cpt_bench.plugins import BUILTIN
+from cpt_bench.plugins import builtin
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.sources import load_split
 from cpt_bench.stage.command import PREFIX
@@ -128,7 +128,7 @@ def _rerun(
 
 def _known_trainer(entry: Entry) -> str:
     """Only what ships with the package is run by name: an entry must not choose what to import."""
-    if entry.trainer in BUILTIN["trainers"]:
+    if entry.trainer in builtin("trainers"):
         return entry.trainer
     raise CptBenchError(
         f"the trainer {entry.trainer!r} does not ship with cptbench",
@@ -154,7 +154,7 @@ def _chosen(recipe: dict[str, Any]) -> list[str]:
             f"was launched with {launch!r}, which is not run for an entry", todo=ASK_WEIGHTS
         )
     out += ["--launch", launch] if launch else []
-    if engine and engine["name"] not in BUILTIN["engines"]:
+    if engine and engine["name"] not in builtin("engines"):
         raise CptBenchError(
             f"the engine {engine['name']!r} does not ship with cptbench", todo=ASK_WEIGHTS
         )

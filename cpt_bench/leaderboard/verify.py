@@ -24,6 +24,7 @@ from cpt_bench.leaderboard.recompute import (
     differences,
     expected_cells,
     grade_table,
+    response_style,
     score_seed,
     stage_name,
 )
@@ -364,13 +365,6 @@ def _value(passport: Any) -> Any:
     return passport.get("value") if isinstance(passport, dict) else None
 
 
-def response_style(tables: list[Table]) -> str:
-    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
-    total = sum(len(table.marks) for table in tables)
-    share = sum(table.thinking for table in tables) / max(total, 1)
-    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
-
-
 def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
     last = [
         table
@@ -382,7 +376,7 @@ def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
         how = "no replies could be read"
         report.claim("response style", entry.response_style, Status.unverifiable, how)
         return
-    found = response_style(last)
+    found = response_style(sum(t.thinking for t in last), sum(len(t.marks) for t in last))
     fine = found == entry.response_style or entry.rules == "0"
     if not fine:
         what = f"says the final model answers {entry.response_style!r}; its replies are {found!r}"

@@ -1,4 +1,4 @@
-"""Checkpoints: folders in Hugging Face format, loaded with one clear line when they are broken."""
+"""Checkpoints in Hugging Face format: their digests, how they are loaded, what is broken in one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.models import quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
-"""What makes a folder a PEFT adapter rather than a whole model."""
+"""The file that makes a folder a PEFT adapter rather than a whole model."""
 
 
 def adapter_base(folder: Path) -> str | None:
     """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
 
     Raises:
-        CptBenchError: The adapter does not say.
+        CptBenchError: The adapter's settings do not name its model.
     """
     file = folder / ADAPTER
     if not file.is_file():
@@ -28,14 +29,14 @@ def adapter_base(folder: Path) -> str | None:
         raise CptBenchError(
             "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
         )
-    beside = folder / named
-    return str(beside) if beside.is_dir() else named
+    inside = folder / named
+    return str(inside) if inside.is_dir() else named
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weight files alone: what every evaluation result is keyed by.
+    """SHA-256 over the weight files alone: every evaluation result is stored under it.
 
-    An adapter's covers its settings, which scale it, and the weights it belongs to.
+    The digest of an adapter also covers its settings, which scale it, and its base's weights.
 
     Raises:
         CptBenchError: The folder holds no safetensors.
@@ -55,15 +56,15 @@ def load_processor(folder: Path) -> Any:
     """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
     from transformers import AutoProcessor
 
+    # Here, because it imports transformers, which whoever only digests weights does without.
     from cpt_bench.models.processor import install
-    from cpt_bench.models.qwen_cpu.vision import prepare_together
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
     try:
-        return prepare_together(AutoProcessor.from_pretrained(folder))
+        return quick.arrange_processor(AutoProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
 
@@ -82,8 +83,6 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     """
     import torch
 
-    from cpt_bench.models.qwen_cpu.layers import arrange
-
     base = adapter_base(folder)
     if base is None:
         model = _load_whole(folder, dtype, attention)
@@ -97,7 +96,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
             raise broken(folder, error) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return arrange(model.to(device))
+    return quick.arrange(model.to(device))
 
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
@@ -122,7 +121,7 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
 
 
 def broken(folder: Path, error: object) -> CptBenchError:
-    """What to raise for a checkpoint that ``error`` keeps from being loaded."""
+    """The error to raise when a checkpoint cannot be loaded because of ``error``."""
     reason = " ".join(str(error).split())[:200]
     return CptBenchError(
         f"the checkpoint cannot be loaded ({reason})",

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.metrics import SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
 """The columns of a table; everything is in the JSON."""
-
-SIGNED = {"FM", "BWT", "Gain", "GeneralDelta", "FWT"}
 
 
 class Grid(NamedTuple):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, read_json, read_jsonl
+from cpt_bench.files import digest_json, read_jsonl
+from cpt_bench.results.committed import records
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Sample, Suite
@@ -189,11 +190,11 @@ def costs(run: Run) -> dict[str, Any]:
         on (prompts included, as TRL counts them), tokens written in evaluation, peak resident
         memory of training in MiB, the device, and the wall time of the run's sessions.
     """
-    records = [read_json(f) for f in sorted((run.folder / "ledger").glob("*.json"))]
-    trained = [r for r in records if r["step"].endswith("/train")]
+    committed = records(run.folder)
+    trained = [r for r in committed if r["step"].endswith("/train")]
 
     def seconds(*parts: str) -> float | None:
-        found = [float(r["seconds"]) for r in records if any(p in r["step"] for p in parts)]
+        found = [float(r["seconds"]) for r in committed if any(p in r["step"] for p in parts)]
         return round(sum(found), 1) if found else None
 
     lengths = [o.tokens for o in run.scores.outcomes.values() if o.tokens is not None]

@@ -33,7 +33,7 @@ from cpt_bench.metrics import (
 )
 from cpt_bench.metrics.passports import TWO_TASKS
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row, prefixes
+from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
 
@@ -60,6 +60,10 @@ class Outcomes(NamedTuple):
     reasoned: Array | None = None
     forced: dict[str, Array] | None = None
 
+    def kinds(self, task: bool) -> Kinds | None:
+        """What was lost by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
+        return kinds_of(self.strict, self.lenient, self.forced, task)
+
 
 class Scores(NamedTuple):
     """All that is computed from a run's predictions.
@@ -70,7 +74,7 @@ class Scores(NamedTuple):
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
         rows: The rows that the run has by its nature (a joint run: the base and the end).
-        every_stage: Whether the protocol has general benchmarks answered after every stage.
+        called: Row to the benchmarks that the protocol evaluates then.
     """
 
     matrix: Matrix
@@ -78,7 +82,7 @@ class Scores(NamedTuple):
     metrics: dict[str, Any]
     general: tuple[str, ...]
     rows: tuple[int, ...] | None = None
-    every_stage: bool = False
+    called: Mapping[int, tuple[str, ...]] = {}
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -118,17 +122,17 @@ class Scores(NamedTuple):
 
     def missing(self) -> list[str]:
         """The cells, general ones included, that the protocol calls for and the run lacks."""
-        tasks, last = self.matrix.tasks, len(self.matrix.tasks)
-        called = set(range(last + 1) if self.rows is None else self.rows)
+        tasks = self.matrix.tasks
+        rows = range(len(tasks) + 1) if self.rows is None else self.rows
         return [
             cell_name(tasks, t, j)
             for t, j in np.argwhere(np.isnan(self.matrix.accuracy)).tolist()
-            if t in called
+            if t in rows
         ] + [
             general_cell(name, t, tasks)
-            for t in sorted(called if self.every_stage else {0, last})
+            for t in rows
             for name in self.general
-            if np.isnan(self.outcomes[name].strict[t]).any()
+            if name in self.called.get(t, ()) and np.isnan(self.outcomes[name].strict[t]).any()
         ]
 
 
@@ -245,7 +249,7 @@ def compute(
     tasks = suite.sequence
     accuracy = np.array([percent(outcomes[task].strict) for task in tasks]).T
     matrix = Matrix(tasks, accuracy)
-    split = {name: _kinds_of(suite, outcomes[name], name) for name in (*tasks, *suite.general)}
+    split = {name: outcomes[name].kinds(name in tasks) for name in (*tasks, *suite.general)}
     draws, shares = [], {}
     for j, task in enumerate(tasks):
         extra = _shares(outcomes[task].strict, j, split[task])
@@ -260,8 +264,8 @@ def compute(
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
     metrics |= divergence_passports(suite, divergence or {})
-    every_stage = suite.protocol.general == "every-stage"
-    return Scores(matrix, outcomes, metrics, suite.general, every_stage=every_stage)
+    called = {t: suite.benchmarks_after(t) for t in range(len(tasks) + 1)}
+    return Scores(matrix, outcomes, metrics, suite.general, called=called)
 
 
 # ------------------------------------------------------------------- flips and kinds of forgetting
@@ -276,25 +280,6 @@ SHARES = {
     "Lost_content": ("lost, and wrong either way", "of Lost: knowledge or skill"),
 }  # fmt: skip
 """Key to title and formula; each is a share of samples in percent, averaged over the tasks j<T."""
-
-
-def _kinds_of(suite: Suite, found: Outcomes, name: str) -> Kinds | None:
-    """Losses from the peak (tasks) or the base (general) to the end; None where not measured."""
-    last = len(suite.sequence)
-    if name in suite.sequence:
-        if last < 2 or np.isnan(found.strict[1:]).any():
-            return None
-        before = peak_row(found.strict.mean(axis=1), 1, last)
-    else:
-        before = 0
-    rows = found.strict[[before, last]]
-    if np.isnan(rows).any():
-        return None
-    # Where nothing was lost in any form, nothing had to be asked.
-    forced = found.forced
-    if forced is None and not (rows[0] > np.maximum(found.lenient[last], rows[1])).any():
-        forced = {"none": np.full(rows.shape[1], np.nan)}
-    return kinds(rows[0], rows[1], found.lenient[last], forced)
 
 
 def _shares(strict: Array, column: int, split: Kinds | None) -> dict[str, Array]:

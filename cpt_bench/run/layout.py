@@ -6,7 +6,6 @@ writes. When it is done and checked, the parts move to their places in one step 
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Sequence
 from itertools import chain
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
+from cpt_bench.plugins import folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument
@@ -105,10 +105,8 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
     """Folders of test questions and of other tasks' data: the suites', fetched and prepared."""
-    tasks = importlib.util.find_spec("cpt_bench.tasks")
-    shipped = map(Path, (tasks and tasks.submodule_search_locations) or ())
     fetched = [root()] if root().is_dir() else []
-    return [*shipped, plan.suite.folder, *fetched, *{folder.parent for folder in data}]
+    return [*folders("suites"), plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
 def neighbours(run: Path) -> list[Path]:

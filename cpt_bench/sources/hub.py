@@ -18,6 +18,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import BROKEN
+from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.suite import Sample, TaskCard, prepared
 from cpt_bench.suite.origins import Draw, Hub, Join, Table
@@ -237,8 +238,7 @@ def _samples(
     pictures: tuple[Any, dict[str, int]] | None,
 ) -> Iterator[Sample]:
     """The split's samples, in order; pictures of rows that are not drawn are not read."""
-    module, _, function = source.target.partition(":")
-    adapter: Adapter = getattr(importlib.import_module(module), function)
+    adapter: Adapter = load_target(source.target, card.folder)
 
     def adapt(row: dict[str, Any], number: int, kept: int) -> Sample | None:
         try:

@@ -11,9 +11,10 @@ import numpy as np
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import digest, read_json, read_jsonl
+from cpt_bench.files import read_jsonl
 from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.pack import zst
+from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.losses import prefixes
 from cpt_bench.results.scoring import suite_of
@@ -39,13 +40,14 @@ def rows_of(folder: Path) -> list[Row]:
     if run.get("limit") is not None:
         raise CptBenchError(f"was limited to {run['limit']} samples a split", where=folder)
     paths = RunFolder(folder, suite.sequence)
-    records = {
-        record["step"]: record for record in map(read_json, sorted(folder.glob("ledger/*.json")))
-    }
-    _unaltered(folder, records)
-    stored = Stored(folder.name, _facts(run, records), {}, {}, {}, {}, {})
+    found = records(folder)
+    if not found:
+        todo = "The same `cptbench run` command finishes it"
+        raise CptBenchError("not a finished run: it has no ledger", where=folder, todo=todo)
+    refuse_altered(folder, found)
+    stored = Stored(folder.name, _facts(run, found), {}, {}, {}, {}, {})
     for t in stored.rows():
-        for name in evaluated(suite, t):
+        for name in suite.benchmarks_after(t):
             stored.answers[t, name] = _answers(paths, suite, t, name)
     last = len(suite.sequence)
     for name in (*suite.sequence, *suite.general):
@@ -73,40 +75,14 @@ def store(folder: Path, results: Path) -> Path:
     return target
 
 
-def _unaltered(folder: Path, records: dict[str, Row]) -> None:
-    if not records:
-        raise CptBenchError(
-            "is no finished run: it has no ledger",
-            where=folder,
-            todo="The same `cptbench run` command finishes it",
-        )
-    for step, record in records.items():
-        for path, committed in record["outputs"].items():
-            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
-                continue  # weights may be gone; answers may not have changed
-            file = folder / path
-            if not file.is_file() or digest(file) != committed:
-                raise CptBenchError(
-                    f"{path} was changed or removed after step {step} had committed it",
-                    where=folder,
-                )
-
-
-def evaluated(suite: Suite, stage: int) -> tuple[str, ...]:
-    """The benchmarks that the protocol evaluates after a stage."""
-    ends = stage in (0, len(suite.sequence))
-    general = suite.general if ends or suite.protocol.general == "every-stage" else ()
-    return (*suite.sequence, *general)
-
-
-def _facts(run: Row, records: dict[str, Row]) -> Row:
+def _facts(run: Row, committed: list[Row]) -> Row:
     kept = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
             "threads", "base", "versions", "git", "engine")  # fmt: skip
     facts = {key: run[key] for key in kept if key in run}
     facts["suite"] = {key: run["suite"][key] for key in ("name", "version", "fingerprint")}
     facts["base"] = {"weights": run["base"]["weights"]}
     hardware = run.get("hardware") or {}
-    trained = {s: r for s, r in records.items() if s.endswith("/train")}
+    trained = {r["step"]: r for r in committed if r["step"].endswith("/train")}
     return {
         "kind": "run",
         "format": FORMAT,

@@ -29,7 +29,10 @@ class Declared(BaseModel):
 
 
 class Generator(Declared):
-    """Samples that a function makes: ``target`` is called with a split, a size and ``options``."""
+    """Samples that a function makes: ``target`` is called with a split, a size and ``options``.
+
+    ``target`` is ``module:function``, or ``./file.py:function`` beside the card.
+    """
 
     kind: Literal["generator"]
     target: str

@@ -9,16 +9,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cpt_bench.files import digest_json, read_json
+from cpt_bench.environment import cache_folder
+from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Hub
 
+VARIABLE = "CPTBENCH_DATA"
+
 
 def root() -> Path:
-    """Where prepared data lie: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``."""
-    given = os.environ.get("CPTBENCH_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else cache / "cptbench" / "data"
+    """Where prepared data are: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``.
+
+    Raises:
+        CptBenchError: Nothing gives a place: no variable, and no home directory.
+    """
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else cache_folder(VARIABLE) / "data"
 
 
 def key(card: TaskCard, split: str) -> str:
@@ -33,6 +39,10 @@ def key(card: TaskCard, split: str) -> str:
         "n": published.n,
         "draw": published.draw.model_dump() if published.draw else None,
     }
+    file = source.target.rpartition(":")[0]
+    if file.endswith(".py") and card.folder is not None:
+        # Another suite may have a file of the same name.
+        declared["code"] = digest(card.folder / file)
     return f"{split}-{digest_json(declared)[:12]}"
 
 

@@ -64,7 +64,7 @@ class Suite(Declared):
         return every or stage in (0, len(self.sequence))
 
     def benchmarks_after(self, stage: int) -> tuple[str, ...]:
-        """The tasks and general benchmarks that are evaluated after ``stage``, in order."""
+        """What is evaluated after a stage (0: the base model): tasks, then general benchmarks."""
         return self.sequence + (self.general if self.general_after(stage) else ())
 
     def card(self, name: str) -> TaskCard:

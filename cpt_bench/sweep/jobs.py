@@ -192,10 +192,7 @@ def chain(plan: Plan) -> Iterable[tuple[int, str]]:
 def committed(job: Job, stage: int) -> bool:
     """Whether all steps of a stage are in the run's ledger: training, evaluation, KL."""
     ledger, suite = job.folder / "ledger", job.plan.suite
-    names = list(suite.sequence)
-    if suite.protocol.general == "every-stage" or stage in (0, len(suite.sequence)):
-        names += suite.general
-    steps = [f"stage-{stage}.evaluate.{name}" for name in names]
+    steps = [f"stage-{stage}.evaluate.{name}" for name in suite.benchmarks_after(stage)]
     if stage > 0:
         steps += [f"stage-{stage}.train", f"stage-{stage}.kl"]
     return all((ledger / f"{step}.json").is_file() for step in steps)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -97,16 +96,7 @@ def visible() -> tuple[str, ...]:
                 break  # CUDA too sees none behind what is no GPU
             found.append(name)
         return tuple(found)
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    return tuple(str(i) for i in range(len(lines)))
+    return tuple(str(i) for i in range(environment.count_gpus()))
 
 
 def processes(launch: str | None) -> int | None:

@@ -172,7 +172,7 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
     pytest.importorskip("torch")
     import importlib.resources
 
-    from cpt_bench.plugins import BUILTIN, resolve
+    from cpt_bench.plugins import builtin, resolve
     from cpt_bench.stage.recipes import named
     from cpt_bench.trainers import rft
     from cpt_bench.trainers.sft import SFT
@@ -183,7 +183,7 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
     folder = importlib.resources.files("cpt_bench.trainers") / "recipes/cpt7"
     names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
     # rft-lora is no trainer of its own: rft, on one GPU.
-    assert names == sorted([*BUILTIN["trainers"], "rft-lora"])
+    assert names == sorted([*builtin("trainers"), "rft-lora"])
     for name in names:
         trainer = resolve("trainers", name.replace("rft-lora", "rft")).value
         made: Any = trainer.Config.model_validate(named(f"cpt7/{name}"))

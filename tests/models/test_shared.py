@@ -247,27 +247,22 @@ def test_losses_and_gradients_are_those_of_trl(
     algorithm: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     """One batch of rollouts, some groups of which teach nothing, with TRL's own code and with ours."""
-    from cpt_bench.trainers.common import load
-    from cpt_bench.trainers.rft import RFT, reward_function, rows
-    from cpt_bench.trainers.shared import SharedPrompts
+    from cpt_bench.trainers.policy import load
+    from cpt_bench.trainers.rft import RFT
 
     torch.manual_seed(3)
     stage = make_stage("science", tiny_model, tmp_path)
     config = RFT.Config(learning_rate=1e-3, max_steps=1, prompts_per_step=3, rollouts=4,
                         device="cpu", algorithm=algorithm)  # fmt: skip
     model, processor = load(stage, config)
-    kind, arguments = RFT(config)._build(stage, tmp_path / "scratch")
-    trainer: Any = kind(
-        model=model, args=arguments, reward_funcs=reward_function(stage),
-        processing_class=processor, train_dataset=rows(stage),
-    )  # fmt: skip
-    assert isinstance(trainer, SharedPrompts) and trainer.shares()
+    trainer = RFT(config).build(stage, [], model, processor, tmp_path / "scratch")
+    assert trainer.sharing.losses
     samples = [trainer.train_dataset[i // 4] for i in range(12)]
     batch = trainer._generate_and_score_completions(samples)
     batch["advantages"] = torch.tensor([1.0, -1, 0, 0.5] + [0.0] * 4 + [0.0, 0, 0, -2])
 
     def gradients(shared: bool) -> tuple[float, dict[str, Any]]:
-        trainer.shares = lambda: shared
+        trainer.sharing = trainer.sharing._replace(losses=shared)
         model.zero_grad()
         loss = trainer.compute_loss(model, batch)
         loss.backward()
@@ -287,28 +282,23 @@ def test_losses_and_gradients_are_those_of_trl(
 @pytest.mark.slow
 def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: Path) -> None:
     """Prompts and answers of different lengths."""
-    from trl import SFTConfig
-
-    from cpt_bench.trainers.common import load
+    from cpt_bench.trainers.policy import load
     from cpt_bench.trainers.rollouts import encoded
-    from cpt_bench.trainers.sft import SFT, LeanSFT, rows
+    from cpt_bench.trainers.sft import SFT
 
     stage = make_stage("lowvision", tiny_model, tmp_path)
     config = SFT.Config(learning_rate=1e-3, max_steps=1, batch_size=6, device="cpu")
     model, processor = load(stage, config)
-    trainer: Any = LeanSFT(
-        model=model, processing_class=processor, train_dataset=rows(stage),
-        args=SFTConfig(**config.arguments(stage, tmp_path / "scratch", 6), max_length=None,
-                       completion_only_loss=True),
-    )  # fmt: skip
+    trainer: Any = SFT(config).build(stage, [], model, processor, tmp_path / "scratch")
     model.train()
-    assert trainer.lean()
+    quick_path = trainer.quick
+    assert quick_path is not None
     replies = ["yes", "two of them", "no", "the one that is red", "3", ""]
     batch = encoded(processor)(list(zip(stage.samples[:6], replies, strict=True)))
     assert len(set((batch["labels"] != -100).sum(1).tolist())) > 1
 
-    def told(apart: bool) -> tuple[float, dict[str, Any], dict[str, Any]]:
-        trainer.apart = apart
+    def told(path: Any) -> tuple[float, dict[str, Any], dict[str, Any]]:
+        trainer.quick = path
         model.zero_grad()
         trainer._metrics["train"].clear()
         trainer._total_train_tokens = 0
@@ -317,13 +307,61 @@ def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: P
         found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         return loss.item(), found, {k: v[-1] for k, v in trainer._metrics["train"].items()}
 
-    theirs, ours = told(True), told(False)
+    theirs, ours = told(None), told(quick_path)
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert ours[2] == pytest.approx(theirs[2], abs=1e-5)
     assert ours[1].keys() == theirs[1].keys()
     for name, gradient in theirs[1].items():
         assert torch.allclose(ours[1][name], gradient, rtol=1e-3, atol=1e-5), name
     assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
+
+
+def test_methods_that_hook_into_the_model_get_trl_s_own_loss() -> None:
+    """Without it, the weights of FLOW would be left out without a word."""
+    from cpt_bench.plugins import builtin, resolve
+    from cpt_bench.trainers.parts.choice import parts_of
+
+    hooked = set()
+    for name in builtin("trainers"):
+        kind = resolve("trainers", name).value
+        trainer = kind(kind.Config(learning_rate=1e-3))
+        parts = parts_of(trainer.config, None)  # type: ignore[arg-type]
+        if trainer.needs_trl_loss(parts):
+            hooked.add(name)
+    assert hooked == {"flow", "lwf", "rft-lwf"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "losses", "rollouts"),
+    [
+        ({}, True, True),
+        ({"ewc": 1.0}, True, True),
+        ({"lwf": 1.0}, False, True),
+        ({"attention": "sdpa"}, False, False),
+        ({"dtype": "bfloat16"}, False, False),
+        ({"lora_rank": 2}, False, False),
+        ({"gradient_checkpointing": True}, False, False),
+    ],
+)
+def test_the_quick_path_is_chosen_when_a_trainer_is_built(
+    setting: dict[str, Any], losses: bool, rollouts: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    from cpt_bench.trainers.parts.choice import parts_of
+    from cpt_bench.trainers.policy import load
+    from cpt_bench.trainers.rft import RFT
+
+    stage = make_stage("science", tiny_model, tmp_path)
+    known: dict[str, Any] = {"learning_rate": 1e-3, "max_steps": 1, "device": "cpu", **setting}
+    for kind in (SFT, RFT):
+        config = kind.Config(**known)
+        parts = parts_of(config, stage)
+        built = kind(config).build(stage, parts, *load(stage, config), tmp_path / kind.__name__)
+        if kind is SFT:
+            assert (built.quick is not None) == losses
+        else:
+            assert (built.sharing is not None) == rollouts
+            assert not rollouts or built.sharing.losses == losses
 
 
 def test_a_saved_processor_has_what_stock_ones_ask_for(tiny_model: Path, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_a_command_line_is_checked(spec: str, complaint: str) -> None:
 
 
 def test_gpu_time_is_counted_from_what_the_driver_says(monkeypatch: Any, tmp_path: Path) -> None:
-    from cpt_bench.worker.monitor import gpus_held
+    from cpt_bench.environment import gpus_held
 
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\nprintf 'GPU-a, 11\\nGPU-b, 11\\nGPU-b, 12\\nGPU-c, 99\\n'\n")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cpt_bench.metrics import quadratic
 from cpt_bench.study import laws, pareto
 from cpt_bench.study.claims import Claim, judge
 from cpt_bench.study.points import Point, Points, Stage
@@ -134,4 +135,4 @@ def test_a_law_that_holds_has_r_squared_1_and_noise_has_none() -> None:
     assert gap is not None and gap[0] == pytest.approx(1 - noise.r2) and gap[1].low > 0.5
     assert laws.fit(runs[:5], "kl_new", "general") is None
     assert laws.fit(runs, "kl_general", "general") is None
-    assert laws.r_squared(np.ones(5), np.arange(5.0))[0] == 0
+    assert quadratic(np.ones(5), np.arange(5.0))[0] == 0

@@ -162,7 +162,7 @@ def test_runs_of_other_settings_are_left_out(study: Study) -> None:
 
     def changed(**facts: Any) -> Points:
         odd = runs[0]._replace(name="odd", facts={**runs[0].facts, "seed": 99, **facts})
-        return points([*runs, odd], suite)
+        return points([*runs, odd], suite, study.points.about)
 
     assert not changed().left_out
     config = {**runs[0].facts["config"], "kl": 0.5}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.sweep.spec import cells, plain, read_sweep
+from cpt_bench.sweep.spec import cells, read_sweep
 from tests.support.sweeps import write
 
 MINIMAL = "runs: [{trainers: [sft]}]\n"
@@ -66,7 +66,7 @@ runs:
      (None, "null"), (8, "8"), ("grpo", "grpo"), ([1, 2], "[1, 2]")],
 )  # fmt: skip
 def test_values_are_written_as_set_takes_them(value: Any, text: str) -> None:
-    from cpt_bench.settings import value_of
+    from cpt_bench.settings import spelled, value_of
 
-    assert plain(value) == text
+    assert spelled(value) == text
     assert value_of(text) == value

@@ -26,7 +26,7 @@ def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, 
     """The very batch TRL's collator hands to the model."""
     from trl import SFTConfig, SFTTrainer
 
-    from cpt_bench.trainers.common import load
+    from cpt_bench.trainers.policy import load
     from cpt_bench.trainers.sft import SFT, rows
 
     stage = make_stage("counting", tiny_model, tmp_path)

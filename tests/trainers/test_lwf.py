@@ -33,18 +33,18 @@ def test_lwf_at_weight_0_is_sft_bit_for_bit(
     assert outcome("on", LwF(LwF.Config(**SUP, lwf=1.0))) != plain
     # With the whole machinery running, teacher and all, a weight of 0 changes no bit either. It
     # looks into TRL's own loss, so that it is compared with that.
-    from cpt_bench.trainers import common
-    from cpt_bench.trainers.answers import AnswersAlone
+    from cpt_bench.trainers import base
 
-    monkeypatch.setattr(AnswersAlone, "apart", True)
-    stock = outcome("stock", SFT(SFT.Config(**SUP)))
+    with monkeypatch.context() as patch:
+        patch.setattr(SFT, "hooks_model", True)
+        stock = outcome("stock", SFT(SFT.Config(**SUP)))
     made: list[Part] = []
 
     def forced(config: Any, stage: Stage) -> list[Part]:
         made.append(lwf.LwF(config, stage))
         return made
 
-    monkeypatch.setattr(common, "parts_of", forced)
+    monkeypatch.setattr(base, "parts_of", forced)
     assert outcome("zero", SFT(SFT.Config(**SUP))) == stock and len(made) == 1
 
 

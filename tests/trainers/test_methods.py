@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 from pydantic import ValidationError
 
 from cpt_bench.models.checkpoint import load_model
-from cpt_bench.plugins import BUILTIN, resolve
+from cpt_bench.plugins import builtin, resolve
 from cpt_bench.trainer import Privileges
 from cpt_bench.trainers import flow
 from cpt_bench.trainers.joint import Joint
@@ -28,8 +28,8 @@ from tests.support.stages import SUP, make_stage
 
 
 def test_each_has_recipes_that_it_accepts_and_one_line() -> None:
-    for name, (_, line) in BUILTIN["trainers"].items():
-        assert 10 < len(line) < 100 and "\n" not in line
+    for name, offer in builtin("trainers").items():
+        assert 10 < len(offer.summary) < 100 and "\n" not in offer.summary
         trainer = resolve("trainers", name).value
         for suite in ("nano", "cpt7"):
             text = (RECIPES / suite / f"{name}.yaml").read_text()
@@ -47,7 +47,7 @@ def test_no_name_is_a_method_that_can_be_off() -> None:
     }  # fmt: skip
     own = {"sft", "rft", "sft-low", "joint", "rft-joint", "flow", "self-sft", "rationale-sft",
            "rif-rft", "rapo"}  # fmt: skip
-    assert {*switched, *own} == {*BUILTIN["trainers"]}
+    assert {*switched, *own} == {*builtin("trainers")}
     off = {"olora": "off", "begin": "free", "rounds": 1}
     for name, key in switched.items():
         config = resolve("trainers", name).value.Config(learning_rate=1e-3)
@@ -97,8 +97,8 @@ def test_pictures_are_as_large_as_in_training_wherever_a_policy_is_asked(
         seen.append(processor)
         return inner(processor)
 
-    monkeypatch.setattr(rollouts, "encoded", spy)
-    monkeypatch.setattr(flow, "encoded", spy)
+    for module in (ewc, flow):
+        monkeypatch.setattr(module, "encoded", spy)
     stage = make_stage("science", tiny_model, tmp_path)
     model = load_model(tiny_model, device="cpu", attention="eager")
     config, few = SFT.Config(**SUP, max_pixels=1024), list(stage.samples[:2])

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from cpt_bench.plugins import BUILTIN
+from cpt_bench.plugins import builtin
 from cpt_bench.run.check import check
 from cpt_bench.run.plan import Plan
 from cpt_bench.stage.method import Method
@@ -30,7 +30,7 @@ MACHINERIES = (
     "joint", "rft-replay", "ewc", "rft-lwf", "olora", "flow", "iterative-sft", "rationale-sft",
     "rft-kl", "rif-rft", "rapo",
 )  # fmt: skip
-NAMES = tuple(BUILTIN["trainers"]) if os.environ.get("CPTBENCH_CHECK_ALL") else MACHINERIES
+NAMES = tuple(builtin("trainers")) if os.environ.get("CPTBENCH_CHECK_ALL") else MACHINERIES
 SHORT: dict[str, Any] = {
     "learning_rate": 1e-3, "max_steps": 2, "batch_size": 4, "prompts_per_step": 1, "rollouts": 8,
     "ewc_samples": 2, "self_check": 1, "filter_rollouts": 2, "device": "cpu",

@@ -77,7 +77,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
     tiny_model: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The loader is ahead of the steps, by two batches and one more; the replies are not."""
-    from cpt_bench.trainers.sft import LeanSFT
+    from cpt_bench.trainers.answers import AnswersSFT
 
     drawn: list[int] = []
 
@@ -88,7 +88,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
 
     tokenizer = load_processor(tiny_model).tokenizer
     learned: list[list[str]] = [[] for _ in range(5)]
-    inner = LeanSFT.compute_loss
+    inner = AnswersSFT.compute_loss
 
     def spy(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         for labels in inputs["labels"]:
@@ -96,7 +96,7 @@ def test_each_round_s_steps_learn_that_round_s_replies(
             learned[self.state.global_step] += [c for c in text if c.isdigit()]
         return inner(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(LeanSFT, "compute_loss", spy)
+    monkeypatch.setattr(AnswersSFT, "compute_loss", spy)
     config = {**SUP, "max_steps": 5, "batch_size": 2, "gradient_accumulation": 2, "rounds": 3}
     Numbered(Numbered.Config(**config)).train(make_stage("science", tiny_model, tmp_path))
     assert learned == [[r] * 4 for r in "00112"]

@@ -152,7 +152,11 @@ def test_a_filter_that_nothing_passes_leaves_the_policy_as_it_is(
         wrong = replace(stage, reward=lambda s, r: RewardParts(0.0, 0.0, False), tell=said.append)
         trainer.train(wrong)
         assert weights_digest(stage.output) == weights_digest(tiny_model)
-        assert "passed on" in said[0] and rows[-1]["kept"] == 0 and rows[-1]["samples"] == 32
+        assert (
+            "the policy stays as it is" in said[0]
+            and rows[-1]["kept"] == 0
+            and rows[-1]["samples"] == 32
+        )
 
 
 def test_fewer_prompts_than_a_batch_are_repeated(tiny_model: Path, tmp_path: Path) -> None:

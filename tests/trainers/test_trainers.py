@@ -140,9 +140,9 @@ def test_remax_s_baseline_is_greedy_under_vllm_too() -> None:
 
 def test_what_a_loss_is_made_of(tiny_model: Path, tmp_path: Path) -> None:
     stage = make_stage("science", tiny_model, tmp_path)
-    plain = RFT(RFT.Config(**RL))._build(stage, tmp_path)[1]
+    plain = RFT(RFT.Config(**RL)).arguments(stage, tmp_path)
     assert (plain.loss_type, plain.delta) == ("grpo", None)
-    other = RFT(RFT.Config(**RL, average="token", clip_dual=3.0))._build(stage, tmp_path)[1]
+    other = RFT(RFT.Config(**RL, average="token", clip_dual=3.0)).arguments(stage, tmp_path)
     assert (other.loss_type, other.delta) == ("dapo", 3.0)
 
 

@@ -17,13 +17,9 @@ import jinja2
 from cpt_bench.files import write_text
 from cpt_bench.leaderboard.site.collect import RANKED_BY, Board, Row
 from cpt_bench.leaderboard.stats import mean_of
+from cpt_bench.metrics import SIGNED
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "GeneralDelta", "FM_paper", "BWT", "FWT", "Gain", "BaseAcc")
-SIGNED = {
-    "FM", "FM_base", "FM_seen", "FM_paper", "FM_paper_T-1", "BWT", "BWT_T", "BWT_all", "FWT",
-    "Gain", "Isolated", "GeneralDelta",
-}  # fmt: skip
-
 TITLES = {
     "Learn": "Accuracy on each task just after learning it, mean over tasks, %",
     "AvgAcc": "Accuracy over all tasks at the end, %",
@@ -133,7 +129,13 @@ def as_json(board: Board) -> dict[str, Any]:
                 "page": page_of(row) if row.verified is not None else "",
             }
         )
-    return {"format": 1, "ranked_by": RANKED_BY, "columns": list(COLUMNS), "rows": rows}
+    return {
+        "format": 1,
+        "ranked_by": RANKED_BY,
+        "columns": list(COLUMNS),
+        "signed": sorted(SIGNED),
+        "rows": rows,
+    }
 
 
 def _short(value: float | None, digits: int = 3) -> float | None:
