@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,37 @@ def test_what_is_done_again_after_an_edit(copy: Path, tiny_model: Path) -> None:
     again = {name for name, at in steps().items() if at != first[name]}
     assert again == {name for name in first if ".train" not in name}
     assert read_json(folder / "matrix.json") == matrix
+
+
+class Round:
+    """Rubbish that the collector finds, and that lets another thread run when it is collected."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        Round()
+        time.sleep(0)
+
+
+def test_threads_that_ask_at_once_get_their_digests() -> None:
+    """Evaluation beside training; two threads that parse at once make CPython raise a SystemError."""
+    targets = [
+        f"cpt_bench.{name}" for name in ("run.jobs.evaluate", "run.ledger", "stage.training")
+    ]
+    alone = [code_digest([target]) for target in targets]
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(50)
+        Round()
+        for _ in range(3):
+            for cached in ("_tree", "_meaning", "imports_of"):
+                getattr(sys.modules["cpt_bench.run.code"], cached).cache_clear()
+            with ThreadPoolExecutor(len(targets)) as pool:
+                assert list(pool.map(lambda target: code_digest([target]), targets)) == alone
+    finally:
+        gc.set_threshold(*before)
+        Round.__del__ = lambda self: None  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------- the import graph
