@@ -21,6 +21,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share tests out between processes so that nothing costly is made twice and nobody waits at the end.
+
+    Tests that read one fixture of their module are one group, which ``--dist loadgroup`` leaves
+    together; every other test goes to whoever is free. Those that take long begin first.
+    """
+    for item in items:
+        if any(fixture.scope == "module" for fixture in fixtures_of(item)):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def fixtures_of(item: pytest.Item) -> list[pytest.FixtureDef[Any]]:
+    info = getattr(item, "_fixtureinfo", None)
+    return [found[-1] for found in info.name2fixturedefs.values()] if info else []
+
+
 @pytest.fixture(autouse=True)
 def subnormal_floats() -> Iterator[None]:
     """What a worker process sets up for itself (:mod:`cpt_bench.worker.threads`) ends with the test it ran in.

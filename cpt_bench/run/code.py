@@ -17,9 +17,14 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 PACKAGE = "cpt_bench"
 MODULE = re.compile(rf"{PACKAGE}(\.\w+)+")
+
+# Evaluation runs beside training, and each asks for its keys. CPython counts how deep all threads
+# together are in a syntax tree, and where two parse at once it may raise a SystemError.
+_ONE_AT_A_TIME = Lock()
 
 
 def code_digest(targets: Iterable[str]) -> str:
@@ -29,15 +34,16 @@ def code_digest(targets: Iterable[str]) -> str:
         targets: Modules (``cpt_bench.run.jobs.evaluate``) or plug-ins (``module:attribute``,
             ``./file.py:attribute``).
     """
-    starts = sorted({file for target in targets for file in source_files(target)})
-    reached = {*starts, *reach(starts)}
-    root = Path(str(importlib.util.find_spec(PACKAGE).submodule_search_locations[0]))  # type: ignore[union-attr, index]
-    total = hashlib.sha256()
-    for file in sorted(reached, key=str):
-        # A name that is the same wherever the package is installed.
-        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        total.update(f"{name}\0{_meaning(file)}\n".encode())
-    return total.hexdigest()
+    with _ONE_AT_A_TIME:
+        starts = sorted({file for target in targets for file in source_files(target)})
+        reached = {*starts, *reach(starts)}
+        root = Path(str(importlib.util.find_spec(PACKAGE).submodule_search_locations[0]))  # type: ignore[union-attr, index]
+        total = hashlib.sha256()
+        for file in sorted(reached, key=str):
+            # A name that is the same wherever the package is installed.
+            name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+            total.update(f"{name}\0{_meaning(file)}\n".encode())
+        return total.hexdigest()
 
 
 def reach(files: Iterable[Path]) -> set[Path]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,21 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.metrics import t_quantile
 from cpt_bench.report.grids import grids, html_tables, latex, markdown
 from cpt_bench.report.text import visible
+from cpt_bench.results import scoring
 from cpt_bench.results.compare import compare, mcnemar
 from cpt_bench.results.load import Run, load, methods, name_methods
 from tests.support.commands import LIGHT
 from tests.support.simulated import write_run
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[31m|$x_1$|{\\bf a}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Iterator[None]:
+    """A run's own intervals from 200 resamples: these tests are about comparing, not about widths."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "DRAWS", 200)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +42,27 @@ class Copy(Trainer):
 """
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the package, laid out as a wheel installs it, and a trainer of somebody's own."""
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package, laid out as a wheel installs it, and a trainer of somebody's own.
+
+    Whoever edits it undoes that.
+    """
+    folder = tmp_path_factory.mktemp("copy")
     skip = shutil.ignore_patterns("__pycache__")
-    package = tmp_path / "site/cpt_bench"
+    package = folder / "site/cpt_bench"
     shutil.copytree(ROOT / "cpt_bench", package, ignore=skip)
     for name in ("tasks", "trainers"):
         shutil.copytree(ROOT / name, package / name, ignore=skip)
-    (tmp_path / "copy.py").write_text(COPY)
+    (folder / "copy.py").write_text(COPY)
     return package
+
+
+@pytest.fixture(scope="module")
+def unedited(copy: Path) -> dict[str, str]:
+    """The digests of the copy as it is shipped."""
+    found: dict[str, str] = json.loads(python(copy, "-c", DIGESTS))
+    return found
 
 
 def python(copy: Path, *arguments: str) -> str:
@@ -63,8 +78,14 @@ def python(copy: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def edit(file: Path, line: str) -> None:
-    file.write_text(f"{file.read_text()}\n{line}\n")
+@contextmanager
+def edited(file: Path, line: str) -> Iterator[None]:
+    whole = file.read_text()
+    file.write_text(f"{whole}\n{line}\n")
+    try:
+        yield
+    finally:
+        file.write_text(whole)
 
 
 EDITS: dict[str, tuple[str, str, set[str]]] = {
@@ -85,12 +106,13 @@ EDITS: dict[str, tuple[str, str, set[str]]] = {
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_an_edit_changes_the_keys_of_what_runs_it(what: str, copy: Path) -> None:
+def test_an_edit_changes_the_keys_of_what_runs_it(
+    what: str, copy: Path, unedited: dict[str, str]
+) -> None:
     file, line, concerned = EDITS[what]
-    before = json.loads(python(copy, "-c", DIGESTS))
-    edit(copy / file, line)
-    after = json.loads(python(copy, "-c", DIGESTS))
-    assert {name for name in before if before[name] != after[name]} == concerned
+    with edited(copy / file, line):
+        found = json.loads(python(copy, "-c", DIGESTS))
+    assert {name for name in found if found[name] != unedited[name]} == concerned
 
 
 @pytest.mark.slow
@@ -106,14 +128,45 @@ def test_what_is_done_again_after_an_edit(copy: Path, tiny_model: Path) -> None:
 
     python(copy, *arguments, *options)
     first, matrix = steps(), read_json(folder / "matrix.json")
-    edit(copy / "report/grids.py", "EDITED = 1")
-    python(copy, *arguments, *options)
-    assert steps() == first
-    edit(copy / "models/qwen_cpu/decoding.py", "EDITED = 1")
-    python(copy, *arguments, *options)
+    with edited(copy / "report/grids.py", "EDITED = 1"):
+        python(copy, *arguments, *options)
+        assert steps() == first
+        with edited(copy / "models/qwen_cpu/decoding.py", "EDITED = 1"):
+            python(copy, *arguments, *options)
     again = {name for name, at in steps().items() if at != first[name]}
     assert again == {name for name in first if ".train" not in name}
     assert read_json(folder / "matrix.json") == matrix
+
+
+class Round:
+    """Rubbish that the collector finds, and that lets another thread run when it is collected."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        Round()
+        time.sleep(0)
+
+
+def test_threads_that_ask_at_once_get_their_digests() -> None:
+    """Evaluation beside training; two threads that parse at once make CPython raise a SystemError."""
+    targets = [
+        f"cpt_bench.{name}" for name in ("run.jobs.evaluate", "run.ledger", "stage.training")
+    ]
+    alone = [code_digest([target]) for target in targets]
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(50)
+        Round()
+        for _ in range(3):
+            for cached in ("_tree", "_meaning", "imports_of"):
+                getattr(sys.modules["cpt_bench.run.code"], cached).cache_clear()
+            with ThreadPoolExecutor(len(targets)) as pool:
+                assert list(pool.map(lambda target: code_digest([target]), targets)) == alone
+    finally:
+        gc.set_threshold(*before)
+        Round.__del__ = lambda self: None  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------------------- the import graph

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pytest
 
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, read_jsonl, write_json
-from cpt_bench.plugins import resolve
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run import keys
 from cpt_bench.run.context import base_policy
@@ -24,7 +20,6 @@ from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import Plan
 from cpt_bench.run.sequencer import alone, open_folder, opened, train_stages
 from cpt_bench.run.splits import TrainSplits
-from cpt_bench.stage import command
 from cpt_bench.stage.method import Method
 from cpt_bench.stage.split import split_folder, write_split
 from cpt_bench.suite import load_suite
@@ -74,6 +69,7 @@ def test_what_a_stage_leaves_moves_to_its_places(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------ taken from a run beside
+
 
 STEP = "stage-1/train"
 
@@ -186,101 +182,6 @@ def test_a_run_begun_before_templates_counted_goes_on(tmp_path: Path) -> None:
     write_json(paths.run_json, known)
     open_folder(paths, identity)
     assert "frame" not in keys.evaluation(plan, identity, base_policy(plan, identity), "science")
-
-
-# ------------------------------------------------------------------------------------- which code
-
-
-def package(root: Path) -> Path:
-    """A package whose module leans on its parent's; returns what it leans on."""
-    (root / "leaning/sub").mkdir(parents=True)
-    for name in ("__init__", "common", "sub/__init__"):
-        (root / f"leaning/{name}.py").touch()
-    (root / "leaning/sub/m.py").write_text("from leaning import common\nclass It: ...\n")
-    return root / "leaning/common.py"
-
-
-@pytest.mark.parametrize(
-    ("spec", "name"),
-    [
-        ("cmd:sh train.py {stage}", "train"), ("cmd:sh {root}/train.py", "train"),
-        (f"cmd:{sys.executable} train.py", "train"), ("cmd:sh -m leaning.sub.m", "leaning.sub.m"),
-        ("cmd:sh --module=x -m train", "train"), ("cmd:sh --module train", "train"), ("cmd:./train.py other.py", "train"),
-        ("leaning.sub.m:It", "It"),
-    ],
-)  # fmt: skip
-def test_another_line_of_code_is_another_method(
-    spec: str, name: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    common, train = package(tmp_path), tmp_path / "train.py"
-    train.touch(0o755)
-    spec = spec.replace("{root}", str(tmp_path))
-    find = command.find if spec.startswith("cmd:") else partial(resolve, "trainers")
-    before = find(spec)
-    assert before.name == name and find(spec).origin == before.origin
-    (common if "leaning" in spec else train).write_text("x = 1\n")
-    assert find(spec).origin["sha256"] != before.origin["sha256"]
-    sys.modules.pop("leaning.sub.m", None)
-
-
-# ------------------------------------------------------------------------- what a trainer may see
-
-INSIDE = """
-import ctypes, json, os, subprocess, sys
-from pathlib import Path
-from cpt_bench.stage import isolation
-root, how = Path(sys.argv[1]), sys.argv[2]
-hidden, beside = root / "run", root / "beside"
-if how == "unmounts":
-    isolation._drop_rights = lambda: None
-watch = isolation.enter(isolation.View((hidden,), (hidden / "work",), (), (beside, root / "page")))
-if watch is None:
-    print(json.dumps(None))
-    sys.exit()
-assert (root / "page").read_text() == ""
-said = {"beside": os.listdir(beside), "work": os.listdir(hidden / "work"), "before": watch.opened()}
-umount = lambda: ctypes.CDLL(None).umount2(os.fsencode(hidden), 2)
-if how == "looks":
-    said["unmounted"] = umount() == 0
-    command = f"umount -l {hidden} || unshare -Urm umount -l {hidden} || nsenter -t {os.getppid()} -m true"
-    said["by a child"] = subprocess.run(command, shell=True, capture_output=True).returncode == 0
-    said["read"] = (hidden / "gold").read_text()
-elif how == "unmounts":
-    said["unmounted"] = umount() == 0
-elif how == "closes":
-    os.close(watch.handle)
-elif how == "hides":
-    os.dup2(os.open("/dev/null", os.O_RDONLY), watch.handle)
-print(json.dumps({**said, "found": watch.opened()}))
-"""
-
-
-def inside(root: Path, how: str) -> dict[str, Any]:
-    """What a process in a view of ``root`` sees."""
-    for name in ("run/gold", "run/work/mine", "beside/gold", "page"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("42")
-    command = [sys.executable, "-c", INSIDE, str(root), how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] | None = json.loads(done.stdout)
-    if found is None:
-        pytest.skip("no namespaces here")
-    assert (found["beside"], found["work"], found["before"]) == ([], ["mine"], [])
-    return found
-
-
-def test_a_view_cannot_be_taken_away(tmp_path: Path) -> None:
-    found = inside(tmp_path, "looks")
-    assert not found["unmounted"] and not found["by a child"]
-    assert found["read"] == "" and found["found"] == [str(tmp_path / "run/gold")]
-
-
-@pytest.mark.parametrize("how", ["unmounts", "closes", "hides"])
-def test_a_watch_that_was_ended_is_a_fault(how: str, tmp_path: Path) -> None:
-    assert inside(tmp_path, how)["found"]
 
 
 def test_runs_beside_this_one_are_out_of_a_trainer_s_sight(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_a_stage_of_another_order_is_not_taken_for_one_s_own(tmp_path: Path) -> 
     assert (tmp_path / "three" / path).exists()
 
 
+# ------------------------------------------------------------------------------------- the loop
+
+
 class Fake:
     """A backend that writes the ledgers of what it 'trains', a stage a look."""
 

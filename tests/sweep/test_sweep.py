@@ -149,6 +149,9 @@ def test_no_cluster_is_one_line() -> None:
         Ray("127.0.0.1:1", Resources())
 
 
+# ------------------------------------------------------------------------------- this machine
+
+
 SCRIPTS = {
     "fine": "print('well')",
     "says": "import sys; print('cptbench: no idea', file=sys.stderr); sys.exit(2)",

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 FOLDERS = {"cpt_bench": ROOT / "cpt_bench", "cpt_bench.tasks": ROOT / "tasks",
            "cpt_bench.trainers": ROOT / "trainers"}  # fmt: skip
 PACKAGE, SEAM = "cpt_bench.models.qwen_cpu", "cpt_bench.models.quick"
