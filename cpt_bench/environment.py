@@ -6,8 +6,11 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from cpt_bench.errors import CptBenchError
 
 PACKAGES = (
     "cptbench",
@@ -21,6 +24,23 @@ PACKAGES = (
     "pillow",
 )
 """Packages whose version can change a number."""
+
+TRAINING = ("torch", "transformers", "trl", "datasets")
+"""Packages without which nothing is trained, and no checkpoint answers."""
+
+
+def require_training() -> None:
+    """Refuse in one line where the ``[train]`` extra is missing.
+
+    Raises:
+        CptBenchError: One of :data:`TRAINING` is not installed.
+    """
+    absent = [name for name in TRAINING if not find_spec(name)]
+    if absent:
+        raise CptBenchError(
+            f"training needs {', '.join(absent)}, not installed here",
+            todo="Install it with: pip install 'cptbench[train]'",
+        )
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.plugins import resolve
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.run import stages
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import Plan
 from cpt_bench.run.sequencer import Sequencer, _open, alone
@@ -333,7 +334,7 @@ def test_a_train_split_that_a_trainer_edited_is_removed(tmp_path: Path, monkeypa
         (folder / "train.jsonl").write_text("{}\n")
         return {}
 
-    monkeypatch.setattr("cpt_bench.run.stages.count_parameters", lambda base: 0)
+    monkeypatch.setattr(stages, "count_parameters", lambda base: 0)
     monkeypatch.setattr(run, "worker", lambda *order: None)
     monkeypatch.setattr(run, "result", edit)
     with pytest.raises(TrainerFault, match="it changed its inputs"):

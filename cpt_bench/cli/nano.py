@@ -25,9 +25,9 @@ def build_base(
     ] = None,
 ) -> None:
     """Train nano's base model from nothing (about an hour on two cores)."""
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
 
-    need_training_extra()
+    require_training()
     from cpt_bench.tasks.nano.base.train import PLAN, build
 
     build(out, stages or PLAN, start, only.split(",") if only else None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
+from cpt_bench.settings import assigned, plain
 
 DEFAULT = "default"
 """The name of the suite's own order."""
@@ -66,7 +67,7 @@ class Sweep(Strict):
     Attributes:
         suite: The benchmark; ``tier`` and ``protocol`` as for ``cptbench run``.
         tier: Its size.
-        protocol: Its ruler.
+        protocol: Its evaluation protocol.
         base: Another start checkpoint.
         limit: Only the first so many samples of each split.
         threads: Of each process.
@@ -195,19 +196,3 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                                     trainer, recipe, tuple(settings), seed, tasks,
                                     tuple(block.privileges), f"runs.{i}",
                                 )  # fmt: skip
-
-
-def assigned(settings: Settings) -> list[str]:
-    """Settings as ``key=value``."""
-    return [f"{key}={plain(value)}" for key, value in settings.items()]
-
-
-def plain(value: Any) -> str:
-    """A setting's value as ``--set`` takes it: ``1e-4``, ``true``, ``[1, 2]``."""
-    if isinstance(value, float):
-        digits, _, power = f"{value:.6e}".partition("e")
-        short = digits.rstrip("0").rstrip(".")
-        return f"{short}e{int(power)}" if abs(int(power)) > 2 else f"{value:.10g}"
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0]

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, spawn
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,30 @@ def context() -> Any:
     return ctx
 
 
-def warm_up() -> None:
-    """Start the fork server's imports now, beside whatever this process does next."""
-    from multiprocessing import forkserver
+NAME = "cptbench worker"
+"""What the processes of this module are called."""
 
+_preparation_data = spawn.get_preparation_data
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """What a new process is prepared with; a worker of ours does not run the caller's script.
+
+    multiprocessing has each child import the main module first, since what it is sent may be
+    defined there. Nothing that a worker is sent is; and a plain script, which calls
+    ``cpt_bench.run`` at its top, would start itself again in every worker.
+    """
+    data: dict[str, Any] = _preparation_data(name)
+    if name == NAME:
+        data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+    return data
+
+
+spawn.get_preparation_data = _without_main
+
+
+def warm_up() -> None:
+    """Start the fork server's imports now, during whatever this process does next."""
     context()
     forkserver.ensure_running()
 
@@ -77,7 +98,7 @@ class Worker:
         around = (Path.cwd(), {**os.environ, **(env or {})})
         call = (sender, lifeline, work, args, log, first, around)
         # Not a daemon: those may have no children, and data loaders are children.
-        self.process = ctx.Process(target=_child, args=call)
+        self.process = ctx.Process(target=_child, args=call, name=NAME)
         with _uninterrupted():
             self.process.start()
         sender.close()
