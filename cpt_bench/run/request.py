@@ -191,7 +191,8 @@ def _check_values(request: Request) -> None:
         ("--memory-limit", request.memory_limit),
     ):
         if most is not None and not 0 < most < math.inf:
-            raise CptBenchError(f"{most} is not a limit", where=option, todo="Leave it out for none")
+            what = f"{most} is not a limit"
+            raise CptBenchError(what, where=option, todo="Leave it out for none")
     for option, value, least in (
         ("--seed", request.seed, 0),
         ("--threads", request.threads, 1),
