@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Collection
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,58 @@ PACKAGES = (
     "pillow",
 )
 """Packages whose version can change a number."""
+
+TRAINING = ("torch", "transformers", "trl", "datasets")
+"""Packages without which nothing is trained, and no checkpoint answers."""
+
+
+def require_training() -> None:
+    """Refuse in one line where the ``[train]`` extra is missing.
+
+    Raises:
+        CptBenchError: One of :data:`TRAINING` is not installed.
+    """
+    absent = [name for name in TRAINING if not find_spec(name)]
+    if absent:
+        raise CptBenchError(
+            f"training needs {', '.join(absent)}, not installed here",
+            todo="Install it with: pip install 'cptbench[train]'",
+        )
+
+
+SOCKET_FOLDER = 60
+"""Bytes of a folder's path below which sockets in it have a name: systems allow 103 in all."""
+
+
+@lru_cache(maxsize=1)
+def folder_for_sockets() -> Path | None:
+    """A folder for sockets, where the path of the one for temporary files is too long for that.
+
+    A cluster's scheduler may set TMPDIR to a long path. Large files belong there all the same.
+
+    Returns:
+        A new folder, removed when this process ends; None where ``tempfile``'s own is short.
+
+    Raises:
+        CptBenchError: No folder with a short path can be written.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= SOCKET_FOLDER:
+        return None
+    places = (os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm")
+    for place in places:
+        if 0 < len(os.fsencode(place)) <= SOCKET_FOLDER - len("/cptbench-12345678"):
+            try:
+                folder = tempfile.mkdtemp(prefix="cptbench-", dir=place)
+            except OSError:
+                continue
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder)
+    raise CptBenchError(
+        f"sockets need a folder with a path of at most {SOCKET_FOLDER} bytes, and none of "
+        f"{', '.join(filter(None, places))} can be written",
+        where=f"TMPDIR={tempfile.gettempdir()}",
+        todo="Set TMPDIR to a shorter path",
+    )
 
 
 def versions() -> dict[str, str]:

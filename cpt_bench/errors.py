@@ -43,6 +43,12 @@ class Interrupted(CptBenchError):  # noqa: N818 - not an error
     exit_code = 130
 
 
+class WorkerLost(CptBenchError):  # noqa: N818 - nobody's mistake
+    """A process that carries out work was killed from outside; the same command may go through."""
+
+    exit_code = LOST
+
+
 class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harness's
     """A trainer broke the contract; the run records it and keeps what was committed.
 

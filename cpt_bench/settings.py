@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -72,12 +73,27 @@ def field_type(field: FieldInfo) -> Any:
     return kind
 
 
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as ``key=value``.
+
+    Raises:
+        CptBenchError: A value cannot be written as text.
+    """
+    return [f"{key}={spelled(value)}" for key, value in settings.items()]
+
+
 def spelled(value: Any) -> str:
-    """``value`` as :func:`value_of` reads it back: ``1e-4``, ``true``, ``[1, 2]``, ``"5"``."""
+    """``value`` as :func:`value_of` reads it back: ``1e-4``, ``true``, ``[1, 2]``, ``"5"``.
+
+    Raises:
+        CptBenchError: It cannot be written as text.
+    """
+    value = value.item() if hasattr(value, "item") else value  # a number of NumPy's or torch's
+    value = str(value) if isinstance(value, Path) else value
     if isinstance(value, float):
         digits, _, power = f"{value:.6e}".partition("e")
         short = digits.rstrip("0").rstrip(".")
-        found = f"{short}e{int(power)}" if abs(int(power)) > 2 else f"{value:.10g}"
+        found = f"{short}e{int(power)}" if abs(int(power or 0)) > 2 else f"{value:.10g}"
         return found if float(found) == value else repr(value)
     if isinstance(value, str):
         try:
@@ -85,7 +101,11 @@ def spelled(value: Any) -> str:
         except CptBenchError:
             plain = False
         return value if plain else json.dumps(value, ensure_ascii=False)
-    return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0])
+    try:
+        return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0])
+    except yaml.YAMLError:
+        kind = type(value).__name__
+        raise CptBenchError(f"a {kind} cannot be the value of a setting") from None
 
 
 def _read(text: str) -> Any:

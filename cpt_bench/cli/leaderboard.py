@@ -194,9 +194,9 @@ def reproduce(
 
     Writes a report into the entry's folder, which lifts its badge to 'reproduced'.
     """
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
 
-    need_training_extra()
+    require_training()
     from cpt_bench.leaderboard.reproduce import reproduce as again
 
     share = _share(sample)

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from cpt_bench.cli.options import TRIED
-from cpt_bench.errors import CptBenchError
 
 
 def score(
@@ -74,15 +73,3 @@ def metrics(
         print_scores(matrix_to_json(read), values, all_)
         for cell in missing:
             print(f"missing  {cell}")
-
-
-def need_training_extra() -> None:
-    """Say in one line that the [train] extra is missing, where it is."""
-    from importlib.util import find_spec
-
-    absent = [name for name in ("torch", "transformers", "trl", "datasets") if not find_spec(name)]
-    if absent:
-        raise CptBenchError(
-            f"training needs {', '.join(absent)}, not installed here",
-            todo="Install it with: pip install 'cptbench[train]'",
-        )

@@ -48,12 +48,12 @@ def sweep(
     The same command goes on after any interruption. It ends with what compare and report say.
     """
     from cpt_bench.cli.options import a_folder
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
     from cpt_bench.errors import Interrupted
     from cpt_bench.sweep.spec import read_sweep
 
     found = read_sweep(file)
-    need_training_extra()
+    require_training()
     from cpt_bench.sources import require_prepared
     from cpt_bench.sweep.jobs import jobs_of
     from cpt_bench.sweep.loop import Loop

@@ -18,7 +18,7 @@ from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.results.scoring import suite_of, write_scores
 from cpt_bench.run.context import Policy, base_policy
 from cpt_bench.run.measurements import diagnose, diverge
-from cpt_bench.run.plan import Plan
+from cpt_bench.run.request import Request, plan_of
 from cpt_bench.run.sequencer import opened
 from cpt_bench.stage.method import Method
 from cpt_bench.trainer import Privileges
@@ -46,22 +46,23 @@ def measure(
     if not (folder / f"ledger/stage-{len(suite.sequence)}.train.json").is_file():
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("is not finished", where=folder, todo=todo)
-    plan = Plan(
-        suite_spec=run["suite"]["spec"],
-        suite=suite,
-        method=Method(
-            run["trainer"],
-            run.get("origin") or {},
-            run["config"],
-            Privileges.model_validate(run.get("privileges") or {}),
-        ),
+    method = Method(
+        run["trainer"],
+        run.get("origin") or {},
+        run["config"],
+        Privileges.model_validate(run.get("privileges") or {}),
+    )
+    request = Request(
+        suite=run["suite"]["spec"],
+        order=suite.sequence,
         seed=run["seed"],
         limit=run["limit"],
         threads=run["threads"],
+        base=base,
         overlap=False,
-        keep="all",
-        base=base or suite.base_path(),
+        gpus=(),
     )
+    plan = plan_of(request, method)
     # What measures now is this installation, whatever trained then.
     identity = {**run, "versions": environment.versions()}
     if weights_digest(plan.base) != run["base"]["weights"]:

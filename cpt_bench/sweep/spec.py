@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
 from cpt_bench.plugins import default
-from cpt_bench.settings import spelled
+from cpt_bench.settings import assignments, spelled
 
 DEFAULT = "default"
 """The name of the suite's own order."""
@@ -68,7 +68,7 @@ class Sweep(Strict):
     Attributes:
         suite: The benchmark; ``tier`` and ``protocol`` as for ``cptbench run``.
         tier: Its size.
-        protocol: Its protocol, where it has several.
+        protocol: Its evaluation protocol.
         base: Another start checkpoint.
         limit: Only the first so many samples of each split.
         threads: Of each process.
@@ -180,7 +180,7 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                     for recipe in recipes:
                         for variant in block.variants or [{}]:
                             for rate in rates:
-                                settings = [*assigned(block.set), *assigned(variant)]
+                                settings = [*assignments(block.set), *assignments(variant)]
                                 if rate is not None:
                                     settings.append(f"learning_rate={spelled(rate)}")
                                 tasks = None if order == DEFAULT else tuple(sweep.orders[order])
@@ -188,8 +188,3 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                                     trainer, recipe, tuple(settings), seed, tasks,
                                     tuple(block.privileges), f"runs.{i}",
                                 )  # fmt: skip
-
-
-def assigned(settings: Settings) -> list[str]:
-    """Settings as ``key=value``."""
-    return [f"{key}={spelled(value)}" for key, value in settings.items()]

@@ -15,8 +15,9 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 # TRL reports each trainer that is made to its authors.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# Without the [train] extra there is nothing to import; the worker then names what is missing.
-with contextlib.suppress(ImportError):
+# Without the [train] extra there is nothing to import early, and a package that is broken must not
+# end the fork server: the worker that needs it reports what is wrong.
+with contextlib.suppress(Exception):
     from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -101,9 +101,9 @@ COMMAND = ["run", "--trainer", "cmd:sh x"]
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        ([*COMMAND, "--stage-timeout", 0], "--stage-timeout: 0.0 is no limit"),
-        ([*COMMAND, "--stage-timeout", "inf"], "--stage-timeout: inf is no limit"),
-        ([*COMMAND, "--memory-limit", 0], "--memory-limit: 0.0 is no limit"),
+        ([*COMMAND, "--stage-timeout", 0], "--stage-timeout: 0.0 is not a limit"),
+        ([*COMMAND, "--stage-timeout", "inf"], "--stage-timeout: inf is not a limit"),
+        ([*COMMAND, "--memory-limit", 0], "--memory-limit: 0.0 is not a limit"),
         (["run", "--trainer", "sft", "--launch", 'torchrun "x'], "is not a command line"),
         ([*COMMAND, "--engine-set", "batch_size=[1"], "'[1' is not a value"),
         ([*COMMAND, "--privilege", "joint=[1"], "'[1' is not a value"),
@@ -115,7 +115,7 @@ COMMAND = ["run", "--trainer", "cmd:sh x"]
         (["eval", "--stages", "/"], "0 checkpoints match"),
         (["export", "prompts", "--out", "file"], "file: is no empty folder"),
         (["sweep", "."], ".: no such file"),
-        (["sweep", "plain.yaml", "--out", "file"], "file: is no folder"),
+        (["sweep", "plain.yaml", "--out", "file"], "file: is not a directory"),
         (["sweep", "zero.yaml"], "stage_timeout: Input should be greater than 0"),
         (["sweep", "rate.yaml"], "runs.0.learning_rates.0: Input should be a finite number"),
         (["sweep", "set.yaml"], "Input should be a finite number"),

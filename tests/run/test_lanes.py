@@ -128,9 +128,9 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, cli: Cli) -
     ],
 )  # fmt: skip
 def test_a_method_is_called_what_its_folder_is(pattern: str, title: str) -> None:
-    from cpt_bench.cli.evaluate import _title
+    from cpt_bench.run.request import title_of_stages
 
-    assert _title(pattern) == title
+    assert title_of_stages(pattern) == title
 
 
 def test_other_checkpoints_are_another_evaluation(

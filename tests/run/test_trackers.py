@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.run.trackers import Reporter, names_of
+from cpt_bench.run.trackers import Reporter, known
 
 EVENTS = [
     {"kind": "cell", "stage": 0, "name": "science", "accuracy": 30.0, "n": 10},
@@ -94,9 +94,9 @@ def test_a_tracker_that_fails_is_left_behind(
 def test_names_are_checked_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert names_of("") == [] and names_of("wandb, trackio,wandb") == ["wandb", "trackio"]
+    assert known([]) == [] and known(["wandb", "trackio", "wandb"]) == ["wandb", "trackio"]
     with pytest.raises(CptBenchError, match=r"no tracker is called 'wnadb'\. Did you mean 'wandb'"):
-        names_of("wnadb")
+        known(["wnadb"])
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(CptBenchError, match="pip install trackio"):
         Reporter(["trackio"], tmp_path, {})
