@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.places import ROOT
+ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("api", "__init__"),
+    ("__init__",),
+    ("api",),
     ("study",),
     ("sweep",),
     ("leaderboard",),
     ("report",),
-    ("advice", "scaffold"),
+    ("advice", "scaffold", "toys"),
     ("run",),
     ("results",),
     ("stage",),
@@ -32,9 +33,9 @@ FLOORS = (
     ("suite",),
     ("metrics",),
     ("plugins", "settings", "images", "environment"),
+    ("documents",),
     ("files",),
     ("errors",),
-    ("toys",),
 )
 """From the roof to the ground. A room may import those below its own floor, and no other."""
 
