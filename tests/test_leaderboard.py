@@ -19,9 +19,10 @@ import yaml
 from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.entry import read_entry, read_manifest, slug
 from cpt_bench.leaderboard.findings import Status
-from cpt_bench.leaderboard.pack import About, open_run, pack, zst
-from cpt_bench.leaderboard.recompute import abridge
+from cpt_bench.leaderboard.pack import About, pack, zst
+from cpt_bench.leaderboard.packable import open_run
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
+from cpt_bench.leaderboard.tables import abridge
 from cpt_bench.leaderboard.verify import verify
 from tests.conftest import TINY, here
 from tests.entries.make import make_entry, make_run, make_suite

@@ -13,7 +13,9 @@ import typer
 from cpt_bench.cli.options import EngineName, EngineSettings
 from cpt_bench.errors import CptBenchError
 
-export = typer.Typer(help="What others need to answer the suite's questions.", no_args_is_help=True)
+export = typer.Typer(
+    help="What others need: the suite's questions, an entry for the hub.", no_args_is_help=True
+)
 
 
 def evaluate(
@@ -137,7 +139,7 @@ def _asked(folder: Path, url: str, model: str) -> dict[str, str]:
 
 @export.callback()
 def main() -> None:
-    """What others need to answer the suite's questions."""
+    """What others need: the suite's questions, an entry for the hub."""
 
 
 @export.command("prompts")
