@@ -298,7 +298,7 @@ def test_honest_names_are_no_look_alikes(name: str, good: tuple[Path, Path], ent
 def test_who_reproduces_is_not_an_author_who_looks_like_another(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.test_leaderboard import write_reproduction
+    from tests.test_reproductions import write_reproduction
 
     write_reproduction(entry, "A. Uth0r", lambda new: None)
     done = verify(entry, str(good[0]))
@@ -309,7 +309,7 @@ def test_who_reproduces_is_not_an_author_who_looks_like_another(
 def test_a_reproduction_is_dated_between_its_entry_and_today(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.test_leaderboard import write_reproduction
+    from tests.test_reproductions import write_reproduction
 
     write_reproduction(entry, "B. Other", lambda new: None)
     folder = entry / "reproductions/2026-11-25__b.-other"

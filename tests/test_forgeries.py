@@ -538,7 +538,7 @@ def test_a_side_file_that_fits_its_table_and_not_the_run(
 
 
 def test_a_repeated_id_in_a_reproduction_is_named(good: tuple[Path, Path], entry: Path) -> None:
-    from tests.test_leaderboard import write_reproduction
+    from tests.test_reproductions import write_reproduction
 
     write_reproduction(entry, "B. Other", lambda new: new.append(new[3]))
     lines = [f.line() for f in verify(entry, str(good[0])).report.errors]
