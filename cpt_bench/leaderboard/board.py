@@ -54,11 +54,18 @@ def neighbours(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> list[
         if file.parts[-5:-1] == folder.parts[-4:] or file.parent.is_symlink():
             continue
         try:
-            other = read_entry(file.parent)
+            info = file.stat()
+            other = _read(file.parent, (info.st_mtime_ns, info.st_size))
         except (Refused, OSError):
             continue
         found.append(Neighbour(file.parent, other))
     return found
+
+
+@functools.lru_cache(maxsize=8192)
+def _read(folder: Path, stamp: tuple[int, int]) -> Entry:
+    """An entry's words; ``stamp`` makes a changed file another one to the cache."""
+    return read_entry(folder)
 
 
 def first_of(one: Neighbour, two: Neighbour) -> Neighbour | None:

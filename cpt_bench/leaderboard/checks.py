@@ -64,7 +64,9 @@ def unprepared(suite: Suite) -> list[str]:
 
 def check_place(entry: Entry, folder: Path, report: Report) -> None:
     """The folder's name, and the folders above it inside a board, say what the entry says."""
-    named = {"the name": entry.name, "the base model": entry.model.name}
+    named = {
+        "the name": entry.name, "the base model": entry.model.name, "the trainer": entry.trainer
+    }  # fmt: skip
     authors = {f"the author {i}": name for i, name in enumerate(entry.authors, 1)}
     check_names({**named, **authors}, "entry.yaml", report)
     name = entry.folder_name()

@@ -290,7 +290,10 @@ def _check_evaluations(
             report.error("chain", where, what)
         if record["inputs"].get("engine_chosen") != recipe.get("engine"):
             report.error("recipe", where, f"{step}: another engine answered than recipe.json says")
-        wrote = record["outputs"].get(f"stages/{stage}/predictions/{name}.jsonl")
+        path = f"stages/{stage}/predictions/{name}.jsonl"
+        wrote = record["outputs"].get(path)
+        if record["outputs"].keys() - {path}:
+            report.error("ledger-step", where, f"{step}: wrote more than {path}")
         if wrote is None:
             report.error("ledger-step", where, f"{step}: does not say what it wrote")
         elif table.cut:

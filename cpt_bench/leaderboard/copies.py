@@ -32,7 +32,7 @@ LOOKS_ALIKE: Final = 0.5
 compared in full. Of two methods with the same seed of ``docs/study/results`` it is reached only by
 those that do nearly the same."""
 
-Marks = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.uint32]
 Verify = Callable[[Path], dict[int, Seed]]
 
 
@@ -116,6 +116,8 @@ def _corrects(new: Neighbour, old: Neighbour, beside: dict[str, Neighbour]) -> b
 def _same_weights(one: Manifest, two: Manifest) -> str:
     """In words, which stage of both has the same weights, where they cannot have."""
     base = {one.base.weights, two.base.weights, ""}
+    if len(one.order) != len(two.order):
+        return ""
     for t, (a, b) in enumerate(zip(_listed(one), _listed(two), strict=True)):
         # Runs in two orders share the stages before their orders part.
         apart = one.order[:t] != two.order[:t] or t == len(one.order)
@@ -136,7 +138,8 @@ def _comparable(one: Sketch, two: Sketch) -> list[int] | None:
 
 
 def _looks_alike(one: Sketch, two: Sketch) -> bool:
-    if len(one.after) != len(two.after) or not len(one.after):
+    lengths = {len(part) for part in (one.before, one.after, two.before, two.after)}
+    if len(lengths) != 1 or not len(one.after):
         return False
     moved = (one.after != one.before) | (two.after != one.before)
     return bool(moved.any()) and float(np.mean((one.after == two.after)[moved])) >= LOOKS_ALIKE
@@ -145,38 +148,31 @@ def _looks_alike(one: Sketch, two: Sketch) -> bool:
 def sketches(folder: Path, suite: Suite) -> dict[int, Sketch]:
     """Seed to its sketch, of the seeds that can be read."""
     found = {}
+    form, names = suite.protocol.form, (*sorted(suite.sequence), *suite.general)
     for place in seed_folders(folder):
         try:
-            manifest = read_manifest(place)
-            if sorted(manifest.order) != sorted(suite.sequence):
-                continue
-            digests = tuple(sorted(ref.sha256 for ref in manifest.files.values()))
-            before, after = _ends(
-                place, manifest.order, suite.general, suite.protocol.form, digests
-            )
-        except (Refused, OSError):
+            info = (place / "manifest.json").stat()
+            stamp = info.st_mtime_ns, info.st_size
+            found[int(place.name.partition("-")[2])] = _sketch(place, names, form, stamp)
+        except (Refused, OSError, IndexError):
             continue
-        found[int(place.name.partition("-")[2])] = Sketch(manifest, before, after)
     return found
 
 
-@functools.lru_cache(maxsize=512)
-def _ends(
-    place: Path,
-    order: tuple[str, ...],
-    general: tuple[str, ...],
-    form: AnswerForm,
-    digests: tuple[str, ...],
-) -> tuple[Marks, Marks]:
-    """Answers before and after; ``digests`` make a changed seed another one to the cache."""
-    out = []
-    for t in (0, len(order)):
+@functools.lru_cache(maxsize=8192)
+def _sketch(
+    place: Path, names: tuple[str, ...], form: AnswerForm, stamp: tuple[int, int]
+) -> Sketch:
+    """A seed's sketch; ``stamp`` makes a seed that was packed anew another one to the cache."""
+    manifest = read_manifest(place)
+    ends = []
+    for t in (0, len(manifest.order)):
         marks: list[int] = []
-        for name in (*sorted(order), *general):
-            file = place / "predictions" / stage_name(order, t) / f"{name}.jsonl.zst"
+        for name in names:
+            file = place / "predictions" / stage_name(manifest.order, t) / f"{name}.jsonl.zst"
             marks += (mark_of(_answer(str(row.get("reply")), form)) for row in table_rows(file))
-        out.append(np.array(marks, dtype=np.uint64))
-    return out[0], out[1]
+        ends.append(np.array(marks, dtype=np.uint32))
+    return Sketch(manifest, *ends)
 
 
 def _answer(reply: str, form: AnswerForm) -> str:
