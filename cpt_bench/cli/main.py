@@ -77,6 +77,7 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(study.app, name="study")
 app.add_typer(trainer.app, name="trainer")
+evaluate.export.command("hub")(leaderboard.export_hub)
 app.add_typer(evaluate.export, name="export")
 app.add_typer(data.app, name="data")
 

@@ -18,8 +18,9 @@ from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, fresh_folder, read_jsonl, write_json
 from cpt_bench.leaderboard.entry import Entry, Manifest, slug
-from cpt_bench.leaderboard.pack import open_run, zst
-from cpt_bench.leaderboard.recompute import expected_cells, stage_name
+from cpt_bench.leaderboard.pack import zst
+from cpt_bench.leaderboard.packable import open_run
+from cpt_bench.leaderboard.recompute import expected_cells, stage_name, stages_of
 from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
@@ -177,7 +178,7 @@ def _write_rerun(
     }
     with fresh_folder(target) as folder:
         paths = RunFolder(run_folder, order)
-        for t, name in expected_cells(suite, order):
+        for t, name in expected_cells(suite, order, run.joint):
             rows = read_jsonl(paths.predictions(t, name))
             _table(folder, stage_name(order, t), name, rows)
         said = {
@@ -219,7 +220,7 @@ def _write_sample(
 def _stages(checkpoints: Path, manifest: Manifest) -> dict[int, Path]:
     """Stage to its weights, each checked to be those of the entry."""
     found = {}
-    for t in range(len(manifest.order) + 1):
+    for t in stages_of(manifest.order, manifest.joint):
         stage = stage_name(manifest.order, t)
         for place in (checkpoints / stage, checkpoints / "stages" / stage / "checkpoint"):
             if place.is_dir() and any(place.glob("*.safetensors")):
@@ -239,7 +240,7 @@ def _ask(folder: Path, place: Path, t: int, manifest: Manifest, suite: Suite, sh
 
     engine = TransformersEngine(place)
     stage = stage_name(manifest.order, t)
-    for cell, name in expected_cells(suite, manifest.order):
+    for cell, name in expected_cells(suite, manifest.order, manifest.joint):
         if cell != t:
             continue
         card = suite.card(name)

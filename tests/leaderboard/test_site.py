@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cpt_bench.leaderboard.site.collect import Board, collect, ranked, row_of
-from cpt_bench.leaderboard.site.render import as_csv, as_json, number, page_of, render, script_safe
-from tests.support.entries.make import make_entry
-from tests.support.places import ROOT
+from cpt_bench.leaderboard.site.entry_page import number, page_of
+from cpt_bench.leaderboard.site.render import as_csv, as_json, render, script_safe
+from tests.support.entries.make import add_entry, make_entry
 
 EVIL = '<img src=x onerror="window.hacked=1">\'"></script><script>window.hacked=1</script>'
 
@@ -33,7 +33,7 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copytree(entry, bad)
         (bad / "seed-0/matrix.json").write_text("{}\n")
         (folder / "leaderboards/cpt7").mkdir()
-        shipped = ROOT / "leaderboards/cpt7/reported.yaml"
+        shipped = Path(__file__).parent.parent / "leaderboards/cpt7/reported.yaml"
         shutil.copy(shipped, folder / "leaderboards/cpt7/reported.yaml")
         yield suite, folder / "leaderboards"  # type: ignore[misc]
 
@@ -130,7 +130,7 @@ def test_each_variant_of_a_suite_has_a_board(board: Board) -> None:
 
 
 def test_costs_that_are_no_costs_are_not_shown(board: Board, tmp_path: Path) -> None:
-    from cpt_bench.leaderboard.site.render import _costs
+    from cpt_bench.leaderboard.site.entry_page import _costs
 
     (good,) = [row.verified for row in board.rows if row.verified]
     assert _costs(good) is not None
@@ -232,6 +232,49 @@ def test_on_a_phone(browser: Any, site: Path) -> None:
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert opened.page.evaluate(wide) <= 0, file
         assert opened.complaints == []
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """A board with one method and a joint entry."""
+    from cpt_bench.results import scoring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "DRAWS", 200)
+        folder = tmp_path_factory.mktemp("bounded")
+        suite, entry = make_entry(folder)
+        add_entry(folder, suite, entry.parents[3], joint=True, name="Joint SFT")
+        return collect(entry.parents[3], str(suite))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_bound_in_a_browser(browser: Any, bounded: Board, tmp_path: Path, width: int) -> None:
+    """Above the methods in whatever order; its page has two rows; compared without a complaint."""
+    render(bounded, tmp_path)
+    opened = Page(browser, tmp_path / "index.html", viewport={"width": width, "height": 900})
+    page = opened.page
+    page.wait_for_selector("#board tbody tr")
+    for key in ("AvgAcc", "GapToJoint", "name", "rank"):
+        for _ in range(2):
+            page.locator(f'#board th[data-key="{key}"] button').click()
+            assert opened.names() == ["Joint SFT", "SFT, small"], key
+    first = page.locator("#board tbody tr").first
+    assert first.locator("td.rank").inner_text().endswith("bound")
+    assert "upper bound" in first.inner_text()
+    page.locator("#f-division").select_option("joint")
+    assert opened.names() == ["Joint SFT"]
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    for file in [tmp_path / "compare.html", *(tmp_path / "entries").iterdir()]:
+        page.goto(file.as_uri())
+        page.wait_for_selector("table.heat")
+        assert page.evaluate(wide) <= 0, file
+    page.goto((tmp_path / "compare.html").as_uri())
+    page.wait_for_selector("#comparison table.heat")
+    assert "One of these is the upper bound" in page.locator("#comparison").inner_text()
+    heads = page.locator("#comparison table.heat tbody th").all_inner_texts()
+    assert heads[:2] == ["base", "the end"]
+    assert opened.complaints == []
 
 
 @pytest.mark.slow

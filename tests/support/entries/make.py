@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
-import zstandard
 
 from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.leaderboard.pack import About, pack
-from cpt_bench.leaderboard.recompute import expected_cells
+from cpt_bench.leaderboard.recompute import expected_cells, stages_of
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import write_scores
 from cpt_bench.run.ledger import Ledger
@@ -22,8 +22,8 @@ from cpt_bench.run.plan import stage_seed
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.tasks.nano.publish import publish
-from tests.support.places import ROOT
 
+HERE = Path(__file__).parent
 TASKS = ("science", "counting", "text")
 GENERAL = ("knowledge",)
 N = 60
@@ -33,7 +33,7 @@ VERSIONS = {"cptbench": "0.1.0", "numpy": "2.0"}
 
 def make_suite(folder: Path) -> Path:
     """``small``: three nano tasks and one probe with ``N`` test samples each, and a base row."""
-    nano = ROOT / "tasks/nano"
+    nano = HERE.parent.parent / "tasks/nano"
     folder.mkdir(parents=True)
     for name in (*TASKS, *GENERAL):
         card = yaml.safe_load((nano / f"{name}.yaml").read_text())
@@ -65,8 +65,9 @@ def base_right(name: str) -> list[bool]:
     return [random.Random(f"base {name} {i}").random() < share for i in range(N)]
 
 
-def weights(seed: int, stage: int) -> str:
-    return BASE if stage == 0 else hashlib.sha256(f"{seed} {stage}".encode()).hexdigest()
+def weights(seed: int, stage: int, joint: bool = False) -> str:
+    kind = "joint " if joint else ""
+    return BASE if stage == 0 else hashlib.sha256(f"{kind}{seed} {stage}".encode()).hexdigest()
 
 
 def right(seed: int, stage: int, name: str) -> list[bool]:
@@ -77,6 +78,12 @@ def right(seed: int, stage: int, name: str) -> list[bool]:
         win = 0.5 if name in TASKS and TASKS.index(name) + 1 == t else 0.06
         now = [rng.random() > 0.1 if ok else rng.random() < win for ok in now]
     return now
+
+
+def right_jointly(seed: int, name: str) -> list[bool]:
+    """Who is right after all tasks at once: some are lost, many won, on every task alike."""
+    rng, win = random.Random(f"joint {seed} {name}"), 0.6 if name in TASKS else 0.06
+    return [rng.random() > 0.1 if ok else rng.random() < win for ok in base_right(name)]
 
 
 def rows_of(
@@ -93,7 +100,9 @@ def rows_of(
     return graded(rows, card, samples, suite.protocol)
 
 
-def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Path:
+def make_run(
+    folder: Path, suite_folder: Path, seed: int, joint: bool = False, **changes: Any
+) -> Path:
     """A run folder as ``cptbench run`` leaves it, its answers made by a coin instead of a model."""
     suite = load_suite(suite_folder)
     paths = RunFolder(folder, suite.sequence)
@@ -105,7 +114,7 @@ def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Pat
             "fingerprint": suite.fingerprint(),
         },
         "trainer": "sft", "origin": origin, "config": {"learning_rate": 1e-4},
-        "privileges": {"replay_samples_per_task": 0, "joint": False, "earlier_checkpoints": False},
+        "privileges": {"replay_samples_per_task": 0, "joint": joint, "earlier_checkpoints": False},
         "budget": {"samples": None},
         "seed": seed, "order": [*suite.sequence], "limit": None, "threads": 1,
         "base": {"path": "checkpoint", "weights": BASE}, "versions": VERSIONS,
@@ -117,24 +126,32 @@ def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Pat
     write_json(paths.run_json, run)
     ledger = Ledger(folder)
     common = {"limit": None, "threads": 1, "versions": VERSIONS}
-    for t, task in enumerate(suite.sequence, 1):
+    stages = stages_of(suite.sequence, joint)
+    for before, t in pairwise(stages):
+        tasks = suite.sequence if joint else (suite.sequence[t - 1],)
         inputs = {
-            "tasks": [suite.card(task).model_dump(mode="json")],
+            "tasks": [suite.card(task).model_dump(mode="json") for task in tasks],
             "protocol": suite.protocol.model_dump(mode="json"), "index": t,
-            "parent": weights(seed, t - 1), "state": None, "earlier": [],
+            "parent": weights(seed, before), "state": None, "earlier": [],
             **{k: run[k] for k in ("origin", "config", "privileges", "budget")},
             **common, "seed": stage_seed(seed, t),
         }  # fmt: skip
-        facts = {"weights": weights(seed, t), "generation_seconds": 0.0, "peak_memory_mib": 1.0}
+        facts = {
+            "weights": weights(seed, t, joint),
+            "generation_seconds": 0.0,
+            "peak_memory_mib": 1.0,
+        }
         ledger.commit(f"stage-{t}/train", inputs, [], facts, 1.0)
-    for t, name in expected_cells(suite, suite.sequence):
+    for t, name in expected_cells(suite, suite.sequence, joint):
         file = paths.predictions(t, name)
-        write_jsonl(file, rows_of(suite, name, right(seed, t, name), seed, t))
+        # Joint runs answer like other seeds of other stages: well on all tasks at once.
+        oks = right_jointly(seed, name) if joint and t else right(seed, t, name)
+        write_jsonl(file, rows_of(suite, name, oks, seed + 100 * joint, t))
         inputs = {
-            "weights": weights(seed, t), "card": suite.card(name).model_dump(mode="json"),
+            "weights": weights(seed, t, joint), "card": suite.card(name).model_dump(mode="json"),
             "protocol": suite.protocol.model_dump(mode="json"), "engine": "transformers", **common,
         }  # fmt: skip
-        facts = {"weights": weights(seed, t)}
+        facts = {"weights": weights(seed, t, joint)}
         ledger.commit(f"stage-{t}/evaluate/{name}", inputs, [paths.relative(file)], facts, 0.5)
     write_scores(folder)
     return folder
@@ -143,17 +160,25 @@ def make_run(folder: Path, suite_folder: Path, seed: int, **changes: Any) -> Pat
 def make_entry(folder: Path, seeds: int = 3, **about: Any) -> tuple[Path, Path]:
     """(the suite's folder, the entry's folder) below ``folder``."""
     suite = make_suite(folder / "suite")
-    runs = [make_run(folder / f"run{seed}", suite, seed) for seed in range(seeds)]
     boards = folder / "leaderboards"
     boards.mkdir()
     (boards / "RULES.md").write_text("rules\n")
+    return suite, add_entry(folder, suite, boards, seeds, **about)
+
+
+def add_entry(
+    folder: Path, suite: Path, boards: Path, seeds: int = 3, joint: bool = False, **about: Any
+) -> Path:
+    """One more entry on a board, of runs made in ``folder``."""
+    kind = "joint" if joint else "run"
+    runs = [make_run(folder / f"{kind}{seed}", suite, seed, joint) for seed in range(seeds)]
     said = {
         "name": "SFT, small",
         "authors": ("A. Uthor",),
         "date": "2026-11-22",
         "notes": "A test.",
     }
-    return suite, pack(runs, About(**said | about), boards)
+    return pack(runs, About(**said | about), boards)
 
 
 def resign(seed: Path) -> None:
@@ -167,9 +192,3 @@ def resign(seed: Path) -> None:
         for p in sorted(seed.rglob("*")) if p.is_file() and p.name != "manifest.json"
     }  # fmt: skip
     file.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    """The lines of a packed table."""
-    text = zstandard.ZstdDecompressor().decompress(file.read_bytes()).decode()
-    return [json.loads(line) for line in text.splitlines()]
