@@ -28,7 +28,7 @@ from cpt_bench.leaderboard.recompute import (
 )
 from cpt_bench.leaderboard.rules import LATEST
 from cpt_bench.results.committed import records, refuse_altered
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import prefixes
 from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Suite
@@ -131,7 +131,7 @@ def open_run(folder: Path) -> Run:
     if facts.get("limit") is not None:
         todo = "Run it again without --limit"
         raise refuse(f"was limited to {facts['limit']} samples a split", todo)
-    if (facts.get("privileges") or {}).get("joint"):
+    if is_joint(facts):
         todo = "`cptbench compare` shows it as the upper bound"
         raise refuse("trained all tasks at once: it has no rows between first and last", todo)
     paths = RunFolder(folder, suite.sequence)

@@ -19,6 +19,7 @@ from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.findings import Refused, Report
 from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.strict import lines, row_of
+from cpt_bench.results.folder import stage_name as stage_name  # its home; asked for here
 from cpt_bench.results.scoring import Outcomes, Scores, compute
 from cpt_bench.suite import AnswerForm, Suite, TaskCard
 
@@ -62,11 +63,6 @@ class Seed(NamedTuple):
     manifest: Manifest
     tables: dict[tuple[int, str], Table]
     scores: Scores | None
-
-
-def stage_name(order: tuple[str, ...], stage: int) -> str:
-    """The folder of a stage: ``0-base``, ``1-science`` and so on."""
-    return f"{stage}-{'base' if stage == 0 else order[stage - 1]}"
 
 
 def expected_cells(suite: Suite, order: tuple[str, ...]) -> Iterator[tuple[int, str]]:

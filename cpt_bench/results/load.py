@@ -11,7 +11,7 @@ import numpy as np
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_jsonl
 from cpt_bench.results.committed import records
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Sample, Suite
 
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
     @property
     def joint(self) -> bool:
-        return bool((self.record.get("privileges") or {}).get("joint"))
+        return is_joint(self.record)
 
     def settings(self) -> dict[str, Any]:
         """What makes it the method it is: all that a run is but seed and order."""

@@ -32,7 +32,7 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.strict import lines, row_of
 from cpt_bench.results.committed import records, refuse_altered
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import prefixes
 from cpt_bench.results.scoring import Outcomes, suite_of
 from cpt_bench.sources import load_split
@@ -79,7 +79,7 @@ class Stored(NamedTuple):
 
     @property
     def joint(self) -> bool:
-        return bool((self.facts.get("privileges") or {}).get("joint"))
+        return is_joint(self.facts)
 
     def rows(self) -> list[int]:
         """The rows of R that the run has by its nature."""
