@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
@@ -84,8 +84,17 @@ def spelled(value: Any) -> str:
             plain = _read(value) == value
         except CptBenchError:
             plain = False
-        return value if plain else json.dumps(value, ensure_ascii=False)
-    return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0])
+        return value if plain else _json(value)
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """JSON, which is YAML too, but for characters that YAML takes for ends of lines or refuses."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _ODD.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def _read(text: str) -> Any:

@@ -127,7 +127,7 @@ COMMAND = ["run", "--trainer", "cmd:sh x"]
         (["eval", "--stages", "/"], "0 checkpoints match"),
         (["export", "prompts", "--out", "file"], "file: is no empty folder"),
         (["sweep", "."], ".: no such file"),
-        (["sweep", "plain.yaml", "--out", "file"], "file: is no folder"),
+        (["sweep", "plain.yaml", "--out", "file"], "file: is not a directory"),
         (["sweep", "zero.yaml"], "stage_timeout: Input should be greater than 0"),
         (["sweep", "rate.yaml"], "runs.0.learning_rates.0: Input should be a finite number"),
         (["sweep", "set.yaml"], "Input should be a finite number"),

@@ -13,7 +13,7 @@ from cpt_bench.cli.options import PLANNED, PLANNED_TRAINER
 
 def plan(
     suite: Annotated[
-        str, typer.Option(help="The benchmark; cpt7@mini is its small size.")
+        str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")
     ] = PLANNED,
     trainer: Annotated[
         str, typer.Option(help="As for cptbench run, but for commands.")

@@ -32,7 +32,9 @@ class Keep(StrEnum):
 def run(
     trainer: Annotated[
         str,
-        typer.Option(help="sft, rft, pkg/name, module:Class, ./file.py:Class or 'cmd:… {stage}'."),
+        typer.Option(
+            help="A listed name, pkg/name, module:Class, ./file.py:Class, 'cmd:… {stage}'."
+        ),
     ],
     suite: Annotated[str, typer.Option(help="The benchmark.")] = TRIED,
     tier: Annotated[str | None, typer.Option(help="Its size, where it has several.")] = None,

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt_bench.plugins import default
-
 app = typer.Typer(help="Write a trainer, prove a trainer.", no_args_is_help=True)
 
 
@@ -59,16 +57,17 @@ def check(
     from cpt_bench.cli.score import need_training_extra
 
     need_training_extra()
+    from cpt_bench.plugins import default
     from cpt_bench.suite import open_suite
 
-    spec_of_suite = default("suites", "run")
-    suite = open_suite(spec_of_suite)
+    named = default("suites", "run")
+    suite = open_suite(named)
     from cpt_bench.run.check import check as try_it
     from cpt_bench.run.plan import Plan
     from cpt_bench.stage.method import Asked, find_method
 
     plan = Plan(
-        suite_spec=spec_of_suite,
+        suite_spec=named,
         suite=suite,
         method=find_method(Asked(spec, suite.name, tuple(set_ or ()), tuple(privilege or ()))),
         seed=0,

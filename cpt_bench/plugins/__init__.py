@@ -14,7 +14,6 @@ and there the folders of suites are closed to it.
 
 from cpt_bench.plugins.index import (
     SUITE,
-    Default,
     Offer,
     builtin,
     default,
@@ -34,7 +33,6 @@ from cpt_bench.plugins.resolving import (
 
 __all__ = [
     "SUITE",
-    "Default",
     "Listing",
     "Located",
     "Offer",

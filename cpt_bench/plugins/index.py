@@ -125,18 +125,6 @@ def default(kind: str, command: str) -> str:
     return next(offer.name for offer in builtin(kind).values() if command in offer.default_of)
 
 
-class Default:
-    """:func:`default` as the default of an option: looked up when it is needed, or shown."""
-
-    def __init__(self, kind: str, command: str) -> None:
-        self.kind, self.command = kind, command
-
-    def __call__(self) -> str:
-        return default(self.kind, self.command)
-
-    __str__ = __call__
-
-
 def preloaded() -> list[str]:
     """The modules that worker processes start with."""
     offers = [offer for kind in HOMES for offer in builtin(kind).values() if offer.preload]

@@ -85,7 +85,9 @@ def locate(kind: str, spec: str) -> Located:
     if "/" in spec and not found:
         todo = f"No installed package, and no folder of ${VARIABLE}, of that name offers {kind}"
     else:
-        todo = did_you_mean(spec, [row.name for row in listing(kind)])
+        known = [row.name for row in listing(kind)]
+        same = [name for name in known if name.endswith(f"/{spec}")]
+        todo = did_you_mean(same[0] if same else spec, known)
     raise CptBenchError(f"no {kind[:-1]} is called {spec!r}", todo=todo)
 
 
