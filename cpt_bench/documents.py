@@ -1,7 +1,7 @@
 """YAML that people write: what its words mean, and the line in which a mistake stands.
 
 One reader for suites, cards, recipes, sweeps, claims, indexes of plug-ins and the values of
-``--set``. Words mean what YAML 1.2 says. PyYAML follows YAML 1.1, in which ``no`` and ``off`` are
+``--set``. Words have YAML 1.2's meaning. PyYAML follows YAML 1.1, in which ``no`` and ``off`` are
 false, ``1e-4`` is text, ``010`` is eight and ``1:30`` is ninety: traps in a file of settings.
 """
 

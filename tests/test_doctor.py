@@ -39,26 +39,26 @@ def test_this_machine(cli: Cli, tmp_path: Path) -> None:
     for extra, names in extras().items():
         for name in names:
             try:
-                assert f"{name} {version(name)}" in rows[extra]["says"]
+                assert f"{name} {version(name)}" in rows[extra]["found"]
             except PackageNotFoundError:
-                assert rows[extra]["state"] == "missing" and name in rows[extra]["says"]
+                assert rows[extra]["state"] == "missing" and name in rows[extra]["found"]
                 assert rows[extra]["cure"] == f"pip install 'cptbench[{extra}]'"
     import os
     import shutil
 
     free = shutil.disk_usage(tmp_path).free / 2**30
-    told = float(rows["disk"]["says"].split()[0])
+    told = float(rows["disk"]["found"].split()[0])
     assert abs(told - free) < 5
-    assert str(os.cpu_count()) in rows["machine"]["says"]
+    assert str(os.cpu_count()) in rows["machine"]["found"]
     assert rows["data nano"]["state"] == "ok"
     page = cli("doctor").stdout
     assert all(name in page for name in rows)
 
 
 def test_the_tested_set_is_said_to_be_it() -> None:
-    assert topic(packages(GOOD, extras()), "train").says.endswith("(the tested versions)")
+    assert topic(packages(GOOD, extras()), "train").found.endswith("(the tested versions)")
     newer = topic(packages({**GOOD, "accelerate": "1.16.1"}, extras()), "train")
-    assert newer.state == "warn" and "tested with accelerate 1.15" in newer.says
+    assert newer.state == "warn" and "tested with accelerate 1.15" in newer.found
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_the_tested_set_is_said_to_be_it() -> None:
 )  # fmt: skip
 def test_versions_out_of_range_are_broken(name: str, wrong: str, wanted: str) -> None:
     found = topic(packages({**GOOD, name: wrong}, extras()), "train")
-    assert found.state == "broken" and f"{name} {wanted}" in found.says
+    assert found.state == "broken" and f"{name} {wanted}" in found.found
     assert found.cure == "pip install 'cptbench[train]'"
 
 
 def test_missing_packages_come_with_their_command() -> None:
     found = topic(packages({k: v for k, v in GOOD.items() if k != "peft"}, extras()), "train")
     assert (found.state, found.cure) == ("missing", "pip install 'cptbench[train]'")
-    assert "peft not installed; needed for cptbench run" in found.says
+    assert "peft not installed; needed for cptbench run" in found.found
 
 
 def test_a_torchvision_that_breaks_transformers() -> None:
@@ -145,7 +145,7 @@ def test_packages_that_refuse_each_other(
         return METADATA.get(name, {}).get(found[name], [])
 
     told = [f for f in together(found, None, requires) if f.topic == "versions"]
-    assert [f.says for f in told if f.state == "broken"] == complaints
+    assert [f.found for f in told if f.state == "broken"] == complaints
     assert all(f.cure.startswith("pip install '") for f in told if f.state == "broken")
     assert bool(complaints) or [f.state for f in told] == ["ok"]
 
@@ -157,11 +157,11 @@ def test_what_suites_need_is_computed() -> None:
     assert found["cpt7"].disk == pytest.approx(8 * 2 * 8_292_166_656 / 2**30)
     large = [Needs("huge", False, None, 1e9), *found.values()]
     told = room(Path(), large)
-    assert told.state == "note" and "huge with --keep all takes 1000000000" in told.says
-    assert "nano" not in told.says
+    assert told.state == "note" and "huge with --keep all takes 1000000000" in told.found
+    assert "nano" not in told.found
     assert (
         "none: nano runs here; cpt7 needs at least one of 80 GB"
-        in topic(devices(MACHINE, GOOD, large), "gpu").says
+        in topic(devices(MACHINE, GOOD, large), "gpu").found
     )
 
 

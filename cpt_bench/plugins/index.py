@@ -33,7 +33,7 @@ class Offer(NamedTuple):
 
     Attributes:
         name: Within its folder.
-        target: ``module:attribute``, ``./file.py:attribute`` beside the index, or, of a suite that
+        target: ``module:attribute``, ``./file.py:attribute`` next to the index, or, of a suite that
             has no line in the index, ``<its folder>/suite.yaml``.
         summary: One line about it.
         folder: The index's.

@@ -131,7 +131,7 @@ def resolve(kind: str, spec: str) -> Resolved:
     module = _from_file(place, found) if place.endswith(".py") else _import(place, spec)
     value = _attribute(module, attribute, spec)
     file, package = Path(module.__file__ or ""), module.__package__ or ""
-    # A module of a package may use all of it, a file beside an index all of that folder. This
+    # A module of a package may use all of it, a file next to an index all of that folder. This
     # package's own trainers use their folder, and what the version names.
     if found.builtin:
         code = file.parent

@@ -17,7 +17,7 @@
     failures.jsonl                    stages that failed: when, which, how
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 
-What a stage learns lies beside the runs that share it, in ``.shared/data/<task>-<hash>/`` (with
+What a stage learns is shared by the runs in one folder, in ``.shared/data/<task>-<hash>/`` (with
 ``--no-share`` in ``data/``): ``train.jsonl``, one line a sample, and pictures.
 """
 

@@ -362,7 +362,7 @@ def _general(
 def divergence_passports(
     suite: Suite, rows: Mapping[int, Mapping[str, list[dict[str, Any]]]]
 ) -> dict[str, Any]:
-    """``KL_new`` and ``KL_general`` after the last stage, with each stage's figures beside them."""
+    """``KL_new`` and ``KL_general`` after the last stage, and each stage's figures."""
     last, out = len(suite.sequence), {}
     for key, title in (
         ("KL_new", "KL(base || policy) on the last task's prompts"),
