@@ -1,7 +1,7 @@
 """YAML that people write: what its words mean, and the line in which a mistake stands.
 
 One reader for suites, cards, recipes, sweeps, claims, indexes of plug-ins and the values of
-``--set``. Words mean what YAML 1.2 says. PyYAML follows YAML 1.1, in which ``no`` and ``off`` are
+``--set``. Words have YAML 1.2's meaning. PyYAML follows YAML 1.1, in which ``no`` and ``off`` are
 false, ``1e-4`` is text, ``010`` is eight and ``1:30`` is ninety: traps in a file of settings.
 """
 
@@ -20,7 +20,17 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class KeyTwiceError(yaml.MarkedYAMLError):
-    """A mapping has one key twice; the last would win without a word."""
+    """A mapping has one key twice; the last would win without a word.
+
+    Attributes:
+        key: The key.
+        lines: ``in lines 3 and 7``.
+    """
+
+    def __init__(self, key: Any, first: int, mark: yaml.Mark) -> None:
+        self.key, second = key, mark.line + 1
+        self.lines = f"in line {second}" if first == second else f"in lines {first} and {second}"
+        super().__init__(problem=f"the key {key!r} is given twice, {self.lines}", problem_mark=mark)
 
 
 class Loader(_Base):  # type: ignore[misc]
@@ -50,9 +60,7 @@ def refuse_key_twice(loader: Any, node: yaml.MappingNode) -> None:
             problem = f"{key!r} is no key: keys are text or numbers"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         if key in lines:
-            where = f"in line {line}" if line == lines[key] else f"in lines {lines[key]} and {line}"
-            problem = f"the key {key!r} is given twice, {where}"
-            raise KeyTwiceError(problem=problem, problem_mark=key_node.start_mark)
+            raise KeyTwiceError(key, lines[key], key_node.start_mark)
         lines[key] = line
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
@@ -100,12 +100,21 @@ def spelled(value: Any) -> str:
             plain = _read(value) == value
         except CptBenchError:
             plain = False
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        return value if plain else _json(value)
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """JSON, which is YAML too, but for characters that YAML takes for ends of lines or refuses."""
     try:
-        return str(yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0])
-    except yaml.YAMLError:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
         kind = type(value).__name__
         raise CptBenchError(f"a {kind} cannot be the value of a setting") from None
+    return _ODD.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def _read(text: str) -> Any:

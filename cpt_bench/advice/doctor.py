@@ -1,6 +1,6 @@
 """What is installed, what fits together, what is missing and the command that mends it.
 
-Every finding is looked up when it is asked for; nothing is assumed from a declaration. Importing
+Nothing is assumed: each finding is read from this machine when the command runs. Importing
 the heavy packages would take half a minute, so their versions are read from their metadata.
 """
 
@@ -58,16 +58,16 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        topic: What was looked at.
+        topic: What it is about.
         state: ``ok``; ``note``: worth knowing; ``missing``: something optional is not there;
             ``warn``: untested or tight; ``broken``: what is installed does not fit together.
-        says: What was found.
+        found: What is the case.
         cure: The command that mends it, or nothing.
     """
 
     topic: str
     state: State
-    says: str
+    found: str
     cure: str = ""
 
 
@@ -132,19 +132,19 @@ def packages(found: dict[str, str], wanted: dict[str, dict[str, SpecifierSet]]) 
             out.append(Finding(extra, "missing", what, cure))
             continue
         outside = [n for n in ranges if not within(found[n], ranges[n])]
-        says = ", ".join(f"{n} {found[n]}" for n in ranges)
+        line = ", ".join(f"{n} {found[n]}" for n in ranges)
         if outside:
             needed = ", ".join(f"{n} {ranges[n]}" for n in outside)
-            out.append(Finding(extra, "broken", f"{says}; {PACKAGE} needs {needed}", cure))
+            out.append(Finding(extra, "broken", f"{line}; {PACKAGE} needs {needed}", cure))
             continue
         known = {n: TESTED[n] for n in ranges if n in TESTED}
         untested = [n for n, minor in known.items() if not within(found[n], f"=={minor}.*")]
         if untested:
             tested = ", ".join(f"{n} {known[n]}" for n in untested)
-            out.append(Finding(extra, "warn", f"{says}; tested with {tested}"))
+            out.append(Finding(extra, "warn", f"{line}; tested with {tested}"))
         else:
             tested = " (the tested versions)" if known else ""
-            out.append(Finding(extra, "ok", f"{says}{tested}"))
+            out.append(Finding(extra, "ok", f"{line}{tested}"))
     return out
 
 
@@ -161,8 +161,8 @@ def together(
     """
     out = []
     if vision is None:
-        says = "not there; Qwen2.5-VL's images are read without it"
-        out.append(Finding("torchvision", "ok", says))
+        line = "not there; Qwen2.5-VL's images are read without it"
+        out.append(Finding("torchvision", "ok", line))
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
@@ -184,7 +184,7 @@ def _misfits(package: str, found: dict[str, str], requires: Requires) -> Iterato
     """Installed packages that an installed package refuses by its own metadata."""
     for requirement in _requirements(package, requires):
         other = canonicalize_name(requirement.name)
-        # An extra that is named after the package it adds says what works with that package.
+        # An extra that is named after the package it adds holds what works with it.
         marker = requirement.marker
         applies = marker is None or marker.evaluate({"extra": other})
         if other not in found or not applies or within(found[other], requirement.specifier):
@@ -221,8 +221,8 @@ def devices(
     built = "+cpu" not in found.get("torch", "")
     for gpu in hardware["gpus"]:
         cure = "" if built else f"pip install --force-reinstall 'torch=={TESTED['torch']}.*'"
-        says = gpu if built else f"{gpu}; but torch {found['torch']} is built for CPUs"
-        out.append(Finding("gpu", "ok" if built else "broken", says, cure))
+        line = gpu if built else f"{gpu}; but torch {found['torch']} is built for CPUs"
+        out.append(Finding("gpu", "ok" if built else "broken", line, cure))
     return out
 
 
@@ -257,12 +257,12 @@ def data() -> Iterable[Finding]:
             yield Finding(f"data {name}", "broken", str(error))
             continue
         if all(there):
-            says = f"{len(there)} splits prepared" if there else "made on the spot"
-            yield Finding(f"data {name}", "ok", says)
+            line = f"{len(there)} splits prepared" if there else "made on the spot"
+            yield Finding(f"data {name}", "ok", line)
         else:
-            says = f"{sum(there)} of {len(there)} splits prepared in {place}"
+            line = f"{sum(there)} of {len(there)} splits prepared in {place}"
             cure = f"cptbench data prepare --suite {name}"
-            yield Finding(f"data {name}", "missing", says, cure)
+            yield Finding(f"data {name}", "missing", line, cure)
 
 
 def room(folder: Path, suites: Sequence[Needs] = ()) -> Finding:

@@ -1,7 +1,7 @@
 """What a run will take, by arithmetic alone: steps, tokens, rollouts, memory, disk, hours.
 
 Nothing is downloaded or measured. Every figure follows from counts that are known (samples,
-weights) and from assumptions that are printed beside it (how long replies are, how busy GPUs
+weights) and from assumptions that are printed with it (how long replies are, how busy GPUs
 get); hours are good to a factor of two at best.
 """
 
@@ -365,10 +365,10 @@ def memory(
     vllm = s.vllm_memory * gpu.memory * GIB if rl and s.use_vllm else 0
     sequences = s.prompts_per_step * s.rollouts if rl else s.batch_size
     layer = longest * model.width * width
-    kept = layer * model.layers if s.gradient_checkpointing else 17 * layer * model.layers
+    stored = layer * model.layers if s.gradient_checkpointing else 17 * layer * model.layers
     working = 17 * layer + longest * (model.words * 4 if not rl else 0)
     gathered = 2 * width * model.language / model.layers if share > 1 else 0
-    activations = sequences * (kept + working) + gathered
+    activations = sequences * (stored + working) + gathered
     return Memory(*(x / GIB for x in (weights, optimiser, reference, vllm, activations)))
 
 
@@ -383,12 +383,12 @@ def lora(model: Architecture, rank: int) -> int:
 
 
 def disk(model: Architecture, stages: int, keep: str, width: int) -> float:
-    """GiB of checkpoints at the fullest moment: base, those kept, and the one being written."""
-    kept = {"all": stages, "last": 2, "none": 2}[keep]
-    return (1 + kept) * model.parameters * width / GIB
+    """GiB of checkpoints at the fullest moment: base, those that stay, the one being written."""
+    most = {"all": stages, "last": 2, "none": 2}[keep]
+    return (1 + most) * model.parameters * width / GIB
 
 
 def hours_of(stages: Sequence[StageCost], tested: Evaluation, overlap: bool) -> float:
-    """Wall hours: training and rollouts one after the other, evaluation beside or after them."""
+    """Wall hours: training and rollouts one after the other, evaluation meanwhile or after them."""
     training = sum(s.train_hours + s.rollout_hours for s in stages)
     return max(training, tested.hours) if overlap else training + tested.hours

@@ -1,7 +1,7 @@
 """What a run will take: a suite's facts and a trainer's recipe, put through the arithmetic.
 
-Which kind a trainer is shows in its recipes: one that is rewarded for its own replies says how many
-prompts a step has, one that is taught says how large its batches are. No trainer is imported.
+A trainer's recipes show its kind: the recipe of one that is rewarded for its own replies has a
+number of prompts a step, that of one that is taught a size of batches. No trainer is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cpt_bench.files import read_json
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
-from cpt_bench.stage.recipes import beside, named, recipes, typed
+from cpt_bench.stage.recipes import named, recipes, shipped, typed
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.origins import Generator
 from cpt_bench.suite.reading import suite_folder
@@ -31,7 +31,7 @@ REWARDED, TAUGHT = "prompts_per_step", "batch_size"
 ADAPTERS: Final = "-lora"
 """``recipes/<suite>/<trainer>-lora.yaml`` trains adapters, for one GPU."""
 BASE_CONFIG: Final = "base_config.json"
-"""Beside ``suite.yaml``: what ``config.json`` of a base model says that the suite does not ship."""
+"""Next to ``suite.yaml``: facts of ``config.json``, for a base model that is not shipped."""
 KEPT: Final = ("all", "last", "none")
 COUNTED: Final = frozenset({
     "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "temperature",
@@ -100,7 +100,7 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
     chosen = _recipe(suite, trainer, asked)
     made = _estimate(suite, trainer, chosen, model, asked)
     if asked.recipe is None and asked.gpus == 1 and not made["fits"]:
-        adapters = beside(trainer, suite.name, f"{trainer.name}{ADAPTERS}")
+        adapters = shipped(trainer, suite.name, f"{trainer.name}{ADAPTERS}")
         if adapters is not None:
             name = f"{suite.name}/{trainer.name}{ADAPTERS}"
             chosen = _settings(name, adapters, asked.changes)
@@ -114,9 +114,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
 def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
-        shipped = beside(trainer, suite.name, trainer.name)
-        name = f"{suite.name}/{trainer.name}" if shipped is not None else "its own defaults"
-        return _settings(name, shipped or {}, asked.changes, any(REWARDED in r for r in own))
+        mine = shipped(trainer, suite.name, trainer.name)
+        name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
+        return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)
     kinds = {key for key in (REWARDED, TAUGHT) if any(key in recipe for recipe in own)}
     other = next((key for key in (REWARDED, TAUGHT) if key in found and key not in kinds), None)
@@ -133,7 +133,7 @@ def _own(trainer: Located) -> list[Mapping[str, Any]]:
         return []
     suites = {spec.partition("/")[0] for spec in recipes()}
     suites |= {file.parent.name for file in trainer.folder.glob(f"recipes/*/{trainer.name}.yaml")}
-    found = [beside(trainer, suite, trainer.name) for suite in sorted(suites)]
+    found = [shipped(trainer, suite, trainer.name) for suite in sorted(suites)]
     return [recipe for recipe in found if recipe is not None]
 
 
@@ -203,7 +203,7 @@ def _configs(suite: Suite, base: Path | None) -> Iterator[Path]:
 
 
 def pixels(suite: Suite) -> dict[str, float]:
-    """Benchmark to the pixels of a picture of it, as its card says, or as assumed."""
+    """Benchmark to the pixels of a picture of it: its card's, or what is assumed."""
     found = {name: suite.card(name).typical_pixels for name in (*suite.sequence, *suite.general)}
     return {name: ASSUMED.pixels if n is None else n for name, n in found.items()}
 

@@ -18,7 +18,7 @@ app = typer.Typer(
     help="The data of suites that do not ship them.", no_args_is_help=True, rich_markup_mode=None
 )
 
-SuiteOption = Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its small size.")]
+SuiteOption = Annotated[str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")]
 TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
 ProtocolOption = Annotated[
     str | None,

@@ -8,9 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.plugins import Default
 
-# Looked up when a command runs, or its help is shown: --help alone reads no index.
+
+class Default:
+    """A built-in plug-in as the default of an option; see :func:`cpt_bench.plugins.default`.
+
+    It is looked up when a command runs, or its help is shown: ``cptbench --help`` reads no index.
+    """
+
+    def __init__(self, kind: str, command: str) -> None:
+        self.kind, self.command = kind, command
+
+    def __call__(self) -> str:
+        from cpt_bench.plugins import default
+
+        return default(self.kind, self.command)
+
+    __str__ = __call__
+
+
 TRIED: Any = Default("suites", "run")
 PLANNED: Any = Default("suites", "plan")
 FETCHED: Any = Default("suites", "data")

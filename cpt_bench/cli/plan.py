@@ -13,7 +13,7 @@ from cpt_bench.cli.options import PLANNED, PLANNED_TRAINER
 
 def plan(
     suite: Annotated[
-        str, typer.Option(help="The benchmark; cpt7@mini is its small size.")
+        str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")
     ] = PLANNED,
     trainer: Annotated[
         str, typer.Option(help="As for cptbench run, but for commands.")
@@ -71,7 +71,7 @@ def text(r: dict[str, Any]) -> str:
         f"written, {tested['hours']:.1f} h on one GPU with transformers",
         f"memory       {memory['total']:.1f} of {memory['has']:.0f} GiB a GPU: {verdict} ({parts})",
         f"disk         {disk['checkpoints']:.0f} GiB of checkpoints with --keep {disk['keep']}, "
-        "beside the data sets",
+        "without the data sets",
         "time         "
         + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
         + ": good to a factor of two at best",

@@ -42,7 +42,14 @@ def interpreter() -> Path:
     Raises:
         CptBenchError: There is none.
     """
-    python = Path(os.environ.get(VARIABLE, HOME / "bin/python")).expanduser()
+    try:
+        python = Path(os.environ.get(VARIABLE, HOME / "bin/python")).expanduser()
+    except RuntimeError:
+        raise CptBenchError(
+            "there is no home directory to look for VLMEvalKit's environment in",
+            where="$HOME",
+            todo=f"Set {VARIABLE} to a Python that has vlmeval",
+        ) from None
     if not python.is_file():
         raise CptBenchError(
             "VLMEvalKit's environment is not there",

@@ -8,13 +8,12 @@ What a folder offers stands in its ``plugins.yaml``: name to target and one line
 listing imports nothing. The folders of this package are read like everybody else's. Suites need no
 line: a folder with a ``suite.yaml`` in such a folder is one. ``docs/plugins.md`` has the format.
 
-To find a name, only the folder is read that the name says: a trainer is looked up where it trains,
-and there the folders of suites are closed to it.
+A name is sought in the folder that it names, and in no other: trainers are found again where they
+train, and the folders of suites are closed to them there.
 """
 
 from cpt_bench.plugins.index import (
     SUITE,
-    Default,
     Offer,
     builtin,
     default,
@@ -34,7 +33,6 @@ from cpt_bench.plugins.resolving import (
 
 __all__ = [
     "SUITE",
-    "Default",
     "Listing",
     "Located",
     "Offer",

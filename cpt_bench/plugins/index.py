@@ -33,7 +33,7 @@ class Offer(NamedTuple):
 
     Attributes:
         name: Within its folder.
-        target: ``module:attribute``, ``./file.py:attribute`` beside the index, or, of a suite that
+        target: ``module:attribute``, ``./file.py:attribute`` next to the index, or, of a suite that
             has no line in the index, ``<its folder>/suite.yaml``.
         summary: One line about it.
         folder: The index's.
@@ -123,18 +123,6 @@ def builtin(kind: str) -> dict[str, Offer]:
 def default(kind: str, command: str) -> str:
     """The built-in that ``command`` uses when nothing else is asked for."""
     return next(offer.name for offer in builtin(kind).values() if command in offer.default_of)
-
-
-class Default:
-    """:func:`default` as the default of an option: looked up when it is needed, or shown."""
-
-    def __init__(self, kind: str, command: str) -> None:
-        self.kind, self.command = kind, command
-
-    def __call__(self) -> str:
-        return default(self.kind, self.command)
-
-    __str__ = __call__
 
 
 def preloaded() -> list[str]:

@@ -85,7 +85,9 @@ def locate(kind: str, spec: str) -> Located:
     if "/" in spec and not found:
         todo = f"No installed package, and no folder of ${VARIABLE}, of that name offers {kind}"
     else:
-        todo = did_you_mean(spec, [row.name for row in listing(kind)])
+        known = [row.name for row in listing(kind)]
+        same = [name for name in known if name.endswith(f"/{spec}")]
+        todo = did_you_mean(same[0] if same else spec, known)
     raise CptBenchError(f"no {kind[:-1]} is called {spec!r}", todo=todo)
 
 
@@ -129,7 +131,7 @@ def resolve(kind: str, spec: str) -> Resolved:
     module = _from_file(place, found) if place.endswith(".py") else _import(place, spec)
     value = _attribute(module, attribute, spec)
     file, package = Path(module.__file__ or ""), module.__package__ or ""
-    # A module of a package may use all of it, a file beside an index all of that folder. This
+    # A module of a package may use all of it, a file next to an index all of that folder. This
     # package's own trainers use their folder, and what the version names.
     if found.builtin:
         code = file.parent

@@ -59,11 +59,11 @@ def payload(runs: Sequence[Run], comparison: dict[str, Any]) -> dict[str, Any]:
 def _shown(comparison: dict[str, Any]) -> dict[str, Any]:
     """The parts of a comparison that the page draws, names made visible."""
     keys = ("name", "kind", "learning_rate", "seeds", "numbers", "costs", "device", "lane")
-    kept = []
+    shown = []
     for method in comparison["methods"]:
         mine = {key: method[key] for key in keys}
-        kept.append({**mine, "name": shown_name(mine["name"]), "kind": shown_name(mine["kind"])})
-    return {"methods": kept, "missing": comparison["missing"]}
+        shown.append({**mine, "name": shown_name(mine["name"]), "kind": shown_name(mine["kind"])})
+    return {"methods": shown, "missing": comparison["missing"]}
 
 
 def _run(run: Run, method: str) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def _settings(run: Run) -> str:
     import json
 
     keys = ("trainer", "origin", "config", "privileges", "seed", "versions", "hardware", "git")
-    told = {key: run.record.get(key) for key in keys}
-    return json.dumps(told, indent=1, ensure_ascii=False)
+    known = {key: run.record.get(key) for key in keys}
+    return json.dumps(known, indent=1, ensure_ascii=False)
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run's ledger says was committed, and whether the answers are still those."""
+"""What a run's ledger committed, and whether the answers are still those."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from cpt_bench.metrics import (
     rounded,
 )
 from cpt_bench.metrics.passports import TWO_TASKS
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
@@ -189,8 +189,7 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
     others = general.delta([paths.general(t) for t in stages], DRAWS)
     if others is not None:
         scores.metrics["GeneralDelta_others"] = others
-    joint = (run.get("privileges") or {}).get("joint")
-    return scores._replace(rows=(0, len(suite.sequence))) if joint else scores
+    return scores._replace(rows=(0, len(suite.sequence))) if is_joint(run) else scores
 
 
 def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sample]) -> Outcomes:
@@ -363,7 +362,7 @@ def _general(
 def divergence_passports(
     suite: Suite, rows: Mapping[int, Mapping[str, list[dict[str, Any]]]]
 ) -> dict[str, Any]:
-    """``KL_new`` and ``KL_general`` after the last stage, with each stage's figures beside them."""
+    """``KL_new`` and ``KL_general`` after the last stage, and each stage's figures."""
     last, out = len(suite.sequence), {}
     for key, title in (
         ("KL_new", "KL(base || policy) on the last task's prompts"),

@@ -15,20 +15,20 @@ from cpt_bench.settings import assigned, field_type, value_of
 from cpt_bench.trainer import Privileges, Trainer, TrainerConfig
 
 RECIPES = "recipes"
-"""Beside a trainer's code: ``recipes/<suite>/<trainer>.yaml``."""
+"""In the folder of a trainer's code: ``recipes/<suite>/<trainer>.yaml``."""
 
 
 def recipe(suite: str, trainer: Resolved | Located) -> dict[str, Any]:
-    """The recipe that ships beside a trainer for a suite; empty where there is none.
+    """The recipe that comes with a trainer for a suite; empty where there is none.
 
     It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for the trainers of
     this package and of others alike.
     """
-    return beside(trainer, suite, trainer.name) or {}
+    return shipped(trainer, suite, trainer.name) or {}
 
 
-def beside(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any] | None:
-    """One recipe of those beside a trainer's code; None where there is none of that name."""
+def shipped(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any] | None:
+    """A recipe from the folder of a trainer's code; None where there is none of that name."""
     if trainer.folder is None:
         return None
     file = trainer.folder / RECIPES / suite / f"{name}.yaml"
@@ -38,7 +38,7 @@ def beside(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any]
 def named(spec: str) -> dict[str, Any]:
     """A recipe by name (``cpt7/rft-lora``) or as a YAML file.
 
-    Names are those of the recipes that ship, and of those beside the index of a folder of plug-ins.
+    Names are those of the recipes that ship, and of those in folders of plug-ins.
 
     Raises:
         CptBenchError: There is none, or it is not a mapping.
@@ -64,14 +64,14 @@ def recipes() -> dict[str, Path]:
 
 
 def configure(
-    trainer: type[Trainer], shipped: dict[str, Any], overrides: Sequence[str]
+    trainer: type[Trainer], recipe: dict[str, Any], overrides: Sequence[str]
 ) -> TrainerConfig:
     """The trainer's config from a recipe and ``key=value`` overrides.
 
     Raises:
         CptBenchError: An unknown key, or a value of the wrong type.
     """
-    known, values = list(trainer.Config.model_fields), dict(shipped)
+    known, values = list(trainer.Config.model_fields), dict(recipe)
     open_ended = trainer.Config.model_config.get("extra") == "allow"
     for key, text in assigned(overrides).items():
         if key not in known and not open_ended:

@@ -1,7 +1,7 @@
 """``study.yaml``: how a study names its methods, which it compares, in which colours it draws them.
 
 These are facts of one study, and stay in its folder: the code that reads runs knows no method by
-name. Which methods learn from rewards is not said there, but seen in their runs.
+name. Which methods learn from rewards is not written there: it is seen in their runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ablation(BaseModel):
 
 
 class About(BaseModel):
-    """What a study says of its methods; every part of it may be left out.
+    """A study's facts about its methods; every part may be left out.
 
     Attributes:
         variants: Settings that make another method of a trainer, each with the value that needs no
@@ -58,7 +58,7 @@ class About(BaseModel):
 
 
 def read_about(folder: Path) -> About:
-    """A study's ``study.yaml``; a study without one says nothing.
+    """A study's ``study.yaml``; a study may do without one.
 
     Raises:
         CptBenchError: The file is not such a file; the error names the key.

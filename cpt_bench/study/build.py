@@ -25,7 +25,7 @@ class Study(NamedTuple):
 
     @property
     def page(self) -> Path:
-        """``docs/study.md`` beside ``docs/study/``."""
+        """``docs/study.md``, of ``docs/study/``."""
         return self.folder.with_suffix(".md")
 
 
@@ -33,7 +33,7 @@ def open_study(folder: Path) -> Study:
     """Read a study's runs and judge its claims.
 
     Raises:
-        CptBenchError: A file is missing or broken; the line says which.
+        CptBenchError: A file is missing or broken; the error names it.
     """
     sweep = read_sweep(folder / "sweep.yaml")
     runs = read_all(folder / "results")

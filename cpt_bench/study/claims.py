@@ -44,7 +44,7 @@ class Claim(BaseModel):
     Attributes:
         id: Its name.
         claim: In one sentence, as it would be true or false of nano.
-        source: Who says so, and with which numbers.
+        source: Who claims it, and with which numbers.
         evidence: What is measured; see :mod:`cpt_bench.study.evidence`.
         supports: The rule that supports it.
         refutes: The rule that refutes it.
@@ -141,15 +141,15 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     if found.value is None or found.interval is None:
         return "undecided", f"not measured yet: {found.missing}"
     low, high = found.interval.low, found.interval.high
-    said = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
+    shown = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
     pro, contra = holds(claim.supports, found), holds(claim.refutes, found)
     if pro and contra:
         raise CptBenchError(f"both {claim.supports!r} and {claim.refutes!r} hold", where=claim.id)
     if pro:
-        return "supported", f"{said}: {claim.supports}"
+        return "supported", f"{shown}: {claim.supports}"
     if contra:
-        return "refuted", f"{said}: {claim.refutes}"
-    return "undecided", f"{said}: neither {claim.supports} nor {claim.refutes}"
+        return "refuted", f"{shown}: {claim.refutes}"
+    return "undecided", f"{shown}: neither {claim.supports} nor {claim.refutes}"
 
 
 def _short(value: float) -> float:

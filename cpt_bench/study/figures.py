@@ -120,7 +120,7 @@ def looks(points: Points) -> dict[str, Look]:
 
 
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
-    """Runs as dots, learning against what is kept, and each method's curve through them.
+    """Runs as dots, learning against what remains, and each method's curve through them.
 
     A panel for each family; in each, the other's plain method is a dashed line.
     """
@@ -187,7 +187,7 @@ def _kinds(plt: Any, points: Points) -> Any:
 
 
 def _laws(plt: Any, points: Points) -> Any:
-    """What is said to predict forgetting, against general capability lost, with its fit."""
+    """What is claimed to predict forgetting, against general capability lost, with its fit."""
     asked, shown = [LAWS[i] for i in DRAWN], looks(points)
     found = [(laws.fit(among(points, law[1]), law[0], "general", law[2] == "first"), law)
              for law in asked]  # fmt: skip

@@ -41,7 +41,7 @@ def general_of(stored: Stored, suite: Suite) -> Array:
 
 
 def claims(stored: Stored, suite: Suite) -> dict[str, Any]:
-    """The matrix and all numbers, as they are written beside a stored run."""
+    """The matrix and all numbers, as they are written with a stored run."""
     general = Matrix(suite.general, general_of(stored, suite))
     return {
         "matrix": matrix_to_json(matrix_of(stored))["accuracy"],

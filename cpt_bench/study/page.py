@@ -55,8 +55,8 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
         left_out=sorted(points.left_out.items()),
     )
     lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
-    return "\n".join(kept).strip() + "\n"
+    shown = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+    return "\n".join(shown).strip() + "\n"
 
 
 def _has(numbers: dict[str, float | None], key: str) -> bool:
@@ -121,8 +121,8 @@ def matched_table(points: Points) -> str:
         forgets = matched(points, "FM", first, second)
         general = matched(points, "GeneralDelta", first, second)
         level = forgets.details.get("learned_by_both")
-        told = "·" if level is None else f"{level:.1f}"
-        rows.append([f"{first} − {second}", told, _spread(forgets), _spread(general)])
+        learned = "·" if level is None else f"{level:.1f}"
+        rows.append([f"{first} − {second}", learned, _spread(forgets), _spread(general)])
     if not rows:
         return (
             f"Not measured yet: a curve takes {pareto.RATES} learning rates with two seeds each, "
@@ -141,8 +141,8 @@ def _found(evidence: Evidence, digits: int = 1) -> str:
 def _spread(evidence: Evidence) -> str:
     """The same, and the ends of what the number is a mean of."""
     ends = [evidence.details.get(end) for end in ("least", "most")]
-    told = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
-    return _found(evidence) + told
+    spread = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
+    return _found(evidence) + spread
 
 
 def law_table(points: Points) -> str:
@@ -152,8 +152,8 @@ def law_table(points: Points) -> str:
         when = "the first task" if stages == "first" else "every task"
         general = law(points, x, "general", who, stages)
         tasks = _found(law(points, x, "tasks", who, stages), 2) if stages == "all" else "·"
-        told = _found(general, 2) if general.value is not None else general.missing
-        rows.append([label, who, when, str(general.runs), told, tasks])
+        shown = _found(general, 2) if general.value is not None else general.missing
+        rows.append([label, who, when, str(general.runs), shown, tasks])
     header = ["x", "methods", "after", "runs", "R² of general capability", "R² of earlier tasks"]
     return _grid(header, rows)
 

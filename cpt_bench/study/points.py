@@ -80,7 +80,7 @@ class Point(NamedTuple):
 
 
 class Points(NamedTuple):
-    """All runs of the study, those that are left out, with why, and what the study says of both."""
+    """Runs of a study, those that are left out, with why, and what is known of its methods."""
 
     suite: Suite
     used: tuple[Point, ...]

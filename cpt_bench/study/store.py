@@ -27,7 +27,7 @@ TRAINING: Final = (
     "loss", "grad_norm", "entropy", "reward", "reward_std", "frac_reward_zero_std", "accuracy",
     "format_ok", "mean_token_accuracy", "kl", "reward_variance", "completions/mean_length",
 )  # fmt: skip
-"""Figures of ``train.jsonl`` whose means are kept."""
+"""Figures of ``train.jsonl`` whose means are stored."""
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -76,9 +76,9 @@ def store(folder: Path, results: Path) -> Path:
 
 
 def _facts(run: Row, committed: list[Row]) -> Row:
-    kept = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
+    stored = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
             "threads", "base", "versions", "git", "engine")  # fmt: skip
-    facts = {key: run[key] for key in kept if key in run}
+    facts = {key: run[key] for key in stored if key in run}
     facts["suite"] = {key: run["suite"][key] for key in ("name", "version", "fingerprint")}
     facts["base"] = {"weights": run["base"]["weights"]}
     hardware = run.get("hardware") or {}
@@ -144,8 +144,8 @@ def _divergence(file: Path, t: int) -> Iterator[tuple[tuple[int, str], Row]]:
     for row in read_jsonl(file):
         by_name.setdefault(row["name"], []).append(row)
     for name, rows in by_name.items():
-        kept = {key: [row[key] for row in rows] for key in ("kl", "entropy", "base_entropy")}
-        yield (t, name), {"kind": "kl", "stage": t, "name": name, **kept}
+        columns = {key: [row[key] for row in rows] for key in ("kl", "entropy", "base_entropy")}
+        yield (t, name), {"kind": "kl", "stage": t, "name": name, **columns}
 
 
 def _training(file: Path, t: int) -> Row:

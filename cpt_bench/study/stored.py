@@ -24,6 +24,7 @@ import numpy as np
 
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.strict import lines, row_of
+from cpt_bench.results.folder import is_joint
 from cpt_bench.results.scoring import Outcomes
 
 FORMAT: Final = 1
@@ -60,7 +61,7 @@ class Stored(NamedTuple):
 
     @property
     def joint(self) -> bool:
-        return bool((self.facts.get("privileges") or {}).get("joint"))
+        return is_joint(self.facts)
 
     def rows(self) -> list[int]:
         """The rows of R that the run has by its nature."""

@@ -45,7 +45,7 @@ class TaskCard(Declared):
     Attributes:
         instruction: What follows every question of this task, before the protocol's own words.
         notes: What is not known about this data set, or differs from the publication.
-        typical_pixels: Of a picture; 0 where questions have none, None where nobody has looked.
+        typical_pixels: Of a picture; 0 where questions have none, None where it is not known.
             For ``cptbench plan`` alone: it changes no number, and no fingerprint has it.
         folder: Where the card is, for a ``./file.py:function`` that makes its samples.
     """

@@ -31,7 +31,7 @@ class Declared(BaseModel):
 class Generator(Declared):
     """Samples that a function makes: ``target`` is called with a split, a size and ``options``.
 
-    ``target`` is ``module:function``, or ``./file.py:function`` beside the card.
+    ``target`` is ``module:function``, or ``./file.py:function`` next to the card.
     """
 
     kind: Literal["generator"]

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from cpt_bench.environment import cache_folder
+from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Hub
@@ -52,10 +53,19 @@ def folder(card: TaskCard, split: str) -> Path:
 
 
 def is_prepared(card: TaskCard, split: str) -> bool:
-    return (folder(card, split) / "meta.json").is_file()
+    return _facts(card, split) is not None
 
 
 def recorded(card: TaskCard, split: str) -> str | None:
     """The SHA-256 of a prepared split; None when it is not prepared."""
-    file = folder(card, split) / "meta.json"
-    return str(read_json(file)["sha256"]) if file.is_file() else None
+    file = _facts(card, split)
+    return str(read_json(file)["sha256"]) if file else None
+
+
+def _facts(card: TaskCard, split: str) -> Path | None:
+    """``meta.json`` of a prepared split."""
+    try:
+        file = folder(card, split) / "meta.json"
+    except CptBenchError:
+        return None  # no place for data: a card can be read all the same, and nothing is prepared
+    return file if file.is_file() else None

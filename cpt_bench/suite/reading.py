@@ -44,7 +44,7 @@ def load_suite(folder: Path) -> Suite:
     """Read ``suite.yaml`` and its cards from ``folder``, which may end in ``@variant``.
 
     Raises:
-        CptBenchError: A file is missing, is not YAML, or has a wrong type; the line says which key.
+        CptBenchError: A file is missing, is not YAML, or has a wrong type; the error names the key.
     """
     name, tag = split_spec(str(folder))
     return _load(Path(name), tag)
@@ -56,11 +56,11 @@ def _load(folder: Path, tag: str) -> Suite:
     variant = choose(tag, declared, main)
     data = suite_data(declared, variant, main)
     protocol = data.get("protocol") or {}
-    ruler = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
+    chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
     for name in (*data.get("sequence", ()), *data.get("general", ())):
         file = folder / f"{name}.yaml"
-        data_of_card = card_data(read_mapping(file), *ruler)
+        data_of_card = card_data(read_mapping(file), *chosen)
         card = _validate(TaskCard, {**data_of_card, "folder": folder}, file)
         cards[str(name)] = pinned(card)
     return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)

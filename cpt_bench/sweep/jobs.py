@@ -81,7 +81,7 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
 def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
-    # What says the same as the recipe is left out: it would be the same run under another name.
+    # A setting that the recipe has anyway is left out: it would be the same run under another name.
     asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
     needed = _needed(asked, cell.settings)
     request = Request(
@@ -112,23 +112,23 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
 
 
 _described = lru_cache(maxsize=None)(describe)
-"""A method looked at in this process, once for all runs that have it."""
+"""A method described in this process, once for all runs that have it."""
 
 
 def _needed(asked: Asked, settings: Iterable[str]) -> list[str]:
     """The settings that change something, the last word on each key alone."""
     last = {setting.partition("=")[0]: setting for setting in settings}
-    kept: list[str] = []
+    needed: list[str] = []
     try:
         before = _described(asked)
     except CptBenchError:
-        return [*last.values()]  # the recipe alone is not whole: nothing says the same as it
+        return [*last.values()]  # the recipe alone is not whole: nothing repeats it
     for setting in last.values():
-        after = _described(asked._replace(settings=(*kept, setting)))
+        after = _described(asked._replace(settings=(*needed, setting)))
         if after != before:
-            kept.append(setting)
+            needed.append(setting)
             before = after
-    return kept
+    return needed
 
 
 def _arguments(request: Request, ordered: Suite, folder: Path, suite: Suite) -> tuple[str, ...]:

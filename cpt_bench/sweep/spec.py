@@ -34,7 +34,7 @@ class Block(Strict):
         recipes: As for ``--recipe``; the trainer's own for this suite when none is given.
         learning_rates: The recipe's when none is given.
         set: Settings of all of these runs, as for ``--set``.
-        variants: Settings that tell the runs apart: one mapping a variant.
+        variants: Settings in which the runs differ: one mapping a variant.
         seeds: The sweep's when none are given.
         orders: Names of orders; ``default`` is the suite's own.
         privileges: Of ``cmd:`` trainers, as for ``--privilege``.
