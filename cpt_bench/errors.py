@@ -86,6 +86,12 @@ def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> Cpt
     return kind(what, where=where, todo=todo)
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """A value as an error names it: in one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """``Did you mean 'rft'?``, or the list of what there is."""
     import difflib

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cpt_bench.cli.options import TRIED
+from cpt_bench.cli.streams import utf8_output
 
 
 def score(
@@ -32,6 +33,7 @@ def score(
     A folder of replies that another harness collected (see cptbench export prompts) is graded into
     a run folder first.
     """
+    utf8_output()
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.results.scoring import write_scores
 
@@ -60,6 +62,7 @@ def metrics(
     all_: Annotated[bool, typer.Option("--all", help="Every convention.")] = False,
 ) -> None:
     """Compute every metric of any accuracy matrix; missing cells are named, never averaged over."""
+    utf8_output()
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.files import read_json
     from cpt_bench.metrics import evaluate, matrix_from_json, matrix_to_json, missing_cells

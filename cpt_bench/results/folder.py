@@ -35,7 +35,8 @@ def stage_name(order: Sequence[str], stage: int) -> str:
 
 def is_joint(run: Mapping[str, Any]) -> bool:
     """Whether the run of a ``run.json`` trained on all tasks at once: it has no rows in between."""
-    return bool((run.get("privileges") or {}).get("joint"))
+    privileges = run.get("privileges")
+    return isinstance(privileges, Mapping) and bool(privileges.get("joint"))
 
 
 class RunFolder(NamedTuple):

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from cpt_bench import general
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import read_json, read_jsonl, write_json
+from cpt_bench.evaluation.predictions import graded, read_predictions
+from cpt_bench.files import parse_jsonl, read_bytes, read_json, write_json
 from cpt_bench.metrics import (
     DRAWS,
     Matrix,
@@ -157,14 +157,18 @@ def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
     run = read_json(folder / "run.json")
     try:
         spec, order, fingerprint = run["suite"]["spec"], run["order"], run["suite"]["fingerprint"]
-    except (KeyError, TypeError):
-        raise CptBenchError("not a cptbench run", where=folder / "run.json") from None
+        limit, version = run["limit"], run["versions"].get("cptbench", "")
+        names = isinstance(spec, str) and all(isinstance(name, str) for name in order)
+    except (KeyError, TypeError, AttributeError):
+        names, limit = False, None
+    if not names or not (limit is None or (type(limit) is int and limit > 0)):
+        raise CptBenchError("not a cptbench run", where=folder / "run.json")
     suite = open_suite(spec).reordered(tuple(order))
     if suite.fingerprint() != fingerprint:
         raise CptBenchError(
             f"was run with another version of suite {suite.name}",
             where=folder,
-            todo=f"Install cptbench {run['versions'].get('cptbench', '')} to score it",
+            todo=f"Install cptbench {version} to score it",
         )
     return suite, run
 
@@ -201,7 +205,8 @@ def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sampl
         file = paths.predictions(t, name)
         if not file.exists():
             continue
-        for i, row in enumerate(graded(read_jsonl(file), card, samples, protocol)):
+        rows = read_predictions(file, [sample.id for sample in samples])
+        for i, row in enumerate(graded(rows, card, samples, protocol)):
             length = math.nan if row["tokens"] is None else row["tokens"]
             thinks = bool(thought) and thought in row["reply"]
             table[:, t, i] = row["score"], row["lenient"], row["format_ok"], length, thinks
@@ -218,8 +223,8 @@ def _read_forced(
         file = paths.forced(last, prefix, card.name)
         if not file.exists():
             continue
-        rows = read_jsonl(file)
-        asked = {row.get("id"): row for row in rows}
+        rows = read_predictions(file, [sample.id for sample in samples], some=True)
+        asked = {row["id"] for row in rows}
         at = [i for i, s in enumerate(samples) if s.id in asked]
         scores = np.full(len(samples), np.nan)
         regraded = graded(rows, card, [samples[i] for i in at], protocol)
@@ -234,7 +239,13 @@ def read_divergence(paths: RunFolder, suite: Suite) -> dict[int, dict[str, list[
     for t in range(1, len(suite.sequence) + 1):
         file = paths.divergence(t)
         if file.exists():
-            for row in read_jsonl(file):
+            for where, row in parse_jsonl(read_bytes(file), file):
+                figures = [row.get(key) for key in ("kl", "entropy", "base_entropy")]
+                numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in figures)
+                if not numbers or not isinstance(row.get("name"), str):
+                    raise CptBenchError(
+                        "not a KL row: name, kl, entropy, base_entropy", where=where
+                    )
                 out.setdefault(t, {}).setdefault(row["name"], []).append(row)
     return out
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import read_jsonl, write_json, write_jsonl
+from cpt_bench.evaluation.predictions import graded, read_predictions
+from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import Scores, write_scores
@@ -139,11 +139,9 @@ def import_predictions(
                     where=file,
                     todo=f"There is: {', '.join(splits)}",
                 )
-            card = suite.card(file.stem)
-            try:
-                rows = graded(read_jsonl(file), card, splits[file.stem], suite.protocol)
-            except CptBenchError as error:
-                raise CptBenchError(error.what, where=file, todo=error.todo) from None
+            card, samples = suite.card(file.stem), splits[file.stem]
+            rows = read_predictions(file, [sample.id for sample in samples])
+            rows = graded(rows, card, samples, suite.protocol)
             write_jsonl(partial.predictions(t, file.stem), rows)
     write_json(
         partial.run_json,

@@ -541,7 +541,7 @@ def test_grade_command(cli: Cli, tmp_path: Path) -> None:
         ('{"reply": "x", "gold": "x"}', ["--grader", "exacd"], "no grader is called 'exacd'. Did you mean 'exact'?"),
         ('{"reply": "x", "gold": "x"}', [], "Give --grader NAME, or --suite NAME --task NAME"),
         ('{"reply": "x", "gold": "x"}', ["--grader", "exact", "--profile", "paper"], "Give --suite and --task with it"),
-        ('{"reply": "x", "gold": "A", "choices": 3}', ["--grader", "choice"], "choices or annotators is no list"),
+        ('{"reply": "x", "gold": "A", "choices": 3}', ["--grader", "choice"], "standard input:1: choices is 3, not a list of texts"),
         ('{"reply": "x"}', ["--suite", "nano", "--task", "text"], "no test sample has the id None"),
         ('{"reply": "x"}', ["--suite", "nano"], "no --task. There is: science"),
     ],
