@@ -20,10 +20,12 @@ from tests.support.entries.forge import (
     copy_entry,
     edit_entry,
     fresh_weights,
+    one_a_file,
+    other_thoughts,
     relabel,
 )
 from tests.support.entries.make import add_entry, make_entry
-from tests.test_forgeries import one_a_file, other_thoughts
+from tests.support.places import ROOT
 
 Change = Callable[[int, str, Rows], Any]
 
@@ -298,7 +300,7 @@ def test_honest_names_are_no_look_alikes(name: str, good: tuple[Path, Path], ent
 def test_who_reproduces_is_not_an_author_who_looks_like_another(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.test_reproductions import write_reproduction
+    from tests.support.entries.reproductions import write_reproduction
 
     write_reproduction(entry, "A. Uth0r", lambda new: None)
     done = verify(entry, str(good[0]))
@@ -309,7 +311,7 @@ def test_who_reproduces_is_not_an_author_who_looks_like_another(
 def test_a_reproduction_is_dated_between_its_entry_and_today(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.test_reproductions import write_reproduction
+    from tests.support.entries.reproductions import write_reproduction
 
     write_reproduction(entry, "B. Other", lambda new: None)
     folder = entry / "reproductions/2026-11-25__b.-other"
@@ -330,7 +332,7 @@ def test_only_listed_entries_are_held_to_old_rules(tmp_path: Path) -> None:
     from cpt_bench.leaderboard.rules import LATEST, check_rules
     from cpt_bench.suite import open_suite
 
-    boards = Path(__file__).parent.parent / "leaderboards"
+    boards = ROOT / "leaderboards"
     rules = {}
     for file in sorted(boards.rglob("entry.yaml")):
         rules[digest(file)] = read_entry(file.parent).rules

@@ -28,6 +28,8 @@ from tests.support.entries.forge import (
     edit_json,
     edit_ledger,
     fresh_weights,
+    one_a_file,
+    other_thoughts,
     pack_rows,
     relabel,
     rows,
@@ -66,18 +68,6 @@ def entry(good: tuple[Path, Path], tmp_path: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------ near-clones
-
-
-def one_a_file(t: int, name: str, now: Rows) -> None:
-    if t:
-        now[3]["reply"] = "<answer>qq</answer>"
-
-
-def other_thoughts(t: int, name: str, now: Rows) -> None:
-    """Every reply is another text; every answer is the same."""
-    for i, row in enumerate(now if t else []):
-        answer = row["reply"].partition("<answer>")[2]
-        row["reply"] = f"<think> well, {i + t}</think><answer>{answer}"
 
 
 def other_spelling(t: int, name: str, now: Rows) -> None:
@@ -357,7 +347,7 @@ def named_model(name: str) -> Case:
 
 SCIENCE = "stage-2/evaluate/science"
 CASES: dict[str, tuple[Case, str, str]] = {
-    # seeds that are one run (issue 18, row 30)
+    # seeds that are one run
     "seed 1 is seed 0 with one reply changed a file": (lambda e, s: clone(e, 0, 1, s, one_a_file), "seed-identical", "12 of "),
     "seed 1 is seed 0 with every thought rewritten": (lambda e, s: clone(e, 0, 1, s, other_thoughts), "seed-identical", "seed-0, seed-1"),
     "seed 1 is seed 0 in another case and spacing": (lambda e, s: clone(e, 0, 1, s, other_spelling), "seed-identical", "seed-0, seed-1"),
@@ -368,7 +358,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "two seeds wrote the same checkpoint": (same_records("stages/2-counting/checkpoint"), "seed-same-weights", "stage-2/train: both wrote the same"),
     "two seeds wrote the same log": (same_records("stages/2-counting/train.jsonl"), "seed-same-weights", "train.jsonl"),
     "two seeds took the same time, step by step": (same_times, "seed-same-times", "to the millisecond"),
-    # a row that is not compared (row 31)
+    # a row that is not compared
     "one made-up hash, other answers improved": (made_up_hash, "predictions-changed", f"{SCIENCE}: 1 of its replies are cut"),
     "made-up hashes in a whole stage": (made_up_everywhere, "predictions-changed", "stage-3/evaluate/text: 60 of its replies are cut"),
     "a hash on a reply that is whole": (hash_without_a_cut, "cut", "no thought that was cut"),
@@ -380,21 +370,21 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "KL of a stage that is none": (stray_table("kl/9-science.jsonl.zst"), "unknown-file", "kl/9-science"),
     "forced replies of a beginning that is none": (stray_table("forced/more/science.jsonl.zst"), "unknown-file", "forced/more"),
     "whole replies of a cell that is none": (stray_table("replies/9-more/science.jsonl.zst"), "unknown-file", "replies/9-more"),
-    # repeated ids (row 29)
+    # repeated ids
     "a repeated id among KL rows": (repeated_kl, "duplicate-id", "line 3 is of 'science-test-00000' of science once more"),
     "a repeated id among forced replies": (repeated_forced, "duplicate-id", "answers 'science-test-00004' twice"),
-    # weights that cannot be (row 32)
+    # weights that cannot be
     "every stage has the base's weights": (weights_of((1, BASE), (2, BASE), (3, BASE)), "same-weights", "0-base and 3-text list the same weights"),
     "every stage of every seed has the base's weights": (all_base_everywhere, "same-weights", "seed-2/manifest.json"),
     "one stage has the base's weights": (weights_of((2, BASE)), "same-weights", "0-base and 2-counting"),
     "two stages have one set of weights": (weights_of((1, "b" * 64), (3, "b" * 64)), "same-weights", "1-science and 3-text"),
     "a stage has another seed's weights": (lambda e, s: relabel(e / "seed-0", {2: json.loads((e / "seed-1/manifest.json").read_text())["weights"]["2-counting"]}), "seed-same-weights", "seed-0, seed-1"),
-    # old rules (row 34)
+    # old rules
     "the draft's rules, for a false style": (moved(rules="0", response_style="thinking"), "rules-version|response-style", "names the rules '0'"),
     "the first board's rules": (moved(rules="1"), "rules-version", "held to '2'"),
     "the oldest format": (format_1, "rules-version|response-style", "names the rules '0'"),
     "a ledger in the shape of before": (ledger(as_before, "stage-2/train"), "privilege|ledger-inputs|recipe|order", "does not say which privileges"),
-    # names and dates (row 35)
+    # names and dates
     "a date in 2099": (moved(date="2099-01-01"), "date", "2099-01-01, a day that has not come"),
     "a date before the first board": (moved(date="2020-01-01"), "date", "before 2026-11-22"),
     "a day that no month has": (lambda e, s: edit_entry(e, date="2026-02-30"), "schema", "date"),
@@ -406,7 +396,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "a Greek letter in an author": (lambda e, s: edit_entry(e, authors=["A. Uth\u03bfr"]), "look-alike", "the author 1"),
     "a base model that looks like the suite's": (named_model("sm\u0430ll-base"), "look-alike|base-model", "U+0430"),
     "an entry that supersedes itself": (lambda e, s: edit_entry(e, supersedes=e.name), "supersedes", "supersedes itself"),
-    # what a ledger leaves out or adds (row 35)
+    # what a ledger leaves out or adds
     "no protocol in an evaluation": (cut_input("protocol"), "ledger-inputs", f"{SCIENCE}: does not say protocol"),
     "no protocol in a training": (cut_input("protocol", "stage-1/train"), "ledger-inputs", "stage-1/train: does not say protocol"),
     "no card in an evaluation": (cut_input("card"), "ledger-inputs", f"{SCIENCE}: does not say card"),
@@ -538,7 +528,7 @@ def test_a_side_file_that_fits_its_table_and_not_the_run(
 
 
 def test_a_repeated_id_in_a_reproduction_is_named(good: tuple[Path, Path], entry: Path) -> None:
-    from tests.test_reproductions import write_reproduction
+    from tests.support.entries.reproductions import write_reproduction
 
     write_reproduction(entry, "B. Other", lambda new: new.append(new[3]))
     lines = [f.line() for f in verify(entry, str(good[0])).report.errors]

@@ -154,7 +154,7 @@ def test_a_joint_entry_is_verified_like_any_other(
 
 
 def test_a_joint_seed_is_run_again(good: tuple[Path, Path, Path], joint: Path) -> None:
-    from tests.test_reproductions import write_reproduction
+    from tests.support.entries.reproductions import write_reproduction
 
     write_reproduction(joint, "B. Other", lambda new: new[0].update(reply="<answer>zz</answer>"))
     (found,) = verify(joint, str(good[0])).reproductions

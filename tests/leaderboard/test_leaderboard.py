@@ -20,9 +20,9 @@ from cpt_bench.leaderboard.findings import Status
 from cpt_bench.leaderboard.pack import About
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
 from cpt_bench.leaderboard.verify import verify
+from tests.support.commands import LIGHT, here
 from tests.support.entries.make import make_entry
-from tests.support.places import TINY, here
-from tests.test_cli import LIGHT
+from tests.support.places import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HERE = Path(__file__).parent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,9 @@ from cpt_bench.leaderboard.likeness import (
 )
 from cpt_bench.leaderboard.recompute import Seed
 from cpt_bench.leaderboard.tables import Table, mark_of
+from tests.support.places import ROOT
 
-RESULTS = Path(__file__).parent.parent / "docs/study/results"
+RESULTS = ROOT / "docs/study/results"
 N = 600
 
 

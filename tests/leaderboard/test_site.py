@@ -14,6 +14,7 @@ from cpt_bench.leaderboard.site.collect import Board, collect, ranked, row_of
 from cpt_bench.leaderboard.site.entry_page import number, page_of
 from cpt_bench.leaderboard.site.render import as_csv, as_json, render, script_safe
 from tests.support.entries.make import add_entry, make_entry
+from tests.support.places import ROOT
 
 EVIL = '<img src=x onerror="window.hacked=1">\'"></script><script>window.hacked=1</script>'
 
@@ -33,7 +34,7 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copytree(entry, bad)
         (bad / "seed-0/matrix.json").write_text("{}\n")
         (folder / "leaderboards/cpt7").mkdir()
-        shipped = Path(__file__).parent.parent / "leaderboards/cpt7/reported.yaml"
+        shipped = ROOT / "leaderboards/cpt7/reported.yaml"
         shutil.copy(shipped, folder / "leaderboards/cpt7/reported.yaml")
         yield suite, folder / "leaderboards"  # type: ignore[misc]
 

@@ -20,7 +20,8 @@ from cpt_bench.leaderboard.findings import Level, Refused
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.strict import row_of
 from cpt_bench.leaderboard.verify import verify
-from tests.support.entries.make import TASKS, make_entry, resign, rows
+from tests.support.entries.forge import rows
+from tests.support.entries.make import TASKS, make_entry, resign
 
 Case = Callable[[Path], None]
 TABLE = "predictions/2-counting/science.jsonl.zst"

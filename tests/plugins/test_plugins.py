@@ -18,9 +18,9 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import builtin, default, listing, locate, preloaded, resolve
 from cpt_bench.stage.recipes import named, recipe, recipes
 from cpt_bench.suite import load_suite, open_suite
+from tests.support.places import ROOT, TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-ROOT = Path(__file__).parent.parent
 CORE = Path(cpt_bench.__file__).parent
 
 TRAINER = """
@@ -72,7 +72,7 @@ def make_suite(folder: Path) -> None:
     from cpt_bench.sources import load_split, split_digest
 
     folder.mkdir(parents=True)
-    text = (ROOT / "tests/tiny/suite.yaml").read_text()
+    text = (TINY / "suite.yaml").read_text()
     text = text.replace("name: tiny", "name: numbers").replace("title: three", "title: no")
     text = text.replace("sequence: [science, lowvision, counting]", "sequence: [odd, even]")
     (folder / "suite.yaml").write_text(text.replace("general: [knowledge]", "general: []"))

@@ -170,3 +170,15 @@ def copy_entry(entry: Path, **changes: Any) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(target)
     return target
+
+
+def one_a_file(t: int, name: str, now: Rows) -> None:
+    if t:
+        now[3]["reply"] = "<answer>qq</answer>"
+
+
+def other_thoughts(t: int, name: str, now: Rows) -> None:
+    """Every reply is another text; every answer is the same."""
+    for i, row in enumerate(now if t else []):
+        answer = row["reply"].partition("<answer>")[2]
+        row["reply"] = f"<think> well, {i + t}</think><answer>{answer}"

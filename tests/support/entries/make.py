@@ -24,6 +24,7 @@ from cpt_bench.suite import Suite, load_suite
 from cpt_bench.tasks.nano.publish import publish
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 TASKS = ("science", "counting", "text")
 GENERAL = ("knowledge",)
 N = 60
@@ -33,7 +34,7 @@ VERSIONS = {"cptbench": "0.1.0", "numpy": "2.0"}
 
 def make_suite(folder: Path) -> Path:
     """``small``: three nano tasks and one probe with ``N`` test samples each, and a base row."""
-    nano = HERE.parent.parent / "tasks/nano"
+    nano = ROOT / "tasks/nano"
     folder.mkdir(parents=True)
     for name in (*TASKS, *GENERAL):
         card = yaml.safe_load((nano / f"{name}.yaml").read_text())
