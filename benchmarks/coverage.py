@@ -21,7 +21,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from cpt_bench.compare import errors_apart
 from cpt_bench.metrics import (
     Matrix,
     bootstrap_means,
@@ -32,6 +31,7 @@ from cpt_bench.metrics import (
 )
 from cpt_bench.metrics.definitions import BY_KEY
 from cpt_bench.metrics.passports import errors
+from cpt_bench.results.compare import errors_apart
 
 TASKS = tuple("abcdefg")
 T = len(TASKS)

@@ -29,11 +29,11 @@ from benchmarks.pictures import with_pictures
 from benchmarks.questions import SUITE, requests, write_task
 from benchmarks.systems.lm_eval import stock_processor
 from cpt_bench import environment
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.files import write_text
 from cpt_bench.grading import grade, reward
-from cpt_bench.recipes import named
 from cpt_bench.sources import load_split
+from cpt_bench.stage.recipes import named
 
 ASKED = [name for name in (*SUITE.sequence, *SUITE.general) if name != "knowledge"]
 

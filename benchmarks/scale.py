@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cpt_bench.evaluation import graded
+from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import write_json, write_jsonl
-from cpt_bench.rundir import RunFolder
+from cpt_bench.results.folder import RunFolder
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.suite import Sample, load_suite
 

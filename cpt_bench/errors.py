@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 LOST = 75
 """Exit status when a process was killed from outside: the same command may go through (sysexits'
 EX_TEMPFAIL)."""
@@ -36,6 +41,12 @@ class Interrupted(CptBenchError):  # noqa: N818 - not an error
     """Ctrl-C, at a point from which the same command goes on."""
 
     exit_code = 130
+
+
+class WorkerLost(CptBenchError):  # noqa: N818 - nobody's mistake
+    """A process that carries out work was killed from outside; the same command may go through."""
+
+    exit_code = LOST
 
 
 class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harness's
@@ -81,3 +92,16 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     return f"Did you mean {close[0]!r}?" if close else f"There is: {', '.join(known)}"
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line: each key, what was wrong, what was given."""
+    parts = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(k) for k in problem["loc"])
+        given = (
+            "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{key}: {message}{given}" if key else message)
+    return "; ".join(parts)

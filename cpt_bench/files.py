@@ -107,9 +107,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def fresh_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` only when the block ends without an error."""
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what a kill left
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     settle(partial, path)
 
 

@@ -11,7 +11,7 @@ The whole of it is one class::
 
 A trainer sees a :class:`Stage` and never the suite: no test split, no other task's data, no general
 benchmark is within its reach. The same stage lies on disk as ``stage.json`` for methods that are
-not Python classes; see :mod:`cpt_bench.contract` and ``docs/trainer.md``.
+not Python classes; see :mod:`cpt_bench.stage.document` and ``docs/trainer.md``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cpt_bench.suite import AnswerForm
-
-if TYPE_CHECKING:
-    from cpt_bench.memory import Memory
+from cpt_bench.suite.protocol import AnswerForm
 
 
 class Privileges(BaseModel):
@@ -105,6 +102,26 @@ class RewardParts(NamedTuple):
     total: float
     accuracy: float
     format_ok: bool
+
+
+class Memory(Protocol):
+    """Samples that a trainer keeps from earlier tasks, at most as many a task as it declared."""
+
+    def tasks(self) -> list[str]:
+        """The tasks of which something is kept, by name."""
+        ...
+
+    def samples(self, task: str | None = None) -> list[TrainSample]:
+        """What is kept of one task, or of all."""
+        ...
+
+    def add(self, samples: Sequence[TrainSample]) -> None:
+        """Keep more samples of the current stage.
+
+        Raises:
+            PrivilegeError: A task would have more than the declared number.
+        """
+        ...
 
 
 @dataclass(frozen=True)

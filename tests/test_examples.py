@@ -10,7 +10,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,8 @@ import yaml
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.conftest import TINY
-from tests.test_alignment import make_stage
-
-ROOT = Path(__file__).parents[1]
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.places import ROOT, TINY
+from tests.support.stages import make_stage
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,7 @@ def test_plain_pytorch_computes_the_loss_that_trl_computes(
     """The first step's loss, before any update, over the same samples."""
     import torch
 
-    from cpt_bench.policy import load_model, load_processor
+    from cpt_bench.models.checkpoint import load_model, load_processor
     from cpt_bench.scaffold import scaffold
 
     stage = make_stage("counting", tiny_model, tmp_path, config={"steps": 1, "batch_size": 4})

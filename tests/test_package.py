@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import LIGHT
-
-ROOT = Path(__file__).parent.parent
+from tests.support.commands import LIGHT
+from tests.support.places import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems import WARM_UP, Clock, Place, Running, serve
-from cpt_bench.cpu import set_threads
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.worker.threads import set_threads
 
 
 def forget() -> None:

@@ -24,7 +24,7 @@ from lm_eval.models.hf_vlms import HFMultimodalLM
 from lm_eval.tasks import TaskManager
 
 from benchmarks.systems import WARM_UP, Clock, Place, quickest, serve
-from cpt_bench.processor import Qwen2_5_VLProcessor, install
+from cpt_bench.models.processor import Qwen2_5_VLProcessor, install
 
 TRIED_WITH = 64
 

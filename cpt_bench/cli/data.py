@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cpt_bench.cli.options import FETCHED
 from cpt_bench.errors import CptBenchError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ app = typer.Typer(
 
 SuiteOption = Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its small size.")]
 TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
-ProtocolOption = Annotated[str | None, typer.Option(help="Its ruler: paper needs its own gold.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(help="Its protocol [the suite's default]."),
+]
 TaskOption = Annotated[
     list[str] | None, typer.Option("--task", help="Only this task or benchmark (repeatable).")
 ]
@@ -27,7 +31,7 @@ TaskOption = Annotated[
 
 @app.command()
 def prepare(
-    suite: SuiteOption = "cpt7",
+    suite: SuiteOption = FETCHED,
     task: TaskOption = None,
     from_: Annotated[
         Path | None,
@@ -41,13 +45,13 @@ def prepare(
     One split that fails does not stop the others; the same command goes on after any interruption.
     """
     if from_ is not None and not from_.is_dir():
-        raise CptBenchError("no such folder", where=from_, todo="Give --from a folder")
-    from cpt_bench.sources import cache
+        raise CptBenchError("not a directory", where=from_, todo="Give --from a folder")
+    from cpt_bench.suite import prepared
 
     failures = []
     for card, split in _wanted(suite, task, tier, protocol):
         name = f"{card.name}/{split}"
-        there = cache.is_prepared(card, split)
+        there = prepared.is_prepared(card, split)
         try:
             from cpt_bench.sources.hub import prepare as fetch
 
@@ -63,12 +67,14 @@ def prepare(
             print(f"{'':<20} passed over {reason}", file=sys.stderr)
     if failures:
         todo = "What was prepared is kept: mend the cause and run the same command again"
-        raise CptBenchError(f"not prepared: {', '.join(failures)}", where=cache.root(), todo=todo)
+        raise CptBenchError(
+            f"not prepared: {', '.join(failures)}", where=prepared.root(), todo=todo
+        )
 
 
 @app.command()
 def status(
-    suite: SuiteOption = "cpt7",
+    suite: SuiteOption = FETCHED,
     task: TaskOption = None,
     tier: TierOption = None,
     protocol: ProtocolOption = None,
@@ -76,11 +82,11 @@ def status(
 ) -> None:
     """Say which splits are prepared and which are missing; exit status 1 when one is missing."""
     from cpt_bench.files import read_json
-    from cpt_bench.sources import cache
+    from cpt_bench.suite import prepared
 
     rows = []
     for card, split in _wanted(suite, task, tier, protocol):
-        file = cache.folder(card, split) / "meta.json"
+        file = prepared.folder(card, split) / "meta.json"
         facts = read_json(file) if file.is_file() else None
         rows.append({**(facts or {}), "task": card.name, "split": split,
                      "n": card.splits[split].n, "prepared": facts is not None})  # fmt: skip
@@ -92,7 +98,7 @@ def status(
         for row in rows:
             state = f"sha256 {row['sha256']}  {row['repo']}" if row["prepared"] else "MISSING"
             print(f"{row['task'] + '/' + row['split']:<20} {row['n']:>6} samples  {state}")
-        print(f"in {cache.root()}")
+        print(f"in {prepared.root()}")
     if not all(row["prepared"] for row in rows):
         raise typer.Exit(1)
 
@@ -101,9 +107,9 @@ def _wanted(
     spec: str, tasks: list[str] | None, tier: str | None, protocol: str | None
 ) -> list[tuple[TaskCard, str]]:
     """The splits that must be fetched, in the suite's order."""
-    from cpt_bench.origins import Hub
     from cpt_bench.suite import open_suite
-    from cpt_bench.variants import compose
+    from cpt_bench.suite.origins import Hub
+    from cpt_bench.suite.variants import compose
 
     suite: Suite = open_suite(compose(spec, protocol, tier))
     names = tasks or [*suite.sequence, *suite.general]

@@ -17,7 +17,7 @@ def doctor(
 
     Exit status 1 when something that is installed is broken; what is merely missing is no error.
     """
-    from cpt_bench.doctor import examine
+    from cpt_bench.advice.doctor import examine
 
     findings = examine(folder)
     broken = any(f.state == "broken" for f in findings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 
 if TYPE_CHECKING:
     from cpt_bench.suite import AnswerForm, Sample
@@ -93,7 +93,7 @@ def _ruler(
         return grader, forms[form or Form.whole], None
     from cpt_bench.sources import load_split
     from cpt_bench.suite import open_suite
-    from cpt_bench.variants import compose
+    from cpt_bench.suite.variants import compose
 
     opened = open_suite(compose(suite, profile, None))
     if task is None:
@@ -149,7 +149,7 @@ def _from_suite(row: dict[str, Any], golds: dict[str, Sample], where: str) -> Sa
 def _from_row(row: dict[str, Any], where: str) -> Sample:
     from pydantic import ValidationError
 
-    from cpt_bench.suite import Sample, explain
+    from cpt_bench.suite import Sample
 
     gold = row.get("gold")
     answers = gold if isinstance(gold, list) else [gold]

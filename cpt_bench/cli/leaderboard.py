@@ -155,7 +155,7 @@ def verify(
     """
     from cpt_bench.leaderboard.changed import changed_entries, find_entries
     from cpt_bench.leaderboard.verify import verify as look
-    from cpt_bench.study.store import stored_in
+    from cpt_bench.study.stored import stored_in
 
     stored, places = stored_in(entries or [Path("leaderboards")])
     frozen: list[str] = []
@@ -231,9 +231,9 @@ def reproduce(
 
     Writes a report into the entry's folder, which lifts its badge to 'reproduced'.
     """
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
 
-    need_training_extra()
+    require_training()
     from cpt_bench.leaderboard.reproduce import reproduce as again
 
     share = _share(sample)

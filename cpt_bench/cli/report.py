@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML file about a run, or several runs of one suite."""
     from cpt_bench.report import write_report
-    from cpt_bench.runs import folders_of
+    from cpt_bench.results.load import folders_of
 
     target = write_report(folders_of(runs), out or runs[0] / "report.html")
     print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.cli.options import TRIED
 
 
 def score(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder of predictions.")],
-    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = TRIED,
     name: Annotated[str, typer.Option(help="For predictions: the method's name.")] = "predictions",
     out: Annotated[
         Path | None, typer.Option(help="For predictions: the run folder to make [runs/<name>].")
@@ -33,12 +33,12 @@ def score(
     a run folder first.
     """
     from cpt_bench.cli.tables import print_scores
-    from cpt_bench.scoring import write_scores
+    from cpt_bench.results.scoring import write_scores
 
     if (run / "run.json").exists() or not run.is_dir():
         scores = write_scores(run)
     else:
-        from cpt_bench.lanes import import_predictions
+        from cpt_bench.run.lanes import import_predictions
         from cpt_bench.suite import open_suite
 
         found = open_suite(suite)
@@ -73,15 +73,3 @@ def metrics(
         print_scores(matrix_to_json(read), values, all_)
         for cell in missing:
             print(f"missing  {cell}")
-
-
-def need_training_extra() -> None:
-    """Say in one line that the [train] extra is missing, where it is."""
-    from importlib.util import find_spec
-
-    absent = [name for name in ("torch", "transformers", "trl", "datasets") if not find_spec(name)]
-    if absent:
-        raise CptBenchError(
-            f"training needs {', '.join(absent)}, not installed here",
-            todo="Install it with: pip install 'cptbench[train]'",
-        )

@@ -158,7 +158,7 @@ class EndpointEngine:
                 raise CptBenchError(
                     "the server cuts the reasoning out of replies, so that they cannot be graded",
                     where=self.url,
-                    todo="Start it without a reasoning parser; or python -m cpt_bench.serve",
+                    todo="Start it without a reasoning parser, or use cpt_bench.engines.serve",
                 )
         text = getattr(said, "content", None)
         if not isinstance(text, str):

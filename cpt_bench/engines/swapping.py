@@ -12,7 +12,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json
-from cpt_bench.policy import ADAPTER, adapter_base, broken
+from cpt_bench.models.checkpoint import ADAPTER, adapter_base, broken
 
 BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
 """What an engine may read beside the weights."""

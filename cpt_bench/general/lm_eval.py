@@ -12,14 +12,31 @@ from __future__ import annotations
 
 import logging
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.general import Measured
+from cpt_bench.general.measurement import Measured
+
+LOADS_CHECKPOINTS = True
+"""``measure`` takes a checkpoint's folder, and lm-eval loads it."""
 
 NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
+
+
+def installed() -> str:
+    """``lm-eval 0.4.13``.
+
+    Raises:
+        CptBenchError: lm-eval is not installed.
+    """
+    try:
+        return f"lm-eval {version('lm-eval')}"
+    except PackageNotFoundError:
+        raise CptBenchError(
+            "lm-eval is not installed", todo="Install it with: pip install 'cptbench[eval]'"
+        ) from None
 
 
 def measure(
@@ -61,7 +78,7 @@ def measure(
         raise CptBenchError(
             "lm-eval is not installed", todo="Install it with: pip install 'cptbench[eval]'"
         ) from error
-    from cpt_bench.processor import install
+    from cpt_bench.models.processor import install
 
     install()
     if include is None and (folder := os.environ.get("CPTBENCH_LM_EVAL_TASKS")):

@@ -21,7 +21,10 @@ from typing import Any
 from cpt_bench.engines import Engine, Request
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
-from cpt_bench.general import Measured
+from cpt_bench.general.measurement import Measured
+
+LOADS_CHECKPOINTS = False
+"""``measure`` takes an engine that answers."""
 
 VARIABLE = "CPTBENCH_VLMEVALKIT"
 HOME = Path("~/.cache/cptbench/vlmevalkit")
@@ -47,6 +50,15 @@ def interpreter() -> Path:
             todo=f"Make it with: {INSTALL}; or set {VARIABLE} to a Python that has vlmeval",
         )
     return python
+
+
+def installed() -> str:
+    """The interpreter of VLMEvalKit's environment.
+
+    Raises:
+        CptBenchError: There is none.
+    """
+    return str(interpreter())
 
 
 def measure(

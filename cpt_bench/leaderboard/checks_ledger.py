@@ -19,8 +19,8 @@ from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.recompute import expected_cells, stage_name, stages_of
 from cpt_bench.leaderboard.strict import lines, read_json, row_of
 from cpt_bench.leaderboard.tables import Table, answers_digest, table_rows
-from cpt_bench.ledger import step_key
-from cpt_bench.run_plan import stage_seed
+from cpt_bench.run.ledger import step_key
+from cpt_bench.run.plan import stage_seed
 from cpt_bench.suite import Suite
 
 Records = dict[str, dict[str, Any]]

@@ -18,7 +18,7 @@ from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.recompute import Seed, score_seed, stage_name
 from cpt_bench.leaderboard.stats import predicted, t95, wilson
 from cpt_bench.leaderboard.tables import Table
-from cpt_bench.scoring import Scores
+from cpt_bench.results.scoring import Scores
 from cpt_bench.suite import Suite
 
 HEADLINE: Final = ("AvgAcc", "Learn", "FM", "GeneralDelta")

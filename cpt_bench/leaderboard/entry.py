@@ -27,10 +27,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from cpt_bench.errors import explain
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.names import plain, skeleton
 from cpt_bench.leaderboard.strict import read_json, read_yaml
-from cpt_bench.suite import explain
 
 FORMAT: Final = 2
 """The format that ``cptbench submit`` writes. 1: the draft before the first board."""

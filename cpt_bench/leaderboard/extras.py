@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.diagnosis import prefixes
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import grade
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.findings import Refused, Report
@@ -18,6 +17,7 @@ from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.recompute import stage_name, stages_of
 from cpt_bench.leaderboard.strict import lines, row_of
 from cpt_bench.leaderboard.tables import ABRIDGED, check_grades, check_row
+from cpt_bench.results.losses import prefixes
 from cpt_bench.suite import Suite
 
 Array = npt.NDArray[np.float64]

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cpt_bench.diagnosis import prefixes
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import digest, fresh_folder, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
@@ -27,8 +26,10 @@ from cpt_bench.leaderboard.tables import (
     answers_digest,
     begins_with_thought,
     hashed,
+    response_style,
 )
-from cpt_bench.ledger import step_key
+from cpt_bench.results.losses import prefixes
+from cpt_bench.run.ledger import step_key
 from cpt_bench.suite import Suite
 
 
@@ -99,8 +100,6 @@ def pack(
 def _entry(runs: Sequence[Run], about: About) -> Entry:
     from pydantic import ValidationError
 
-    from cpt_bench.suite import explain
-
     first = runs[0]
     weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite
     if not weights and about.model is None:
@@ -151,8 +150,7 @@ def _style(runs: Sequence[Run]) -> str:
             for row in read_jsonl(run.paths.predictions(last, name)):
                 total += 1
                 thinking += begins_with_thought(row["reply"], form)
-    share = thinking / max(total, 1)
-    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
+    return response_style(thinking, total)
 
 
 def _write_yaml(path: Path, entry: Entry) -> None:

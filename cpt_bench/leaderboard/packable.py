@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, read_json
+from cpt_bench.files import read_json
 from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.recompute import differences, expected_cells
-from cpt_bench.rundir import RunFolder
-from cpt_bench.scoring import Scores, score, suite_of
+from cpt_bench.results.committed import records, refuse_altered
+from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Suite
 
 
@@ -59,10 +60,10 @@ def open_run(folder: Path) -> Run:
         if not paths.predictions(t, name).is_file():
             todo = "The same `cptbench run` command finishes it"
             raise refuse(f"is not finished: {name} was not evaluated after stage {t}", todo)
-    ledger = _ledger(folder)
+    ledger = records(folder)
     if not ledger and facts.get("lane", "trainer") == "trainer":
         raise refuse("has no ledger: this is not how a run was left")
-    _unaltered(folder, ledger)
+    refuse_altered(folder, ledger)
     scores = score(folder)
     for file, found in (
         (paths.matrix_json, scores.matrix_json()),
@@ -74,23 +75,6 @@ def open_run(folder: Path) -> Run:
             what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
             raise refuse(what, f"`cptbench score {folder}` writes it anew")
     return Run(folder, suite, facts, paths, scores, ledger)
-
-
-def _ledger(folder: Path) -> list[dict[str, Any]]:
-    place = folder / "ledger"
-    files = sorted(place.glob("*.json")) if place.is_dir() else []
-    return [dict(read_json(file)) for file in files]
-
-
-def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
-    for record in ledger:
-        for path, committed in record["outputs"].items():
-            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
-                continue  # weights may have been moved away; answers may not have changed
-            file = folder / path
-            if not file.is_file() or digest(file) != committed:
-                what = f"{path} was changed or removed after step {record['step']} had committed it"
-                raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
 
 
 SAME = (

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.tables import Table
-from cpt_bench.scoring import Outcomes, Scores, compute
+from cpt_bench.results.scoring import Outcomes, Scores, compute
 from cpt_bench.suite import Suite
 
 TOLERANCE = 1e-9
@@ -51,12 +51,9 @@ def expected_cells(
     suite: Suite, order: tuple[str, ...], joint: bool = False
 ) -> Iterator[tuple[int, str]]:
     """Every (stage, benchmark) that the protocol evaluates."""
-    last = len(order)
+    ordered = suite.model_copy(update={"sequence": order})
     for stage in stages_of(order, joint):
-        names = list(order)
-        if suite.protocol.general == "every-stage" or stage in (0, last):
-            names += suite.general
-        for name in names:
+        for name in ordered.benchmarks_after(stage):
             yield stage, name
 
 
@@ -72,7 +69,7 @@ def score_seed(
 ) -> Scores | None:
     """Matrix and metrics; None when a cell is missing.
 
-    The same outcomes as :func:`cpt_bench.scoring.score` makes from a run folder.
+    The same outcomes as :func:`cpt_bench.results.scoring.score` makes from a run folder.
     """
     if any(cell not in tables for cell in expected_cells(suite, order, joint)):
         return None

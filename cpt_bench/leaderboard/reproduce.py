@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench import environment
-from cpt_bench.command import PREFIX
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, fresh_folder, read_jsonl, write_json
 from cpt_bench.leaderboard.entry import Entry, Manifest, slug
@@ -25,12 +24,13 @@ from cpt_bench.leaderboard.recompute import expected_cells, stage_name, stages_o
 from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
-from cpt_bench.plugins import BUILTIN
-from cpt_bench.policy import weights_digest
-from cpt_bench.rundir import RunFolder
+from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.plugins import builtin
+from cpt_bench.results.folder import RunFolder
 from cpt_bench.sources import load_split
+from cpt_bench.stage.command import PREFIX
 from cpt_bench.suite import Suite
-from cpt_bench.variants import compose, split_spec
+from cpt_bench.suite.variants import compose, split_spec
 
 
 def reproduce(
@@ -129,7 +129,7 @@ def _rerun(
 
 def _known_trainer(entry: Entry) -> str:
     """Only what ships with the package is run by name: an entry must not choose what to import."""
-    if entry.trainer in BUILTIN["trainers"]:
+    if entry.trainer in builtin("trainers"):
         return entry.trainer
     raise CptBenchError(
         f"the trainer {entry.trainer!r} does not ship with cptbench",
@@ -155,7 +155,7 @@ def _chosen(recipe: dict[str, Any]) -> list[str]:
             f"was launched with {launch!r}, which is not run for an entry", todo=ASK_WEIGHTS
         )
     out += ["--launch", launch] if launch else []
-    if engine and engine["name"] not in BUILTIN["engines"]:
+    if engine and engine["name"] not in builtin("engines"):
         raise CptBenchError(
             f"the engine {engine['name']!r} does not ship with cptbench", todo=ASK_WEIGHTS
         )
@@ -236,7 +236,7 @@ def _stages(checkpoints: Path, manifest: Manifest) -> dict[int, Path]:
 
 def _ask(folder: Path, place: Path, t: int, manifest: Manifest, suite: Suite, share: float) -> None:
     from cpt_bench.engines.hf import TransformersEngine
-    from cpt_bench.evaluation import evaluate
+    from cpt_bench.evaluation.predictions import evaluate
 
     engine = TransformersEngine(place)
     stage = stage_name(manifest.order, t)

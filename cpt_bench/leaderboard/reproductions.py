@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
 
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.errors import explain
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import grade
 from cpt_bench.leaderboard.checks_files import check_digest
 from cpt_bench.leaderboard.comparisons import (
@@ -32,7 +33,7 @@ from cpt_bench.leaderboard.recompute import Seed, expected_cells, stage_name, st
 from cpt_bench.leaderboard.rules import check_date
 from cpt_bench.leaderboard.strict import lines, read_json, row_of
 from cpt_bench.leaderboard.tables import mark_of, name_ids
-from cpt_bench.suite import Suite, explain
+from cpt_bench.suite import Suite
 
 
 class ReproductionReport(Strict):

@@ -11,12 +11,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.evaluation import matcher_of
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import Grade, grade
 from cpt_bench.grading.reading import read_form
 from cpt_bench.leaderboard.findings import Refused, Report
@@ -138,6 +138,12 @@ def mark_of(answer: str) -> int:
 
 def begins_with_thought(reply: str, form: AnswerForm) -> bool:
     return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
+
+
+def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "mixed"]:
+    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
+    share = thinking / max(total, 1)
+    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
 
 # ----------------------------------------------------------------------------------------- rows

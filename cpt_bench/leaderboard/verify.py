@@ -23,7 +23,7 @@ from cpt_bench.leaderboard.recompute import Seed, expected_cells, score_seed, st
 from cpt_bench.leaderboard.reproductions import Reproduction, read_reproduction
 from cpt_bench.leaderboard.rules import LATEST, RULES, STRICT, check_rules
 from cpt_bench.leaderboard.strict import read_json
-from cpt_bench.leaderboard.tables import Table, check_replies, grade_table
+from cpt_bench.leaderboard.tables import Table, check_replies, grade_table, response_style
 from cpt_bench.suite import Suite
 
 
@@ -296,13 +296,6 @@ def _documents(
         report.claim(f"{folder.name}: environment and cost", None, Status.self_reported, how)
 
 
-def response_style(tables: list[Table]) -> str:
-    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
-    total = sum(len(table.marks) for table in tables)
-    share = sum(table.thinking for table in tables) / max(total, 1)
-    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
-
-
 def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
     last = [
         table
@@ -314,7 +307,7 @@ def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
         how = "no replies could be read"
         report.claim("response style", entry.response_style, Status.unverifiable, how)
         return
-    found = response_style(last)
+    found = response_style(sum(t.thinking for t in last), sum(len(t.marks) for t in last))
     fine = found == entry.response_style or entry.rules == "0"
     if not fine:
         what = f"says the final model answers {entry.response_style!r}; its replies are {found!r}"

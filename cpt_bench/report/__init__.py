@@ -9,7 +9,7 @@ from typing import Any
 
 from cpt_bench.files import write_text
 from cpt_bench.report.grids import Grid, grids, html_tables
-from cpt_bench.runs import load
+from cpt_bench.results.load import load
 
 HERE = Path(__file__).parent
 
@@ -20,8 +20,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         CptBenchError: A folder is no run, or the runs are not of one suite version.
     """
-    from cpt_bench.compare import compare
     from cpt_bench.report.payload import payload
+    from cpt_bench.results.compare import compare
 
     runs = load(folders)
     comparison = compare(runs)

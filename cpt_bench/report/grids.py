@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.metrics import SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
 """The columns of a table; everything is in the JSON."""
-
-SIGNED = {"FM", "BWT", "Gain", "GeneralDelta", "FWT"}
 
 
 class Grid(NamedTuple):
@@ -36,7 +35,7 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
     """The tables of a comparison: methods, differences from one of them, McNemar per task.
 
     Args:
-        comparison: What :func:`cpt_bench.compare.compare` returns.
+        comparison: What :func:`cpt_bench.results.compare.compare` returns.
         against: The method to compare with; by default the one of the highest AvgAcc.
 
     Raises:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from cpt_bench.diagnosis import peak_row
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_jsonl
 from cpt_bench.images import decode
 from cpt_bench.report.text import visible
-from cpt_bench.runs import Run
+from cpt_bench.results.load import Run
+from cpt_bench.results.losses import peak_row
 from cpt_bench.suite import Sample
 
 TEXT_BUDGET = 2_600_000

@@ -11,53 +11,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, fresh_folder, read_json, read_jsonl, write_json
-from cpt_bench.origins import Hub
+from cpt_bench.files import fresh_folder, read_json, read_jsonl, write_json
 from cpt_bench.sources.store import SAMPLES, rows_digest, samples_of, write_samples
 from cpt_bench.suite import Sample, TaskCard
-
-
-def root() -> Path:
-    """Where prepared data lie: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``."""
-    given = os.environ.get("CPTBENCH_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else cache / "cptbench" / "data"
-
-
-def key(card: TaskCard, split: str) -> str:
-    """Names all that decides which samples a split holds; cards that agree on it share the data."""
-    assert isinstance(card.source, Hub)
-    published, source = card.splits[split], card.source
-    declared = {
-        "version": card.version,
-        "target": source.target,
-        "options": source.options,
-        "from": source.splits[split].model_dump(mode="json") if split in source.splits else None,
-        "n": published.n,
-        "draw": published.draw.model_dump() if published.draw else None,
-    }
-    return f"{split}-{digest_json(declared)[:12]}"
-
-
-def folder(card: TaskCard, split: str) -> Path:
-    """Where a prepared split lies, or would."""
-    return root() / card.name / key(card, split)
-
-
-def is_prepared(card: TaskCard, split: str) -> bool:
-    return (folder(card, split) / "meta.json").is_file()
-
-
-def recorded(card: TaskCard, split: str) -> str | None:
-    """The SHA-256 of a prepared split; None when it is not prepared."""
-    file = folder(card, split) / "meta.json"
-    return str(read_json(file)["sha256"]) if file.is_file() else None
+from cpt_bench.suite.prepared import folder, key, root
 
 
 def write(card: TaskCard, split: str, samples: Iterable[Sample], facts: dict[str, Any]) -> None:

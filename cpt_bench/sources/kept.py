@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import common_folder, read_jsonl
-from cpt_bench.origins import Generator
-from cpt_bench.sources import load_split
+from cpt_bench.sources.loading import load_split
 from cpt_bench.sources.store import SAMPLES, rows_digest, samples_of, write_samples
 from cpt_bench.suite import Sample, TaskCard
+from cpt_bench.suite.origins import Generator
 
 
 def kept_split(card: TaskCard, root: Path) -> list[Sample]:

@@ -14,6 +14,7 @@ from typing import Any, overload
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_jsonl
+from cpt_bench.sources.digests import digest_fields
 from cpt_bench.suite import Sample
 
 SAMPLES, IMAGES = "samples.jsonl", "images.arrow"
@@ -90,9 +91,7 @@ def _words(samples: Iterable[Sample], file: Path) -> Iterator[dict[str, Any]]:
 
 
 def rows_digest(rows: Iterable[dict[str, Any]]) -> str:
-    """What :func:`cpt_bench.sources.split_digest` gives for the samples, from their words."""
-    from cpt_bench.sources import digest_fields
-
+    """The :func:`~cpt_bench.sources.digests.split_digest` of the samples, from their words."""
     total = hashlib.sha256()
     for row in rows:
         total.update(

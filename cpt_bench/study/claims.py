@@ -18,11 +18,11 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.documents import read_yaml
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import write_text
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.points import Points
-from cpt_bench.suite import explain
 
 Verdict = Literal["supported", "refuted", "undecided"]
 
@@ -80,13 +80,7 @@ def read_claims(file: Path) -> list[Claim]:
     Raises:
         CptBenchError: Not such a file; the line names the claim and the key.
     """
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CptBenchError("no such file", where=file) from None
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise CptBenchError(f"not valid YAML ({line})", where=file) from None
+    data = read_yaml(file)
     rows = data.get("claims") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise CptBenchError("has no list of claims", where=file)

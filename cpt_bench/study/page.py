@@ -16,19 +16,6 @@ from cpt_bench.study.figures import LAWS, order_name
 from cpt_bench.study.points import Points
 
 HERE = Path(__file__).parent
-ABLATIONS = (
-    ("rft-kl", "rft-grpo", "a KL penalty towards the task's start"),
-    ("rft-kl-base", "rft-grpo", "a KL penalty towards the base"),
-    ("rft-direct", "rft-grpo", "rollouts that answer directly"),
-    ("rft-rloo", "rft-grpo", "RLOO's baseline"),
-    ("rft-remax", "rft-grpo", "ReMax's baseline"),
-    ("rif-rft", "rft-grpo", "prompts filtered by own rollouts"),
-    ("rationale-sft", "sft", "rationales in the base's style"),
-    ("self-sft", "sft", "own right replies, drawn once"),
-    ("iterative-sft", "self-sft", "own right replies, redrawn"),
-    ("iterative-sft", "rft-grpo", "own right replies, without rewards as weights"),
-)
-"""First method, second method, what tells them apart."""
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
 
 
@@ -120,14 +107,15 @@ def _mean(values: Sequence[float | None], key: str) -> str:
 
 
 def matched_table(points: Points) -> str:
-    """All pairs of methods that have curves: SFT and GRPO against every other one."""
+    """All pairs of methods that have curves: each family's plain one against every other one."""
     own = [p for p in points.used if p.order == points.suite.sequence]
     have = [
         method
         for method in points.methods()
         if not pareto.missing(method, pareto.settings([p for p in own if p.method == method], "FM"))
     ]
-    pairs = [(a, b) for b, a in combinations(have, 2) if b in ("sft", "rft-grpo")]
+    plain = [method for rewarded in (False, True) for method in points.family(rewarded)[:1]]
+    pairs = [(a, b) for b, a in combinations(have, 2) if b in plain]
     rows = []
     for first, second in pairs:
         forgets = matched(points, "FM", first, second)
@@ -188,10 +176,12 @@ def kinds_table(points: Points) -> str:
 def ablations(points: Points) -> str:
     """What changes with one switch."""
     rows = []
-    for first, second, what in ABLATIONS:
-        found = [difference(points, k, first, second) for k in ("AvgAcc", "FM", "GeneralDelta")]
+    for pair in points.about.ablations:
+        found = [
+            difference(points, k, pair.first, pair.second) for k in ("AvgAcc", "FM", "GeneralDelta")
+        ]
         cells = [_found(f) for f in found]
         if found[0].value is None:
             cells = [found[0].missing.replace(" with AvgAcc", ""), "·", "·"]
-        rows.append([f"{first} − {second}", what, *cells])
+        rows.append([f"{pair.first} − {pair.second}", pair.what, *cells])
     return _grid(["methods", "the difference", "AvgAcc", "FM", "GeneralDelta"], rows)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from cpt_bench.origins import Split
 from cpt_bench.sources.cache import ids_digest
 from cpt_bench.sources.hub import drawn
 from cpt_bench.suite import open_suite
+from cpt_bench.suite.origins import Split
 
 _NUMBERED = {
     ("scienceqa", "train"): ("train-{:05d}", 6218),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.leaderboard.changed import find_entries
 from cpt_bench.leaderboard.entry import Strict
 from cpt_bench.leaderboard.findings import Refused
@@ -17,7 +17,6 @@ from cpt_bench.leaderboard.stats import Mean, mean_of, ranks
 from cpt_bench.leaderboard.strict import read_yaml
 from cpt_bench.leaderboard.verify import Verified, verify
 from cpt_bench.metrics.intervals import welch_interval
-from cpt_bench.suite import explain
 
 RANKED_BY = "AvgAcc"
 GAP = "GapToJoint"

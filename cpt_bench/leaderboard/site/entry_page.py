@@ -11,15 +11,13 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.site.collect import GAP, RANKED_BY, Row
 from cpt_bench.leaderboard.stats import mean_of
 from cpt_bench.leaderboard.strict import read_json
+from cpt_bench.metrics import SIGNED as MEASURED
 
 COLUMNS = (
     "Learn", "AvgAcc", "FM", "GeneralDelta", "GapToJoint", "FM_paper", "BWT", "FWT", "Gain",
     "BaseAcc",
 )  # fmt: skip
-SIGNED = {
-    "FM", "FM_base", "FM_seen", "FM_paper", "FM_paper_T-1", "BWT", "BWT_T", "BWT_all", "FWT",
-    "Gain", "Isolated", "GeneralDelta", "GapToJoint",
-}  # fmt: skip
+SIGNED = MEASURED | {GAP}
 HEADLINE = ("Learn", "AvgAcc", "FM", "GeneralDelta", "GapToJoint")
 
 

@@ -1,0 +1,33 @@
+"""``python -m cpt_bench.cli.leash run …``: ``cptbench run`` that ends with who started it.
+
+Standard input is a pipe whose other end the sweep's worker holds. When that worker dies, however it
+dies, the pipe closes and the run ends too: nobody is left writing to a folder that another worker
+goes on with.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    # The run's own workers hold a pipe to this process and end with it.
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Run the command line on a leash."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from cpt_bench.cli.main import entry
+
+    sys.argv[0] = "cptbench"
+    entry()
+
+
+if __name__ == "__main__":
+    main()

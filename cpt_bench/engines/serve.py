@@ -1,0 +1,29 @@
+"""``python -m cpt_bench.engines.serve CHECKPOINT``: ``transformers serve`` with replies left whole.
+
+Two things stand between a checkpoint of a suite and stock ``transformers serve``: without
+torchvision it cannot open Qwen2.5-VL's processor, and for all Qwen models it cuts
+``<think>…</think>`` out of every reply, which cannot be put back word for word and
+so cannot be graded. Here the processor is the image-only one and replies stay whole. Options are
+those of ``transformers serve``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the server until it is stopped."""
+    from transformers.cli.serving import utils
+    from transformers.cli.transformers import main as transformers
+
+    from cpt_bench.models.processor import install
+
+    install()
+    utils._RESPONSE_TEMPLATE_FALLBACKS.clear()
+    sys.argv = ["transformers", "serve", *sys.argv[1:]]
+    transformers()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Engine x task -> graded predictions, and how far a policy moved from the base."""

@@ -1,0 +1,184 @@
+"""What another harness measured: per-sample scores and where they came from, as files."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.files import digest, read_json, read_jsonl, write_json, write_jsonl
+from cpt_bench.metrics import general_delta
+
+EVALUATORS = {
+    "lm-eval": "cpt_bench.general.lm_eval",
+    "vlmevalkit": "cpt_bench.general.vlmevalkit",
+}
+"""Evaluator to its module, which is imported when it is used; see :func:`evaluator`."""
+
+FORMAT = 1
+
+
+class Spec(NamedTuple):
+    """A benchmark of a harness, as given to ``--general``: ``lm-eval:mmlu_pro``."""
+
+    evaluator: str
+    task: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.evaluator}:{self.task}"
+
+    @property
+    def slug(self) -> str:
+        """The name as a file name."""
+        return "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
+
+
+class Measured(NamedTuple):
+    """What a harness found.
+
+    Attributes:
+        rows: One a sample, in the harness's order: ``id``, ``reply``, ``score`` in [0, 1].
+        score: The harness's own headline number, in percent.
+        provenance: Evaluator, version, task, its version, settings: all that made the number.
+    """
+
+    rows: list[dict[str, Any]]
+    score: float
+    provenance: dict[str, Any]
+
+
+def parse(text: str) -> Spec:
+    """``evaluator:task`` as a :class:`Spec`.
+
+    Raises:
+        CptBenchError: No such evaluator, or no task.
+    """
+    evaluator, _, task = text.partition(":")
+    if evaluator not in EVALUATORS or not task:
+        known = [f"{name}:TASK" for name in EVALUATORS]
+        raise CptBenchError(
+            f"{text!r} names no general benchmark",
+            where="--general",
+            todo=did_you_mean(text, known),
+        )
+    return Spec(evaluator, task)
+
+
+def write(folder: Path, spec: Spec, weights: str, found: Measured) -> list[Path]:
+    """Write a measurement to ``folder``: ``<slug>.jsonl`` and ``<slug>.json``.
+
+    Raises:
+        CptBenchError: A score is missing or outside [0, 1], or an id repeats: the harness changed.
+    """
+    ids = [row["id"] for row in found.rows]
+    if not ids or len(set(ids)) != len(ids):
+        raise CptBenchError(f"{len(ids)} samples with {len(set(ids))} ids", where=spec.name)
+    for row in found.rows:
+        if not (isinstance(row["score"], float) and 0 <= row["score"] <= 1):
+            raise CptBenchError(
+                f"sample {row['id']} has score {row['score']!r}, not one in [0, 1]", where=spec.name
+            )
+    rows, facts = paths(folder, spec)
+    write_jsonl(rows, found.rows)
+    mean = 100 * sum(row["score"] for row in found.rows) / len(found.rows)
+    about = {
+        "format": FORMAT,
+        "benchmark": spec.name,
+        "weights": weights,
+        "n": len(found.rows),
+        "mean_of_samples": mean,
+        "headline": found.score,
+        "rows": {"file": rows.name, "sha256": digest(rows)},
+        "provenance": found.provenance,
+    }
+    write_json(facts, about)
+    return [rows, facts]
+
+
+def paths(folder: Path, spec: Spec) -> tuple[Path, Path]:
+    """The files of a measurement: per-sample rows, provenance."""
+    return folder / f"{spec.slug}.jsonl", folder / f"{spec.slug}.json"
+
+
+def read(facts: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A measurement's provenance and rows.
+
+    Raises:
+        CptBenchError: The rows are not those the provenance was written with.
+    """
+    about = read_json(facts)
+    rows = facts.with_suffix(".jsonl")
+    if not rows.is_file() or digest(rows) != about["rows"]["sha256"]:
+        raise CptBenchError(
+            "the per-sample rows were changed or removed since they were measured",
+            where=rows,
+            todo=f"Restore them, or delete {facts} to measure again",
+        )
+    return about, read_jsonl(rows)
+
+
+def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]]:
+    """Per-sample scores by benchmark in each stage's folder, for the paired general delta.
+
+    The name carries the evaluator's version, so that two versions are never compared: a benchmark
+    that was measured by one before and by another after has no delta.
+
+    Raises:
+        CptBenchError: The samples of a benchmark differ between stages.
+    """
+    stages = []
+    asked: dict[str, list[Any]] = {}
+    for folder in folders:
+        stage = {}
+        for facts in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            about, rows = read(facts)
+            name = display_name(about)
+            ids = [row["id"] for row in rows]
+            if asked.setdefault(name, ids) != ids:
+                raise CptBenchError(
+                    f"{name} asked other samples here than at an earlier stage", where=facts
+                )
+            stage[name] = np.array([row["score"] for row in rows], dtype=np.float64)
+        stages.append(stage)
+    return stages
+
+
+def delta(folders: Sequence[Path], draws: int) -> dict[str, Any] | None:
+    """GeneralDelta of what other harnesses measured; None when they measured nothing.
+
+    Args:
+        folders: Each stage's folder of measurements, the base model's first.
+        draws: Bootstrap resamples behind each interval.
+    """
+    stages = found_in(folders)
+    if not any(stages):
+        return None
+    return general_delta(stages[0], stages[-1], draws)
+
+
+def display_name(about: Mapping[str, Any]) -> str:
+    """``lm-eval:mmlu_pro (lm-eval 0.4.13, task v1)``."""
+    made = about["provenance"]
+    tool = f"{made['evaluator']} {made['version']}"
+    return f"{about['benchmark']} ({tool}, task v{made['task_version']})"
+
+
+def evaluator(spec: Spec) -> Any:
+    """The module that runs ``spec``, with ``installed() -> str`` and ``measure() -> Measured``."""
+    return importlib.import_module(EVALUATORS[spec.evaluator])
+
+
+def installed(spec: Spec) -> str:
+    """What would measure ``spec`` here, a version or a place, for the ledger's key.
+
+    Raises:
+        CptBenchError: The harness is not installed.
+    """
+    found: str = evaluator(spec).installed()
+    return found

@@ -1,0 +1,1 @@
+"""Checkpoints in Hugging Face format, their processors, and the quick path on a CPU."""

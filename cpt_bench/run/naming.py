@@ -1,0 +1,39 @@
+"""What a run's folder is called when nobody gave it a name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cpt_bench.files import digest_json
+from cpt_bench.run.plan import Plan
+from cpt_bench.suite import open_suite
+
+LONGEST = 120
+"""Characters of a name without its tail: file systems allow some 255."""
+
+
+def run_name(plan: Plan, settings: list[str]) -> str:
+    """``nano-rft-seed0``, with a tail for whatever is not the default."""
+    special: dict[str, Any] = {"settings": sorted(settings)} if settings else {}
+    if plan.limit is not None:
+        special["limit"] = plan.limit
+    if plan.budget.samples is not None:
+        special["budget"] = plan.budget.samples
+    if plan.suite.sequence != open_suite(plan.suite_spec).sequence:
+        special["order"] = plan.suite.sequence
+    if plan.base != plan.suite.base_path():
+        special["base"] = str(plan.base)
+    if plan.launch:
+        special["launch"] = plan.launch
+    if plan.engine.identity():
+        special["engine"] = plan.engine.identity()
+    if plan.method.origin["spec"] != plan.method.name:  # of what does not ship, names say little
+        declared = plan.privileges.model_dump(exclude_defaults=True)
+        special["trainer"] = [plan.method.origin["spec"], declared]
+    name = f"{plan.suite.label}-{plan.method.name.lower()}-seed{plan.seed}"
+    changed = [s.replace("=", "_") for s in settings]
+    readable = "-".join([name, *changed])
+    if len(readable) > LONGEST:
+        special["name"] = readable
+    tail = f"-{digest_json(special)[:6]}" if special.keys() - {"settings"} else ""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in readable)[:LONGEST] + tail

@@ -1,0 +1,141 @@
+"""All that defines a run: the same plan gives the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt_bench import environment
+from cpt_bench.engines.choice import EngineChoice
+from cpt_bench.engines.endpoint import named
+from cpt_bench.engines.swapping import frame_digest
+from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.stage.method import Method
+from cpt_bench.suite import Suite
+from cpt_bench.trainer import Budget, Privileges
+from cpt_bench.worker.devices import Devices
+
+CHOSEN = ("endpoint", "given", "launch", "general", "engine")
+"""Keys of a run's identity that are there only where something was chosen."""
+
+
+class Plan(NamedTuple):
+    """All that defines a run.
+
+    Attributes:
+        suite_spec: The suite's name or place, as given.
+        suite: The suite, in the order to train.
+        method: The trainer under its settings.
+        seed: Seeds every stage.
+        limit: Only the first so many samples of each split; None for all. A limited run is marked.
+        threads: Threads of a training or evaluating process; arithmetic depends on it.
+        overlap: Evaluate a stage while the next one trains.
+        keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
+        base: The checkpoint to start from.
+        budget: What a stage may cost.
+        memory_mib: The most memory of a training process in MiB; None is no limit.
+        lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
+        given: In the lane ``checkpoints``: stage to its folder.
+        endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``.
+        general: Benchmarks of other harnesses, measured beside the suite's general ones.
+        launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
+        engine: What answers.
+        devices: The GPUs that training and evaluation see.
+    """
+
+    suite_spec: str
+    suite: Suite
+    method: Method
+    seed: int
+    limit: int | None
+    threads: int
+    overlap: bool
+    keep: str
+    base: Path
+    budget: Budget = Budget()
+    memory_mib: float | None = None
+    lane: str = "trainer"
+    given: dict[int, Path] | None = None
+    endpoint: dict[str, str] | None = None
+    launch: str | None = None
+    general: tuple[str, ...] = ()
+    engine: EngineChoice = EngineChoice()
+    devices: Devices = Devices()
+
+    def stages(self) -> list[int]:
+        """The stages that give a row of the matrix, the base model's 0 first."""
+        last = len(self.suite.sequence)
+        if self.given is not None:
+            return [0, *sorted(self.given)]
+        return [0, last] if self.privileges.joint else list(range(last + 1))
+
+    @property
+    def privileges(self) -> Privileges:
+        """What the trainer declared under these settings."""
+        return self.method.privileges
+
+    @property
+    def place(self) -> str:
+        """Where the model of row 0 is: the suite's name for it, or a server's address."""
+        return self.endpoint["url"] if self.endpoint else str(self.suite.base_model)
+
+    def base_model(self) -> dict[str, str]:
+        """The digests of row 0; a server's cannot be known, and its name stands for them."""
+        return {"weights": named(**self.endpoint)} if self.endpoint else digests(self.base)
+
+    def answered_by(self) -> dict[str, Any]:
+        """What an evaluation's key says of the engine."""
+        if self.endpoint:
+            return {"engine": "endpoint"}
+        chosen = self.engine.identity()
+        return {"engine": self.engine.name, **({"engine_chosen": chosen} if chosen else {})}
+
+    def tasks_of(self, t: int) -> tuple[str, ...]:
+        """The tasks that stage ``t`` learns."""
+        return self.suite.sequence if self.privileges.joint else (self.suite.sequence[t - 1],)
+
+    def choices(self) -> dict[str, Any]:
+        """What was asked for: all of :meth:`identity` that no large file is read for."""
+        return {
+            "suite": {
+                "spec": self.suite_spec,
+                "name": self.suite.name,
+                "version": self.suite.version,
+                "fingerprint": self.suite.fingerprint(),
+            },
+            "trainer": self.method.name,
+            "origin": self.method.origin,
+            "config": self.method.config,
+            "privileges": self.privileges.model_dump(),
+            "budget": self.budget.model_dump(include={"samples"}),
+            "lane": self.lane,
+            **({"endpoint": self.endpoint} if self.endpoint else {}),
+            "seed": self.seed,
+            "order": list(self.suite.sequence),
+            "limit": self.limit,
+            "threads": self.threads,
+            # How many processes trained changes the arithmetic, and with it the weights.
+            **({"launch": self.launch} if self.launch else {}),
+            **({"general": list(self.general)} if self.general else {}),
+            **({"engine": self.engine.identity()} if self.engine.identity() else {}),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run."""
+        given = {str(t): digests(folder) for t, folder in (self.given or {}).items()}
+        return {
+            **self.choices(),
+            **({"given": given} if given else {}),
+            "base": {"path": self.place, **self.base_model()},
+            "versions": environment.versions(),
+        }
+
+
+def digests(checkpoint: Path) -> dict[str, str]:
+    """All of a checkpoint that can change a reply: its weights, and what lies beside them."""
+    return {"weights": weights_digest(checkpoint), "frame": frame_digest(checkpoint)}
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """The seed of one stage: differs from stage to stage and between runs."""
+    return seed * 100 + stage

@@ -1,0 +1,204 @@
+"""The stage on disk: what a method in any language reads, and what Python classes are given.
+
+::
+
+    stage.json        this document (its JSON schema: ``cptbench trainer schema``)
+    train.jsonl       the task's train split, one sample a line (:class:`Row`)
+    images/           the samples' pictures, named by their SHA-256
+
+``stage.json`` and ``train.jsonl`` need not lie in one folder: the train split is written once and
+shared by every run that trains on it. Nothing in either names a test question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cpt_bench.errors import CptBenchError, explain
+from cpt_bench.evaluation.predictions import matcher_of
+from cpt_bench.files import read_json, write_json
+from cpt_bench.grading import grade, reward
+from cpt_bench.stage.memory import ReplayStore, Rows, sample_of
+from cpt_bench.suite import AnswerForm, RewardWeights, Sample, TaskCard
+from cpt_bench.trainer import Budget, Privileges, RewardParts, Stage, TrainSample
+
+FORMAT = 1
+
+
+class Document(BaseModel):
+    """A part of the contract: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(Document):
+    """One line of ``train.jsonl``.
+
+    Attributes:
+        id: The sample's id within its task.
+        task: The task's name.
+        prompt: The user's turn, in the protocol's words.
+        images: Its picture files, relative to the folder of ``train.jsonl``; they come first.
+        target: What supervised training writes: the gold answer in the protocol's form.
+        rationale: A chain of thought, where the data set has one.
+        gold: The gold answers and whatever else the grader needs.
+    """
+
+    id: str
+    task: str
+    prompt: str
+    images: tuple[str, ...]
+    target: str
+    rationale: str | None
+    gold: dict[str, Any]
+
+
+class Grading(Document):
+    """How a reply is rewarded: the task's grader and the protocol's form and weights."""
+
+    cards: dict[str, TaskCard]
+    form: AnswerForm
+    weights: RewardWeights
+
+
+class MemoryPlace(Document):
+    """The replay store: ``<task>.jsonl`` with rows as in ``train.jsonl``, and ``images/``."""
+
+    folder: Path
+    samples_per_task: int = Field(ge=0)
+
+
+class StageDocument(Document):
+    """``stage.json``.
+
+    Attributes:
+        format: The version of this contract.
+        index: 1 for the first task.
+        task: The task's name; ``joint`` for a trainer with that privilege.
+        policy: The checkpoint to start from, a folder in Hugging Face format. Read-only.
+        data: The ``train.jsonl`` to learn from; several for a joint trainer.
+        output: Write the new checkpoint here, in Hugging Face format, as safetensors.
+        state: A folder of the trainer's own that lasts from stage to stage.
+        memory: The replay store and its budget.
+        earlier: Checkpoints of all stages before, with the privilege ``earlier_checkpoints``.
+        log: Append training figures here, one JSON object a line (``step``, ``steps``, numbers).
+        seed: Seeds everything random in this stage.
+        threads: CPU threads to use.
+        max_new_tokens: The longest reply the protocol lets a model write.
+        budget: What the stage may cost.
+        config: The method's settings, from its recipe and ``--set``.
+        privileges: What the method declared.
+        grading: How replies are rewarded.
+        reward_url: For commands: POST ``{"task", "id", "reply"}`` as JSON here and get
+            ``{"total", "accuracy", "format_ok"}``, while the stage runs.
+    """
+
+    format: Literal[1] = 1
+    index: int = Field(ge=1)
+    task: str
+    policy: Path
+    data: tuple[Path, ...]
+    output: Path
+    state: Path
+    memory: MemoryPlace
+    earlier: tuple[Path, ...] = ()
+    log: Path
+    seed: int
+    threads: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
+    budget: Budget = Budget()
+    config: dict[str, Any]
+    privileges: Privileges
+    grading: Grading
+    reward_url: str | None = None
+
+    def write(self, file: Path) -> None:
+        write_json(file, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, file: Path) -> StageDocument:
+        """Read a ``stage.json``.
+
+        Raises:
+            CptBenchError: It is not one, or one of another version.
+        """
+        data = read_json(file)
+        if isinstance(data, dict) and data.get("format") != FORMAT:
+            raise CptBenchError(
+                f"stage format {data.get('format')!r}, this cptbench reads {FORMAT}", where=file
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise CptBenchError(explain(error), where=file) from None
+
+
+def open_stage(
+    file: Path,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Stage:
+    """The :class:`Stage` that the ``stage.json`` in ``file`` describes.
+
+    Args:
+        file: The document.
+        log: Takes the trainer's training figures.
+        tell: Takes lines to show.
+    """
+    document = StageDocument.read(file)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    samples: list[TrainSample] = []
+    for part in document.data:
+        with part.open(encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                rows[row["task"], row["id"]] = row
+                samples.append(sample_of(row, part.parent))
+    memory = ReplayStore(document.memory.folder, document.memory.samples_per_task, rows)
+    return Stage(
+        index=document.index,
+        task=document.task,
+        policy=document.policy,
+        samples=samples,
+        reward=rewards(document.grading, rows, memory),
+        max_new_tokens=document.max_new_tokens,
+        seed=document.seed,
+        output=document.output,
+        state=document.state,
+        memory=memory,
+        budget=document.budget,
+        earlier=document.earlier,
+        form=document.grading.form,
+        document=file,
+        log=log,
+        tell=tell,
+    )
+
+
+def rewards(
+    grading: Grading, rows: Rows, memory: ReplayStore
+) -> Callable[[TrainSample, str], RewardParts]:
+    """(sample, reply) -> reward, from each task's own grader and the protocol's weights."""
+    matchers = {task: matcher_of(card) for task, card in grading.cards.items()}
+    kept = memory.gold()
+
+    def of(sample: TrainSample, reply: str) -> RewardParts:
+        key = (sample.task, sample.id)
+        gold = rows[key]["gold"] if key in rows else kept[key]
+        whole = Sample.model_validate({"id": sample.id, "question": sample.prompt, **gold})
+        got = grade(reply, whole, grading.form, matchers[sample.task])
+        return RewardParts(reward(got, grading.weights), got.score, got.format_ok)
+
+    return of
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of ``stage.json``, with that of a ``train.jsonl`` line under ``$defs``."""
+    whole = StageDocument.model_json_schema()
+    row = Row.model_json_schema()
+    whole["$defs"] = {**whole.get("$defs", {}), "Row": row}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}

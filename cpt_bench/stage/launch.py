@@ -1,0 +1,99 @@
+"""One stage's training on several processes: ``torchrun`` or ``accelerate launch`` in a worker.
+
+The worker that would call the trainer starts instead
+
+    torchrun --nproc_per_node 8 -m cpt_bench.stage.rank STAGE.JSON TRAINER
+
+whose processes open the same stage and train together. The first one writes the checkpoint, the
+state, the memory and the log; what the others write goes nowhere. Figures come back as JSON lines
+on the first one's standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.files import read_json
+from cpt_bench.trainer import Stage
+
+EVENT = "\x1ecptbench "
+"""Begins a line of standard output that is an event."""
+
+
+def command(launch: str, *arguments: str) -> list[str]:
+    """The launcher's command line.
+
+    Raises:
+        CptBenchError: ``launch`` is no launcher this can follow.
+    """
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise CptBenchError(f"--launch {launch!r} is not a command line ({error})") from None
+    name = Path(words[0]).name if words else ""
+    if name == "torchrun":
+        words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+        if not any(w.startswith(("--master", "--rdzv", "--standalone", "--nnodes")) for w in words):
+            words.insert(3, "--standalone")  # a free port: two runs on one machine
+    elif name == "accelerate":
+        if words[1:2] != ["launch"]:
+            raise CptBenchError(f"--launch {launch!r} is not accelerate launch")
+        if "--cpu" in words:
+            raise CptBenchError(
+                "accelerate launch --cpu runs one process whatever --num_processes says",
+                where=f"--launch {launch!r}",
+                todo="Use torchrun --nproc_per_node N",
+            )
+        words = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
+    else:
+        raise CptBenchError(
+            f"--launch {launch!r} begins with neither torchrun nor accelerate launch"
+        )
+    return [*words, "-m", "cpt_bench.stage.rank", *arguments]
+
+
+def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
+    """Train ``stage`` under ``launch``.
+
+    Returns:
+        How many processes trained.
+
+    Raises:
+        TrainerFault: A process failed; the line is the first one's own where it has one.
+    """
+    assert stage.document is not None
+    result = stage.document.with_name("launch.json")
+    process = subprocess.Popen(
+        command(launch, str(stage.document), trainer),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if not line.startswith(EVENT):
+                print(line, end="")
+                continue
+            kind, value = json.loads(line.removeprefix(EVENT))
+            (stage.log if kind == "log" else stage.tell)(value)
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()  # the launcher ends its processes
+            process.wait()
+    said = read_json(result) if result.exists() else {}
+    if code or "processes" not in said:
+        raise TrainerFault(
+            said.get("kind", "killed" if code < 0 else "crash"),
+            said.get("error") or f"{launch} ended with {code}",
+            where=f"stage {stage.index} ({stage.task})",
+        )
+    return int(said["processes"])

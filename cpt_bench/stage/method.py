@@ -1,0 +1,91 @@
+"""A trainer under its settings, as plain data: what a run needs to know of it.
+
+Importing a trainer means importing torch, transformers and trl, some eight seconds of a processor.
+The fork server does that anyway (:mod:`cpt_bench.worker.process`), so that the trainer is looked at
+there, in a child, and the command itself stays light.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.plugins import locate
+from cpt_bench.stage import command
+from cpt_bench.stage.recipes import configure, declare, named, recipe
+from cpt_bench.stage.trainers import trainer_of
+from cpt_bench.trainer import Privileges
+from cpt_bench.worker.process import Worker, warm_up
+
+
+class Method(NamedTuple):
+    """A trainer, its settings and what it declared under them.
+
+    Attributes:
+        name: A short name fit for a folder and a table.
+        origin: All that tells two methods of one name apart; ``spec`` finds it again.
+        config: Its settings, whole, as JSON.
+        privileges: What it uses beyond its task.
+    """
+
+    name: str
+    origin: dict[str, str]
+    config: dict[str, Any]
+    privileges: Privileges = Privileges()
+
+
+class Asked(NamedTuple):
+    """What a user said of a trainer.
+
+    Attributes:
+        spec: ``--trainer``.
+        suite: The name of the suite, whose recipe applies.
+        settings: ``--set``, each ``key=value``.
+        declared: ``--privilege``, for commands.
+        recipe: ``--recipe``, in place of the suite's.
+    """
+
+    spec: str
+    suite: str
+    settings: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
+    recipe: str | None = None
+
+
+def find_method(asked: Asked) -> Method:
+    """The method that was asked for, checked before anything heavy starts.
+
+    Raises:
+        CptBenchError: No such trainer, setting, recipe or privilege, or it cannot be imported.
+    """
+    if asked.spec.startswith(command.PREFIX):
+        return describe(asked)
+    locate("trainers", asked.spec)  # a mistyped name is told before anything heavy is imported
+    if asked.declared:
+        raise CptBenchError(
+            "--privilege is for cmd: trainers; a class declares its own",
+            where=f"--trainer {asked.spec}",
+        )
+    if asked.recipe:
+        named(asked.recipe)
+    warm_up()
+    with tempfile.TemporaryDirectory() as folder:
+        what = f"looking at trainer {asked.spec}"
+        found: Method = Worker(_described, (asked,), Path(folder) / "log", what).result()
+    return found
+
+
+def describe(asked: Asked) -> Method:
+    """:func:`find_method` in this process: the trainer is imported here."""
+    found = trainer_of(asked.spec)
+    shipped = named(asked.recipe) if asked.recipe else recipe(asked.suite, found)
+    config = configure(found.value, shipped, asked.settings)
+    privileges = declare(asked.declared) if asked.declared else found.value.declare(config)
+    return Method(found.name, found.origin, config.model_dump(mode="json"), privileges)
+
+
+def _described(say: Callable[[dict[str, Any]], None], asked: Asked) -> Method:
+    return describe(asked)

@@ -1,0 +1,81 @@
+"""What a trainer wrote: a whole, finite checkpoint in safetensors, or a fault that has a name."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from cpt_bench.errors import CptBenchError, TrainerFault
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+"""Files that run code when they are loaded; a checkpoint is safetensors."""
+
+
+def check_checkpoint(folder: Path, trainer: str) -> int:
+    """Refuse a checkpoint that is absent, a pickle, broken, or not finite.
+
+    Returns:
+        Its number of weights.
+
+    Raises:
+        TrainerFault: The line says which, and in which file.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    # Every Hugging Face trainer leaves this one beside its weights; nobody loads it.
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    if pickles := sorted(f for pattern in PICKLES for f in folder.rglob(pattern)):
+        raise TrainerFault(
+            "pickle",
+            f"trainer {trainer} wrote a pickle, which runs code when it is loaded",
+            where=pickles[0],
+            todo="Save safetensors: model.save_pretrained(stage.output)",
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise TrainerFault(
+            "no-checkpoint",
+            f"trainer {trainer} wrote no *.safetensors",
+            where=folder,
+            todo="Write the checkpoint to stage.output: model.save_pretrained(stage.output)",
+        )
+    count = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    tensor = tensors.get_tensor(name)
+                    count += tensor.numel()
+                    if not torch.isfinite(tensor).all():
+                        raise TrainerFault(
+                            "not-finite",
+                            f"trainer {trainer} wrote NaN or infinite weights ({name})",
+                            where=file,
+                            todo="Lower the learning rate",
+                        )
+        except (SafetensorError, OSError) as error:
+            raise TrainerFault(
+                "broken", f"trainer {trainer} wrote broken weights ({error})", where=file
+            ) from None
+    return count
+
+
+def count_parameters(folder: Path) -> int:
+    """The number of weights of a checkpoint, from its headers alone."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            try:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(length))
+            except (struct.error, ValueError, OverflowError, MemoryError) as error:
+                raise CptBenchError(f"not a safetensors file ({error})", where=file) from None
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                size = 1
+                for n in tensor["shape"]:
+                    size *= n
+                total += size
+    return total

@@ -1,0 +1,61 @@
+"""Where the prepared splits of published data sets are, and the hash recorded for each.
+
+What is in those folders is the business of :mod:`cpt_bench.sources.cache`. A card needs the
+recorded hash when it is read, so that ledger keys and fingerprints name the data really used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cpt_bench.environment import cache_folder
+from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.suite.cards import TaskCard
+from cpt_bench.suite.origins import Hub
+
+VARIABLE = "CPTBENCH_DATA"
+
+
+def root() -> Path:
+    """Where prepared data are: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``.
+
+    Raises:
+        CptBenchError: Nothing gives a place: no variable, and no home directory.
+    """
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else cache_folder(VARIABLE) / "data"
+
+
+def key(card: TaskCard, split: str) -> str:
+    """Names all that decides which samples a split holds; cards that agree on it share the data."""
+    assert isinstance(card.source, Hub)
+    published, source = card.splits[split], card.source
+    declared = {
+        "version": card.version,
+        "target": source.target,
+        "options": source.options,
+        "from": source.splits[split].model_dump(mode="json") if split in source.splits else None,
+        "n": published.n,
+        "draw": published.draw.model_dump() if published.draw else None,
+    }
+    file = source.target.rpartition(":")[0]
+    if file.endswith(".py") and card.folder is not None:
+        # Another suite may have a file of the same name.
+        declared["code"] = digest(card.folder / file)
+    return f"{split}-{digest_json(declared)[:12]}"
+
+
+def folder(card: TaskCard, split: str) -> Path:
+    """Where a prepared split lies, or would."""
+    return root() / card.name / key(card, split)
+
+
+def is_prepared(card: TaskCard, split: str) -> bool:
+    return (folder(card, split) / "meta.json").is_file()
+
+
+def recorded(card: TaskCard, split: str) -> str | None:
+    """The SHA-256 of a prepared split; None when it is not prepared."""
+    file = folder(card, split) / "meta.json"
+    return str(read_json(file)["sha256"]) if file.is_file() else None

@@ -1,0 +1,87 @@
+"""Reading a suite: ``suite.yaml`` and its cards become checked data; a mistake is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cpt_bench.documents import read_mapping
+from cpt_bench.errors import CptBenchError, explain
+from cpt_bench.plugins import SUITE, builtin, resolve
+from cpt_bench.suite.cards import TaskCard
+from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.prepared import recorded
+from cpt_bench.suite.suite import Suite
+from cpt_bench.suite.variants import card_data, choose, split_spec, suite_data
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def open_suite(spec: str) -> Suite:
+    """A suite by its plug-in name (``nano``), or a folder that holds a ``suite.yaml``.
+
+    ``@`` names a variant: ``cpt7@mini``, ``cpt7@paper``, ``cpt7@paper.direct+mini``. A built-in
+    name means the built-in suite, also where a folder of that name lies; ``./nano`` is the folder.
+    """
+    name, tag = split_spec(spec)
+    return _load(suite_folder(name), tag)
+
+
+def suite_folder(name: str) -> Path:
+    """Where a suite is, named without a variant.
+
+    Raises:
+        CptBenchError: No suite has that name.
+    """
+    if name not in builtin("suites") and (Path(name) / SUITE).is_file():
+        return Path(name)
+    return Path(resolve("suites", name).value)
+
+
+def load_suite(folder: Path) -> Suite:
+    """Read ``suite.yaml`` and its cards from ``folder``, which may end in ``@variant``.
+
+    Raises:
+        CptBenchError: A file is missing, is not YAML, or has a wrong type; the line says which key.
+    """
+    name, tag = split_spec(str(folder))
+    return _load(Path(name), tag)
+
+
+def _load(folder: Path, tag: str) -> Suite:
+    main = folder / SUITE
+    declared = read_mapping(main)
+    variant = choose(tag, declared, main)
+    data = suite_data(declared, variant, main)
+    protocol = data.get("protocol") or {}
+    ruler = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
+    cards = {}
+    for name in (*data.get("sequence", ()), *data.get("general", ())):
+        file = folder / f"{name}.yaml"
+        data_of_card = card_data(read_mapping(file), *ruler)
+        card = _validate(TaskCard, {**data_of_card, "folder": folder}, file)
+        cards[str(name)] = pinned(card)
+    return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+
+
+def pinned(card: TaskCard) -> TaskCard:
+    """``card`` with the hashes of its prepared splits, where it publishes none.
+
+    So that ledger keys and fingerprints hold the data that was really used.
+    """
+    if isinstance(card.source, Generator) or all(s.sha256 for s in card.splits.values()):
+        return card
+    splits = {
+        name: split if split.sha256 else split.model_copy(update={"sha256": recorded(card, name)})
+        for name, split in card.splits.items()
+    }
+    return card.model_copy(update={"splits": splits})
+
+
+def _validate(model: type[M], data: dict[str, Any], file: Path) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise CptBenchError(explain(error), where=file, todo="Correct the file") from None

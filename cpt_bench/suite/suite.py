@@ -1,0 +1,92 @@
+"""A suite: an ordered list of tasks, general benchmarks, a protocol and a base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.files import digest_json
+from cpt_bench.suite.cards import TaskCard
+from cpt_bench.suite.origins import Declared
+from cpt_bench.suite.protocol import Protocol
+from cpt_bench.suite.variants import Variant
+
+
+class Suite(Declared):
+    """A versioned benchmark: an ordered list of tasks, general benchmarks, protocol, base model."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    title: str
+    version: str
+    description: str
+    base_model: str
+    sequence: tuple[str, ...] = Field(min_length=1)
+    general: tuple[str, ...] = ()
+    protocol: Protocol
+    cards: dict[str, TaskCard]
+    tier: str = ""
+    folder: Path = Field(exclude=True)
+    variant: Variant = Field(default=Variant(), exclude=True)
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"tier"})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in (*self.sequence, *self.general):
+            if name not in self.cards:
+                raise ValueError(f"no card for {name!r}")
+        repeated = {n for n in self.sequence if self.sequence.count(n) > 1}
+        if repeated:
+            raise ValueError(f"sequence names {sorted(repeated)} more than once")
+        for name in self.sequence:
+            for split in ("train", "test"):
+                if split not in self.cards[name].splits:
+                    raise ValueError(f"task {name!r} has no {split} split")
+        return self
+
+    @property
+    def place(self) -> Path:
+        """The folder that ``load_suite`` reads this very suite from, variant included."""
+        tag = self.variant.tag
+        return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
+
+    @property
+    def label(self) -> str:
+        """``cpt7-paper-direct-mini``: the name with whatever is not the default."""
+        return "-".join(filter(None, [self.name, *self.variant.tag.replace("+", ".").split(".")]))
+
+    def general_after(self, stage: int) -> bool:
+        """Whether general benchmarks are measured after ``stage``; 0 is the base model."""
+        every = self.protocol.general == "every-stage"
+        return every or stage in (0, len(self.sequence))
+
+    def benchmarks_after(self, stage: int) -> tuple[str, ...]:
+        """What is evaluated after a stage (0: the base model): tasks, then general benchmarks."""
+        return self.sequence + (self.general if self.general_after(stage) else ())
+
+    def card(self, name: str) -> TaskCard:
+        if name not in self.cards:
+            raise CptBenchError(
+                f"suite {self.name} has no task {name!r}", todo=did_you_mean(name, [*self.cards])
+            )
+        return self.cards[name]
+
+    def base_path(self) -> Path:
+        """The base model's folder, for suites that ship it; a hub id is returned as it is."""
+        shipped = self.folder / self.base_model
+        return shipped if shipped.is_dir() else Path(self.base_model)
+
+    def reordered(self, order: tuple[str, ...]) -> Self:
+        """The same suite in another task order."""
+        if sorted(order) != sorted(self.sequence):
+            raise CptBenchError(
+                f"--order {','.join(order)} is not a permutation of {','.join(self.sequence)}"
+            )
+        return self.model_copy(update={"sequence": order})
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the suite fixes, data hashes included."""
+        return digest_json(self.model_dump(mode="json", exclude={"sequence"}))

@@ -1,0 +1,149 @@
+"""Variants of a suite: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
+
+A suite may declare more than one protocol and more than one size. Cards and protocols say only what
+differs, as overlays; what comes out is plain data without a trace of the mechanism, so that a
+fingerprint covers exactly what was used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt_bench.errors import CptBenchError, did_you_mean
+
+Data = dict[str, Any]
+
+
+class Variant(NamedTuple):
+    """Which of a suite's protocols, styles and tiers; None is the suite's default."""
+
+    protocol: str | None = None
+    style: str | None = None
+    tier: str | None = None
+
+    @property
+    def tag(self) -> str:
+        """``paper.direct+mini``; empty for the defaults."""
+        protocol = ".".join(part for part in (self.protocol, self.style) if part)
+        return "+".join(part for part in (protocol, self.tier) if part)
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """``cpt7@paper+mini`` -> (``cpt7``, ``paper+mini``); a directory with an @ stays whole."""
+    if "@" not in Path(spec).name or Path(spec).exists():
+        return spec, ""
+    name, _, tag = spec.rpartition("@")
+    return name, tag
+
+
+def compose(spec: str, protocol: str | None, tier: str | None) -> str:
+    """``spec`` with the protocol and tier given apart, as on the command line."""
+    name, tag = split_spec(spec)
+    tags = "+".join(part for part in (tag, protocol, tier) if part)
+    return f"{name}@{tags}" if tags else name
+
+
+def choose(tag: str, suite: Data, where: object) -> Variant:
+    """The variant that ``tag`` names among those of a ``suite.yaml``.
+
+    Raises:
+        CptBenchError: The suite has no such protocol or tier, or the tag names two of one kind.
+    """
+    protocols, tiers = protocols_of(suite), tiers_of(suite)
+    chosen = Variant()
+    for part in filter(None, tag.split("+")):
+        name, _, style = part.partition(".")
+        if part in tiers and chosen.tier is None:
+            # The default tier under its own name is the default: one run, one name.
+            chosen = chosen._replace(tier=part)
+        elif name in protocols and chosen.protocol is None:
+            chosen = chosen._replace(protocol=name, style=style or None)
+        elif part in tiers or name in protocols:
+            raise CptBenchError(f"{tag!r} names two tiers or two protocols", where=where)
+        else:
+            raise CptBenchError(
+                f"no protocol or tier is called {part!r}",
+                where=where,
+                todo=did_you_mean(part, [*protocols, *tiers]),
+            )
+    if tiers and chosen.tier == tiers[0]:
+        chosen = chosen._replace(tier=None)
+    if chosen.style and chosen.style == protocols[str(chosen.protocol)].get("style"):
+        chosen = chosen._replace(style=None)
+    if chosen.style is None and protocols and chosen.protocol == default_protocol(suite):
+        chosen = chosen._replace(protocol=None)
+    return chosen
+
+
+def protocols_of(suite: Data) -> dict[str, Data]:
+    """A suite's protocols by name; one that is written out under ``protocol`` is the only one."""
+    several = suite.get("protocols")
+    if isinstance(several, dict):
+        return {str(name): {"name": str(name), **(data or {})} for name, data in several.items()}
+    only = suite.get("protocol")
+    return {str(only.get("name")): only} if isinstance(only, dict) else {}
+
+
+def default_protocol(suite: Data) -> str:
+    """The protocol that ranks."""
+    named = suite.get("protocol")
+    return named if isinstance(named, str) else next(iter(protocols_of(suite)), "")
+
+
+def tiers_of(suite: Data) -> list[str]:
+    """A suite's sizes, the default first."""
+    return [str(name) for name in suite.get("tiers") or ()]
+
+
+def suite_data(suite: Data, variant: Variant, where: object) -> Data:
+    """``suite.yaml`` with one protocol, in one style."""
+    protocols = protocols_of(suite)
+    name = variant.protocol or default_protocol(suite)
+    if name not in protocols:
+        if "protocols" not in suite:
+            return suite  # for the model to complain about
+        raise CptBenchError(
+            f"protocol: {name!r} is not among protocols",
+            where=where,
+            todo=did_you_mean(name, [*protocols]),
+        )
+    protocol = dict(protocols[name])
+    styles = protocol.pop("styles", {}) or {}
+    style = variant.style or protocol.get("style")
+    if variant.style is not None:
+        known = [str(s) for s in protocol.get("prompts", {})]
+        if variant.style not in known:
+            raise CptBenchError(
+                f"protocol {name} has no style {variant.style!r}",
+                where=where,
+                todo=did_you_mean(variant.style, known),
+            )
+        protocol["style"] = variant.style
+    protocol = overlay(protocol, styles.get(style) or {})
+    rest = {key: value for key, value in suite.items() if key not in ("protocols", "tiers")}
+    tier = variant.tier or next(iter(tiers_of(suite)), None)
+    return {**rest, "protocol": protocol, **({"tier": tier} if tier else {})}
+
+
+def card_data(card: Data, protocol: str, style: str, tier: str | None) -> Data:
+    """A card as one protocol, style and tier have it."""
+    card = dict(card)
+    by_protocol, by_tier = card.pop("protocols", None) or {}, card.pop("tiers", None) or {}
+    for changes in (
+        by_tier.get(tier) if tier else None,
+        by_protocol.get(protocol),
+        by_protocol.get(f"{protocol}.{style}"),
+    ):
+        card = overlay(card, changes or {})
+    return card
+
+
+def overlay(base: Data, changes: Data) -> Data:
+    """``base`` with ``changes`` laid over it: mappings key by key, anything else replaced."""
+    out = dict(base)
+    for key, value in changes.items():
+        old = out.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        out[key] = overlay(old, value) if both else value  # type: ignore[arg-type]
+    return out

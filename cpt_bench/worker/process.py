@@ -1,0 +1,291 @@
+"""Heavy work in a process of its own, started warm.
+
+A stage's training and each evaluation run in a child of a fork server that has already imported
+torch, transformers and trl: starting one costs milliseconds, its memory goes back when it ends, and
+its crash is its own. A child may also stay and take one order after the other, for what is dear to
+start: an engine on a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, spawn
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cpt_bench.environment import folder_for_sockets
+from cpt_bench.errors import CptBenchError, TrainerFault, WorkerLost
+from cpt_bench.worker.monitor import MEMORY_EVERY, Limits, Monitor, end_children
+
+PRELOAD = ("cpt_bench.worker.preload",)
+
+
+def context() -> Any:
+    """The multiprocessing context of all workers; the server starts with the first one."""
+    ctx = mp.get_context("forkserver")
+    ctx.set_forkserver_preload(list(PRELOAD))
+    # Where multiprocessing makes its sockets; it would take the folder for temporary files.
+    if (folder := folder_for_sockets()) is not None:
+        mp.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]
+    return ctx
+
+
+NAME = "cptbench worker"
+"""What the processes of this module are called."""
+
+_preparation_data = spawn.get_preparation_data
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """What a new process is prepared with; a worker of ours does not run the caller's script.
+
+    multiprocessing has each child import the main module first, since what it is sent may be
+    defined there. Nothing that a worker is sent is; and a plain script, which calls
+    ``cpt_bench.run`` at its top, would start itself again in every worker.
+    """
+    data: dict[str, Any] = _preparation_data(name)
+    if name == NAME:
+        data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+    return data
+
+
+spawn.get_preparation_data = _without_main
+
+
+def warm_up() -> None:
+    """Start the fork server's imports now, during whatever this process does next."""
+    context()
+    forkserver.ensure_running()
+
+
+class Worker:
+    """One call in a child process.
+
+    Args:
+        work: A module-level function; its first argument is ``say``, which sends one event (a JSON
+            object) to the parent.
+        args: Its other arguments; they must pickle. None: its other argument is an iterator of the
+            orders that :meth:`ask` sends, each of which is done when it takes the next.
+        log: The file that takes what the child prints.
+        what: What this is, for errors: ``stage 3 (gqa), training``.
+        limits: Where it is ended.
+        first: A module-level function of ``args`` that the child calls while it has no thread yet.
+        env: What its environment has beyond this process's.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Any],
+        args: tuple[Any, ...] | None,
+        log: Path,
+        what: str,
+        limits: Limits | None = None,
+        first: Callable[..., None] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        ctx = context()
+        self.what, self.log = what, log
+        self.receiver, sender = ctx.Pipe(duplex=args is None)
+        # Nothing is ever sent along the lifeline. This process alone holds its upper end, so that
+        # the child sees it close when this process dies, however it dies, and dies too: a killed
+        # run leaves nobody behind who writes to its folder.
+        lifeline, self.lifeline = ctx.Pipe(duplex=False)
+        # The server is as old as its first use; the child is to be where this process is now.
+        around = (Path.cwd(), {**os.environ, **(env or {})})
+        call = (sender, lifeline, work, args, log, first, around)
+        # Not a daemon: those may have no children, and data loaders are children.
+        self.process = ctx.Process(target=_child, args=call, name=NAME)
+        try:
+            with _uninterrupted():
+                self.process.start()
+        except (EOFError, ConnectionError):  # the fork server died before it answered
+            raise self._lost() from None
+        sender.close()
+        lifeline.close()
+        self.monitor = Monitor(self.process.pid, what, limits or Limits())
+
+    def result(self, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> Any:
+        """Wait for the call's value, passing on its events.
+
+        Raises:
+            CptBenchError: The call raised, or its process died; the line says why.
+            TrainerFault: It passed a limit.
+        """
+        try:
+            value = self._answer(on_event)
+            self.process.join()
+            return value
+        finally:
+            self.stop()
+
+    def ask(self, order: Any, what: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+        """Have a child that takes orders carry one out; it waits for the next one afterwards.
+
+        Args:
+            order: What its ``work`` takes; it must pickle.
+            what: What this is, for errors.
+            on_event: Takes the events.
+
+        Raises:
+            CptBenchError: As :meth:`result`; the child is ended.
+        """
+        self.what = self.monitor.what = what
+        try:
+            with contextlib.suppress(ConnectionError):  # it died; receiving tells how
+                self.receiver.send(order)
+            self._answer(on_event)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _answer(self, on_event: Callable[[dict[str, Any]], None]) -> Any:
+        while True:
+            try:
+                while not self.receiver.poll(MEMORY_EVERY):
+                    self.monitor.look()
+                kind, value = self.receiver.recv()
+            except (EOFError, ConnectionError):
+                raise self._died() from None
+            if kind == "event":
+                self.monitor.look()
+                on_event(value)
+            elif kind == "value":
+                return value
+            else:
+                raise value
+
+    def stop(self) -> None:
+        """End the child, and what it started, if it still runs."""
+        # The child leads a process group of its own; a command that it ran may have outlived it.
+        # Launchers start their ranks in sessions of their own, which only the family tree shows.
+        end_children(self.process.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.lifeline.close()
+        self.receiver.close()
+
+    def _lost(self) -> CptBenchError:
+        return WorkerLost(
+            f"{self.what}: the process that starts all others was killed",
+            todo="What was committed is kept: run the same command again",
+        )
+
+    def _died(self) -> CptBenchError:
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == UNKNOWN and _server_died():
+            return self._lost()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        return TrainerFault(
+            "killed" if code < 0 else "crash",
+            f"{self.what}: the process {how}{last_words(self.log, 1)}",
+            where=self.log,
+            todo="What was committed is kept: run the same command again",
+        )
+
+
+UNKNOWN = 255
+"""The exit status of a child of whose end the fork server did not live to hear."""
+
+
+def _server_died() -> bool:
+    """Whether the fork server, which was running, does not run any more."""
+    if not hasattr(os, "waitid"):  # macOS, until Python 3.13
+        return False
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    try:
+        # Only looked at: multiprocessing itself collects it, and starts another one.
+        state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, TypeError):
+        return True
+    return state is not None
+
+
+def last_words(log: Path, lines: int) -> str:
+    """The end of a log for an error's line: ``; its last words: …``, or nothing."""
+    if not log.exists():
+        return ""
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
+    return f"; its last words: {' | '.join(line.strip()[:160] for line in said)}" if said else ""
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment: a child half started would complain to the terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    noted: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if noted:
+        raise KeyboardInterrupt
+
+
+def _child(
+    sender: Connection,
+    lifeline: Connection,
+    work: Callable[..., Any],
+    args: tuple[Any, ...] | None,
+    log: Path,
+    first: Callable[..., None] | None,
+    around: tuple[Path, dict[str, str]],
+) -> None:
+    os.chdir(around[0])
+    os.environ.update(around[1])
+    # A group of its own: Ctrl-C goes to the parent alone, which decides, and all can be ended.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8", buffering=1) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        sys.stdout, sys.stderr = stream, stream
+        try:
+            given = (_orders(sender),) if args is None else args
+            if first is not None:
+                first(*given)
+            threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+            value = work(lambda event: sender.send(("event", event)), *given)
+            sender.send(("value", value))
+        except CptBenchError as error:
+            traceback.print_exc()
+            sender.send(("error", error))
+        except BaseException as error:
+            traceback.print_exc()
+            line = " ".join(str(error).split())[:300]
+            wrapped = TrainerFault("crash", f"{type(error).__name__}: {line}", where=log)
+            with contextlib.suppress(OSError):
+                sender.send(("error", wrapped))
+
+
+def _orders(parent: Connection) -> Iterator[Any]:
+    """What the parent asks for, one after the other, until it closes its end."""
+    while True:
+        try:
+            order = parent.recv()
+        except (EOFError, ConnectionError):
+            return
+        yield order
+        parent.send(("value", None))
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    end_children(os.getpid())
+    os.killpg(0, signal.SIGKILL)
