@@ -7,7 +7,7 @@ and that are not right in both, nor both the commonest answer of their file. A c
 with its original; independent seeds differ in them, be it a little training or a lot.
 
 Measured on the 152 pairs of seeds of 72 methods and learning rates that are stored in
-``docs/study/results`` and ship as entries (``tests/test_likeness.py`` measures it again):
+``docs/study/results`` and ship as entries (``tests/leaderboard/test_likeness.py`` does it again):
 
 =====================================================  =============  ===============
 share of contested answers that differ                 least, honest  called a copy

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,26 +21,10 @@ from cpt_bench.leaderboard.pack import About
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
 from cpt_bench.leaderboard.verify import verify
 from tests.support.commands import LIGHT, here
-from tests.support.entries.make import make_entry
 from tests.support.places import ROOT, TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 ABOUT = About("A method", ("A. Uthor",), date="2026-11-22", notes="A test.")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed; the runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
@@ -174,8 +158,8 @@ def test_a_mistyped_option_is_told_at_once(
     for args, words in (
         (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
         ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
-        ([*submit, "--out", "file"], "file: is no folder. Give another --out"),
-        (["leaderboard", "build", "--out", "file"], "file: is no folder. Give another --out"),
+        ([*submit, "--out", "file"], "file: is not a directory. Give another --out"),
+        (["leaderboard", "build", "--out", "file"], "file: is not a directory. Give another --out"),
         (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),
     ):
         done = cli(*args)

@@ -6,64 +6,24 @@ import itertools
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.leaderboard.entry import read_manifest, slug
-from cpt_bench.leaderboard.pack import zst
+from cpt_bench.leaderboard.entry import read_manifest
 from cpt_bench.leaderboard.verify import verify
 from tests.support.entries.forge import Rows as Table
-from tests.support.entries.forge import change_answers, rows, table_of
-from tests.support.entries.make import TASKS, make_entry
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed; the runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
+from tests.support.entries.forge import change_answers, rows, table_of, write_reproduction
+from tests.support.entries.make import TASKS
 
 
 @pytest.fixture
 def copy(good: tuple[Path, Path], tmp_path: Path) -> Path:
     inside = good[1].relative_to(good[1].parents[3])
     return Path(shutil.copytree(good[1], tmp_path / "leaderboards" / inside))
-
-
-def write_reproduction(entry: Path, by: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
-    """A rerun of seed 0 whose answers are those of seed 0, changed."""
-    folder = entry / "reproductions" / f"2026-11-25__{slug(by)}"
-    for file in (entry / "seed-0/predictions").rglob("*.zst"):
-        new = rows(file)
-        if file.parent.name == "3-text":
-            change(new)
-        target = folder / "predictions" / file.parent.name / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        kept = ({k: row[k] for k in ("id", "reply", "tokens")} for row in new)
-        zst(target, ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in kept))
-    from cpt_bench.leaderboard.reproduce import _report
-
-    said = {
-        "kind": "rerun",
-        "seed": 0,
-        "sample": 1.0,
-        "weights": {},
-        "versions": {},
-        "hardware": {},
-    }
-    _report(folder, by, "2026-11-25", said)
 
 
 def forget(new: list[dict[str, Any]]) -> None:

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.entries.make import make_entry
-
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry); its runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
 
 
 def git(where: Path, *args: str) -> str:
