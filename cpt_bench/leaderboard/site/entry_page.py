@@ -113,10 +113,10 @@ def unseen(row: Row) -> list[str]:
     assert done is not None and done.entry is not None
     out = [UNSEEN]
     for found in done.reproductions:
-        said = found.report
-        when = f"seed {said.seed} by {said.by} on {said.date}"
+        report = found.report
+        when = f"seed {report.seed} by {report.by} on {report.date}"
         if found.lifts:
-            again = "trained again" if said.kind == "rerun" else "asked again, with its weights,"
+            again = "trained again" if report.kind == "rerun" else "asked again, with its weights,"
             out.append(
                 f"Reproduced: {when} was {again} and came out within tolerance, stage by stage. "
                 "For that seed such changes are excluded as far as the tolerance below reaches."
