@@ -110,6 +110,8 @@ def submit(
     done = look(target, suite)
     _print(done, claims=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    if not (out / "RULES.md").is_file():
+        print(_outside([out]))
     print(f"{target}  ({size / 1024:,.0f} KiB)")
     if done.report.errors:
         if branch:
@@ -119,8 +121,6 @@ def submit(
         assert done.entry is not None
         made = commit_entry(out, target, done.entry)
         print(f"committed on the branch {made}. Next: git push -u origin {made}")
-    elif not (out / "RULES.md").is_file():
-        print(_outside([out]))
 
 
 def _outside(boards: Sequence[Path]) -> str:

@@ -17,7 +17,7 @@ class Neighbour(NamedTuple):
 
     Attributes:
         folder: Where it lies.
-        entry: What its ``entry.yaml`` says.
+        entry: Its ``entry.yaml``.
     """
 
     folder: Path
@@ -28,7 +28,7 @@ class Neighbour(NamedTuple):
         """Suite, version, division and folder: where it lies on its board."""
         return self.folder.parts[-4:]
 
-    def is_beside(self, other: Neighbour) -> bool:
+    def same_division(self, other: Neighbour) -> bool:
         """Whether both are of one division, on whichever board."""
         return self.place[:3] == other.place[:3]
 
@@ -38,7 +38,7 @@ def neighbours(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> list[
 
     Args:
         folder: Of the entry.
-        entry: What it says.
+        entry: Its ``entry.yaml``.
         boards: Other boards than its own to look on.
 
     Returns:
@@ -71,8 +71,9 @@ def _read(folder: Path, stamp: tuple[int, int]) -> Entry:
 def first_of(one: Neighbour, two: Neighbour) -> Neighbour | None:
     """The older of two entries; None where neither is.
 
-    What was published first is older, whatever date an entry gives itself. Where no history says
-    so, the dates of packing do; of one day, what lies where it belongs comes before what does not.
+    What was published first is older, whatever date an entry gives itself. Where there is no
+    history, the dates of packing decide; of one day, an entry that lies where it belongs is older
+    than one that does not.
     """
     known = _published(one.folder), _published(two.folder)
     if known[0] != known[1]:

@@ -40,7 +40,7 @@ INPUTS: Final = {
     "abridge": {"predictions"},
 }
 """Kind of step to the inputs that every record of it has; where something was chosen it has more
-(``launch``, ``engine_chosen``, the frames of what lies beside the weights)."""
+(``launch``, ``engine_chosen``, the digests of the files that come with the weights)."""
 
 
 class Ledger(NamedTuple):
@@ -125,7 +125,7 @@ def check_ledger(
     _check_evaluations(folder, manifest, recipe, records, tables, where, report)
     check_recorded(folder, records, extras, report)
     if len(report.errors) == before:
-        how = "records and files form one chain; that training did what it says is not shown"
+        how = "records and files form one chain; that training did what they record is not shown"
         name = f"{folder.name}: chain of checkpoints"
         report.claim(name, f"{len(records)} steps", Status.self_reported, how)
 
@@ -161,10 +161,10 @@ def _check_inputs(step: str, inputs: dict[str, Any], ledger: Ledger, report: Rep
     absent = sorted(wanted - inputs.keys())
     if kind == "train" and "privileges" in absent:
         absent.remove("privileges")
-        what = f"{step}: does not say which privileges it ran with"
+        what = f"{step}: does not record which privileges it ran with"
         report.error("privilege", ledger.where, what)
     if absent:
-        what = f"{step}: does not say {', '.join(absent)}, which every such step records"
+        what = f"{step}: does not record {', '.join(absent)}, as every such step does"
         report.error("ledger-inputs", ledger.where, what)
 
 
@@ -177,7 +177,7 @@ def _check_common(
     where: str,
     report: Report,
 ) -> None:
-    """What steps of every kind say: the protocol, the cards, the packages."""
+    """What steps of every kind record: the protocol, the cards, the packages."""
     if "protocol" in inputs and digest_json(inputs["protocol"]) != manifest.protocol.sha256:
         report.error("protocol", where, f"{step}: was asked under another protocol")
     _, kind, *rest = step.split("/")
@@ -232,7 +232,7 @@ def _check_chain(
         _check_tasks(step, inputs, manifest, t, where, report)
         ran = inputs.get("origin")
         if not isinstance(ran, dict) or portable_origin(ran) != recipe.get("origin"):
-            report.error("recipe", where, f"{step}: ran other code than recipe.json says")
+            report.error("recipe", where, f"{step}: ran other code than recipe.json names")
         before = t
         if ledger.old:
             continue
@@ -286,16 +286,16 @@ def _check_evaluations(
             report.error("chain", where, f"{step}: evaluated other weights than those of {stage}")
         frame = (records.get(f"stage-{t}/train") or record)["facts"].get("frame")
         if frame is not None and record["inputs"].get("frame") != frame:
-            what = f"{step}: evaluated with other files beside the weights than {stage} has"
+            what = f"{step}: evaluated with other processor or chat files than {stage} has"
             report.error("chain", where, what)
         if record["inputs"].get("engine_chosen") != recipe.get("engine"):
-            report.error("recipe", where, f"{step}: another engine answered than recipe.json says")
+            report.error("recipe", where, f"{step}: another engine answered than recipe.json names")
         path = f"stages/{stage}/predictions/{name}.jsonl"
         wrote = record["outputs"].get(path)
         if record["outputs"].keys() - {path}:
             report.error("ledger-step", where, f"{step}: wrote more than {path}")
         if wrote is None:
-            report.error("ledger-step", where, f"{step}: does not say what it wrote")
+            report.error("ledger-step", where, f"{step}: does not record what it wrote")
         elif table.cut:
             cut += table.cut
             file = folder / "predictions" / stage / f"{name}.jsonl.zst"
@@ -314,13 +314,13 @@ def _check_cut(
     """A table with cut replies is what the run wrote: its digest is taken over hashed replies."""
     record = records.get(step.replace("/evaluate/", "/abridge/"))
     if record is None:
-        what = f"{step}: {table.cut} of its replies are cut, and no record says of which whole ones"
+        what = f"{step}: {table.cut} of its replies are cut, and no record has their digest"
         report.error("predictions-changed", where, what)
         return
     if record["inputs"].get("predictions") != wrote:
         what = f"{step}: other predictions were cut than {str(wrote)[:12]}…, which it wrote"
         report.error("predictions-changed", where, what)
-    found, says = answers_digest(table_rows(file)), record["facts"].get("answers")
-    if says != found:
-        what = f"{step}: answers {str(says)[:12]}… were cut; packed are {found[:12]}…"
+    found, recorded = answers_digest(table_rows(file)), record["facts"].get("answers")
+    if recorded != found:
+        what = f"{step}: answers {str(recorded)[:12]}… were cut; packed are {found[:12]}…"
         report.error("predictions-changed", where, what)

@@ -1,4 +1,4 @@
-"""An entry's claims beside a rerun of it: what falls within tolerance, and what does not.
+"""An entry's claims compared with a rerun of it: what falls within tolerance, and what does not.
 
 A rerun on other hardware is, after a few hundred steps, another draw, so it is compared as one more
 seed. What nobody can see in an entry by itself shows here: answers that were improved throughout,
@@ -50,7 +50,7 @@ Answers = dict[tuple[int, str], dict[str, Answer]]
 
 
 class Comparison(NamedTuple):
-    """One number of the entry beside the rerun's."""
+    """One number of the entry and the rerun's."""
 
     name: str
     claimed: float
@@ -113,7 +113,7 @@ def _compare_cells(answers: Answers, seeds: dict[int, Seed]) -> list[Comparison]
     found = np.array([100 * np.mean([a.strict for a in answers[c].values()]) for c in cells])
     sizes = np.array([len(answers[c]) for c in cells])
     middle, n = claimed.mean(axis=0), len(claimed)
-    # A cell's own 99 % interval over samples; no narrower, even where all seeds say the same.
+    # A cell's own 99 % interval over samples; no narrower, even where all seeds agree.
     half = 2.576 * np.sqrt(np.maximum(middle * (100 - middle), 25.0) / sizes)
     if n > 1:
         spread = claimed.std(axis=0, ddof=1)

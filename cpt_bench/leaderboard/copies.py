@@ -63,7 +63,7 @@ def check_copies(
 
     Args:
         folder: Of the entry.
-        entry: What it says.
+        entry: Its ``entry.yaml``.
         seeds: Its seeds, recomputed.
         others: Its neighbours.
         suite: The suite of all of them.
@@ -73,9 +73,9 @@ def check_copies(
     if not others:
         return
     me, mine = Neighbour(folder, entry), sketches(folder, suite)
-    beside = {other.folder.name: other for other in [*others, me] if other.is_beside(me)}
+    peers = {other.folder.name: other for other in [*others, me] if other.same_division(me)}
     for other in others:
-        if _corrects(me, other, beside) or _corrects(other, me, beside):
+        if _corrects(me, other, peers) or _corrects(other, me, peers):
             continue  # a correction is packed again from the same runs
         for (number, one), (theirs, two) in product(
             mine.items(), sketches(other.folder, suite).items()
@@ -108,9 +108,9 @@ def _name(
     report.error("copy", where, what)
 
 
-def _corrects(new: Neighbour, old: Neighbour, beside: dict[str, Neighbour]) -> bool:
+def _corrects(new: Neighbour, old: Neighbour, peers: dict[str, Neighbour]) -> bool:
     mine = new.entry.is_by(*old.entry.authors)
-    return new.is_beside(old) and mine and old.folder.name in superseded(new, beside)
+    return new.same_division(old) and mine and old.folder.name in superseded(new, peers)
 
 
 def _same_weights(one: Manifest, two: Manifest) -> str:

@@ -13,11 +13,11 @@ from cpt_bench.leaderboard.names import look_alike
 def check_correction(
     folder: Path, entry: Entry, others: list[Neighbour], on_board: bool, report: Report
 ) -> None:
-    """What an entry supersedes lies beside it, is older, and is of some of the same authors.
+    """What an entry supersedes is of the same division, older, and of some of the same authors.
 
     Args:
         folder: Of the entry.
-        entry: What it says.
+        entry: Its ``entry.yaml``.
         others: Its neighbours.
         on_board: Whether it lies in a board, where what it corrects must be found.
         report: Receives findings.
@@ -28,8 +28,8 @@ def check_correction(
         report.error("supersedes", "entry.yaml", "supersedes itself")
         return
     me = Neighbour(folder, entry)
-    beside = {other.folder.name: other for other in others if other.is_beside(me)}
-    old = beside.get(entry.supersedes)
+    peers = {other.folder.name: other for other in others if other.same_division(me)}
+    old = peers.get(entry.supersedes)
     if old is None:
         if on_board:
             what = f"supersedes {entry.supersedes}, which is no entry beside this one"
@@ -42,22 +42,22 @@ def check_correction(
     if old.entry.date > entry.date:
         what = f"supersedes {old.folder.name}, which is younger"
         report.error("supersedes", "entry.yaml", what)
-    if folder.name in superseded(old, beside):
+    if folder.name in superseded(old, peers):
         what = f"supersedes {old.folder.name}, which supersedes this one in turn"
         report.error("supersedes", "entry.yaml", what)
-    for rival in beside.values():
+    for rival in peers.values():
         if rival.entry.supersedes == entry.supersedes and first_of(me, rival) != me:
             what = f"supersedes {old.folder.name}, which {rival.folder.name} supersedes already"
             report.error("supersedes", "entry.yaml", what)
 
 
-def superseded(entry: Neighbour, beside: dict[str, Neighbour]) -> list[str]:
+def superseded(entry: Neighbour, peers: dict[str, Neighbour]) -> list[str]:
     """The names of all that an entry supersedes, directly or through others, nearest first."""
     found: list[str] = []
     name = entry.entry.supersedes
     while name and name not in found:
         found.append(name)
-        name = beside[name].entry.supersedes if name in beside else ""
+        name = peers[name].entry.supersedes if name in peers else ""
     return found
 
 

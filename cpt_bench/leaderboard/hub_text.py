@@ -12,7 +12,7 @@ import yaml
 
 
 def home() -> str:
-    """Where the package's repository is, if its metadata say so."""
+    """Where the package's repository is, if its metadata name it."""
     try:
         urls = metadata("cptbench").get_all("Project-URL") or []
     except PackageNotFoundError:

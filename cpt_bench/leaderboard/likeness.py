@@ -1,13 +1,13 @@
 """How alike two runs answer: what two seeds of one method share, and what only a copy does.
 
 Two seeds start from the same base model and learn the same data, so most of their replies are the
-same: what the base said already, what both learned, what either says to everything. What tells
-two runs from one is the rest, the *contested* answers: those that training changed in either run
-and that are not right in both, nor both the commonest answer of their file. A copy shares them
-with its original; independent seeds differ in them, be it a little training or a lot.
+same: what the base answered already, what both learned, what either answers to everything. Two runs
+differ in the rest, the *contested* answers: those that training changed in either run and that are
+not right in both, nor both the commonest answer of their file. A copy shares them with its
+original; independent seeds differ in them, be it a little training or a lot.
 
 Measured on the 152 pairs of seeds of 72 methods and learning rates that are stored in
-``docs/study/results`` and ship as entries; ``tests/leaderboard/test_likeness.py`` does it again:
+``docs/study/results`` and ship as entries (``tests/leaderboard/test_likeness.py`` does it again):
 
 =====================================================  =============  ===============
 share of contested answers that differ                 least, honest  called a copy
@@ -30,7 +30,7 @@ in all stages, of what the entry's other pairs do      0.71           below 0.30
 Least are runs at a third of their recipe's learning rate. The second kind of share does not look
 at which wrong answer was given, so that a copy is not hidden by other wrong ones. Chance is two
 runs that lose as many answers of a file as these did, each on its own: where both lost all, as
-runs do that diverge, it gives nothing, and nothing is said.
+runs do that diverge, it gives nothing, and no share is taken.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ RELATIVE: Final = 0.50
 RELATIVE_STAGE: Final = 0.35
 RELATIVE_LOSSES: Final = 0.30
 ENOUGH: Final = 200
-"""Contested answers from which on a share of them says something by itself."""
+"""Contested answers from which on a share of them means something by itself."""
 SOME: Final = 60
 """Contested answers of a stage from which on it is set against other pairs' share there."""
 

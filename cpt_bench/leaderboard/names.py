@@ -40,10 +40,10 @@ _BLANK: Final = "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
 def skeleton(text: str) -> str:
-    """What a name looks like: two names with one skeleton cannot be told apart by eye."""
+    """What a name looks like: two names with one skeleton cannot be distinguished by eye."""
     folded = unicodedata.normalize("NFKC", text).translate(_DRAWN).casefold().translate(_DRAWN)
-    kept = "".join(c for c in folded if c not in _BLANK and unicodedata.category(c) != "Cf")
-    return " ".join(kept.replace("i", "l").split())
+    visible = "".join(c for c in folded if c not in _BLANK and unicodedata.category(c) != "Cf")
+    return " ".join(visible.replace("i", "l").split())
 
 
 def plain(text: str) -> str:

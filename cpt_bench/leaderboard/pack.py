@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import digest, fresh_folder, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
@@ -99,8 +99,6 @@ def pack(
 
 def _entry(runs: Sequence[Run], about: About) -> Entry:
     from pydantic import ValidationError
-
-    from cpt_bench.errors import explain
 
     first = runs[0]
     weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.tables import Table
-from cpt_bench.results.folder import stage_name as stage_name  # its home; asked for here
 from cpt_bench.results.scoring import Outcomes, Scores, compute
 from cpt_bench.suite import Suite
 
@@ -33,6 +32,11 @@ class Seed(NamedTuple):
     tables: dict[tuple[int, str], Table]
     scores: Scores | None
     records: Mapping[str, dict[str, Any]] = MappingProxyType({})
+
+
+def stage_name(order: tuple[str, ...], stage: int) -> str:
+    """The folder of a stage: ``0-base``, ``1-science`` and so on."""
+    return f"{stage}-{'base' if stage == 0 else order[stage - 1]}"
 
 
 def stages_of(order: tuple[str, ...], joint: bool = False) -> list[int]:

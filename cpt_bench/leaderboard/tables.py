@@ -142,10 +142,6 @@ def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "
     return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
 
-def begins_with_thought(reply: str, form: AnswerForm) -> bool:
-    return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
-
-
 # ----------------------------------------------------------------------------------------- rows
 
 _KEYS = ("id", "reply", "tokens")

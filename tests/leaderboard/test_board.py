@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,12 @@ from tests.support.entries.forge import (
     one_a_file,
     other_thoughts,
     relabel,
+    write_reproduction,
 )
-from tests.support.entries.make import add_entry, make_entry
+from tests.support.entries.make import add_entry
 from tests.support.places import ROOT
 
 Change = Callable[[int, str, Rows], Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed."""
-    return make_entry(tmp_path_factory.mktemp("good"))
-
-
-@pytest.fixture
-def entry(good: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy in a board of its own."""
-    board = tmp_path / "leaderboards"
-    inside = good[1].relative_to(good[1].parents[3])
-    shutil.copytree(good[1], board / inside)
-    (board / "RULES.md").write_text("rules\n")
-    return board / inside
 
 
 def errors(done: Verified, code: str = "") -> list[str]:
@@ -300,8 +276,6 @@ def test_honest_names_are_no_look_alikes(name: str, good: tuple[Path, Path], ent
 def test_who_reproduces_is_not_an_author_who_looks_like_another(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.support.entries.reproductions import write_reproduction
-
     write_reproduction(entry, "A. Uth0r", lambda new: None)
     done = verify(entry, str(good[0]))
     assert errors(done) == []
@@ -311,8 +285,6 @@ def test_who_reproduces_is_not_an_author_who_looks_like_another(
 def test_a_reproduction_is_dated_between_its_entry_and_today(
     good: tuple[Path, Path], entry: Path
 ) -> None:
-    from tests.support.entries.reproductions import write_reproduction
-
     write_reproduction(entry, "B. Other", lambda new: None)
     folder = entry / "reproductions/2026-11-25__b.-other"
     for date in ("2099-01-01", "2026-11-21"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from tests.support.entries.make import GENERAL, TASKS, N, add_entry, make_entry
 hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 EVIL = "| <img src=x> `x` **b** [l](javascript:1)\n---\nlicense: mit"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,17 @@ from cpt_bench.leaderboard.site.render import as_csv, as_json, render
 from cpt_bench.leaderboard.stats import mean_of
 from cpt_bench.leaderboard.verify import verify
 from cpt_bench.metrics.intervals import welch_interval
-from tests.support.entries.forge import Rows, edit_entry, edit_json, edit_ledger, relabel
+from tests.support.entries.forge import (
+    Rows,
+    edit_entry,
+    edit_json,
+    edit_ledger,
+    relabel,
+    write_reproduction,
+)
 from tests.support.entries.make import TASKS, add_entry, make_entry, weights
 
 Case = Callable[[Path], Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +152,6 @@ def test_a_joint_entry_is_verified_like_any_other(
 
 
 def test_a_joint_seed_is_run_again(good: tuple[Path, Path, Path], joint: Path) -> None:
-    from tests.support.entries.reproductions import write_reproduction
-
     write_reproduction(joint, "B. Other", lambda new: new[0].update(reply="<answer>zz</answer>"))
     (found,) = verify(joint, str(good[0])).reproductions
     assert found.lifts and {c.name for c in found.comparisons} >= {"AvgAcc", "GeneralDelta"}

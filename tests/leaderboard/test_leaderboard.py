@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,27 +21,10 @@ from cpt_bench.leaderboard.pack import About
 from cpt_bench.leaderboard.stats import Mean, differ, mean_of, predicted, ranks, t95, wilson
 from cpt_bench.leaderboard.verify import verify
 from tests.support.commands import LIGHT, here
-from tests.support.entries.make import make_entry
-from tests.support.places import TINY
+from tests.support.places import ROOT, TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-HERE = Path(__file__).parent
 ABOUT = About("A method", ("A. Uthor",), date="2026-11-22", notes="A test.")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed; the runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
@@ -55,7 +38,7 @@ def copy(good: tuple[Path, Path], tmp_path: Path) -> Path:
 
 def test_the_draft_format_stays_readable() -> None:
     """Format 1, kept as it was written then."""
-    kept = next((HERE / "entries/format1").glob("2026*"))
+    kept = next((ROOT / "tests/support/entries/format1").glob("2026*"))
     entry = read_entry(kept)
     assert (entry.format, entry.rules, entry.name, entry.suite.name) == (2, "0", "Draft", "small")
     from cpt_bench.results import scoring
@@ -98,7 +81,7 @@ def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
         "--no-deps",
         "-w",
         str(wheels),
-        str(HERE.parent),
+        str(ROOT),
     ]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
@@ -119,7 +102,7 @@ def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     call = {"capture_output": True, "text": True, "env": env, "cwd": tmp_path}
     assert subprocess.run([python, "-c", "import torch"], **call).returncode == 1
-    entries = sorted((HERE.parent / "leaderboards/nano").rglob("entry.yaml"))
+    entries = sorted((ROOT / "leaderboards/nano").rglob("entry.yaml"))
     assert entries, "the shipped entries"
     done = subprocess.run([tmp_path / "venv/bin/cptbench", "verify", entries[0].parent], **call)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -175,8 +158,8 @@ def test_a_mistyped_option_is_told_at_once(
     for args, words in (
         (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
         ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
-        ([*submit, "--out", "file"], "file: is no folder. Give another --out"),
-        (["leaderboard", "build", "--out", "file"], "file: is no folder. Give another --out"),
+        ([*submit, "--out", "file"], "file: is not a directory. Give another --out"),
+        (["leaderboard", "build", "--out", "file"], "file: is not a directory. Give another --out"),
         (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),
     ):
         done = cli(*args)
@@ -230,7 +213,7 @@ def test_published_entries_may_not_change(
 
 
 def test_the_workflows_only_read() -> None:
-    folder = HERE.parent / ".github/workflows"
+    folder = ROOT / ".github/workflows"
     check = yaml.safe_load((folder / "entries.yml").read_text())
     assert check["permissions"] == {"contents": "read"}
     assert "pull_request_target" not in (folder / "entries.yml").read_text()
@@ -340,7 +323,7 @@ def test_the_shipped_entries_verify() -> None:
     """Fast enough for every day: the first one whole, the others' files, schema and rules."""
     from cpt_bench.leaderboard.changed import find_entries
 
-    found = find_entries([HERE.parent / "leaderboards"])
+    found = find_entries([ROOT / "leaderboards"])
     if not found:
         pytest.skip("no entry is shipped")
     from cpt_bench.results import scoring

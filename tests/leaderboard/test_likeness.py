@@ -74,7 +74,7 @@ def test_a_copy_whose_wrong_answers_are_other_wrong_ones() -> None:
         scrambled[cell] = table(answers, one[cell].outcomes[0])
     found = likeness(seed(one), seed(scrambled))
     assert found.answers.value == 1
-    assert found.copied().startswith("0 answers were lost by one of them alone, ")
+    assert found.copied().startswith("0 answers were lost by one of them alone; ")
 
 
 def test_two_runs_that_lost_everything_are_not_one() -> None:

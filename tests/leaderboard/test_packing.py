@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,11 @@ from cpt_bench.leaderboard.pack import About, pack, zst
 from cpt_bench.leaderboard.packable import open_run
 from cpt_bench.leaderboard.tables import abridge
 from cpt_bench.leaderboard.verify import verify
-from tests.support.entries.make import make_entry, make_run, make_suite
+from tests.support.entries.make import make_run, make_suite
 from tests.support.places import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-HERE = Path(__file__).parent
 ABOUT = About("A method", ("A. Uthor",), date="2026-11-22", notes="A test.")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed; the runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,8 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.entry import read_manifest
 from cpt_bench.leaderboard.verify import verify
 from tests.support.entries.forge import Rows as Table
-from tests.support.entries.forge import change_answers, rows, table_of
-from tests.support.entries.make import TASKS, make_entry
-from tests.support.entries.reproductions import write_reproduction
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed; the runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
+from tests.support.entries.forge import change_answers, rows, table_of, write_reproduction
+from tests.support.entries.make import TASKS
 
 
 @pytest.fixture

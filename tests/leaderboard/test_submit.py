@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.entries.make import make_entry
-
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry); its runs are beside the suite."""
-    return make_entry(tmp_path_factory.mktemp("good"))
 
 
 def git(where: Path, *args: str) -> str:
@@ -126,7 +109,7 @@ def test_what_does_not_verify_is_not_committed(
     assert git(clone, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
-# --------------------------------------------------------------- outside the clone
+# --------------------------------------------------------------- outside the clone (issue 18, 43)
 
 
 def test_a_board_of_ones_own_says_where_it_looked(

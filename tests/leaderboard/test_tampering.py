@@ -8,7 +8,7 @@ import os
 import pickle
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +20,10 @@ from cpt_bench.leaderboard.findings import Level, Refused
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.strict import row_of
 from cpt_bench.leaderboard.verify import verify
-from tests.support.entries.forge import rows
-from tests.support.entries.make import TASKS, make_entry, resign
+from tests.support.entries.make import TASKS, resign, rows
 
 Case = Callable[[Path], None]
 TABLE = "predictions/2-counting/science.jsonl.zst"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws() -> Iterator[None]:
-    """Intervals from 200 resamples: these tests are about what is caught, not about widths."""
-    from cpt_bench.results import scoring
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "DRAWS", 200)
-        yield
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(suite, entry), not to be changed."""
-    return make_entry(tmp_path_factory.mktemp("good"))
-
-
-@pytest.fixture
-def entry(good: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy to spoil, in a board of its own."""
-    board = tmp_path / "leaderboards"
-    inside = good[1].relative_to(good[1].parents[3])
-    shutil.copytree(good[1], board / inside)
-    (board / "RULES.md").write_text("rules\n")
-    return board / inside
 
 
 # ------------------------------------------------------------------------------------ helpers

@@ -11,12 +11,13 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.site.collect import GAP, RANKED_BY, Row
 from cpt_bench.leaderboard.stats import mean_of
 from cpt_bench.leaderboard.strict import read_json
-from cpt_bench.metrics import SIGNED
+from cpt_bench.metrics import SIGNED as MEASURED
 
 COLUMNS = (
     "Learn", "AvgAcc", "FM", "GeneralDelta", "GapToJoint", "FM_paper", "BWT", "FWT", "Gain",
     "BaseAcc",
 )  # fmt: skip
+SIGNED = MEASURED | {GAP}
 HEADLINE = ("Learn", "AvgAcc", "FM", "GeneralDelta", "GapToJoint")
 
 
@@ -112,10 +113,10 @@ def unseen(row: Row) -> list[str]:
     assert done is not None and done.entry is not None
     out = [UNSEEN]
     for found in done.reproductions:
-        said = found.report
-        when = f"seed {said.seed} by {said.by} on {said.date}"
+        report = found.report
+        when = f"seed {report.seed} by {report.by} on {report.date}"
         if found.lifts:
-            again = "trained again" if said.kind == "rerun" else "asked again, with its weights,"
+            again = "trained again" if report.kind == "rerun" else "asked again, with its weights,"
             out.append(
                 f"Reproduced: {when} was {again} and came out within tolerance, stage by stage. "
                 "For that seed such changes are excluded as far as the tolerance below reaches."

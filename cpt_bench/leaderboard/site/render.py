@@ -17,12 +17,12 @@ from cpt_bench.leaderboard.site.collect import RANKED_BY, Board
 from cpt_bench.leaderboard.site.entry_page import (
     COLUMNS,
     HEADLINE,
+    SIGNED,
     entry_view,
     files_of,
     number,
     page_of,
 )
-from cpt_bench.metrics import SIGNED
 
 TITLES = {
     "Learn": "Accuracy on each task just after learning it, mean over tasks, %",
@@ -38,13 +38,14 @@ TITLES = {
 }
 
 
-def render(board: Board, out: Path, *, repository: str = "") -> None:
+def render(board: Board, out: Path, *, repository: str = "", home: str = "") -> None:
     """Write the pages to ``out``: index.html, compare.html, a page an entry, the data, the styles.
 
     Args:
         board: What to show.
         out: The folder; pages of an earlier build in it are replaced.
         repository: Where the entries' files are on the web; by default they are linked on disk.
+        home: The page of the site that these are part of, seen from ``out``; none by default.
     """
     shutil.rmtree(out / "entries", ignore_errors=True)
     env = environment()
@@ -56,7 +57,8 @@ def render(board: Board, out: Path, *, repository: str = "") -> None:
     write_text(out / "leaderboard.csv", as_csv(board))
     for name in ("style.css", "board.js", "compare.js", "common.js"):
         write_text(out / name, _asset(name))
-    shown = {"left_out": board.left_out, "headline": HEADLINE, "titles": TITLES}
+    words = {"headline": HEADLINE, "titles": TITLES, "home": home}
+    shown = {"left_out": board.left_out, **words}
     for name in ("index.html", "compare.html"):
         write_text(out / name, env.get_template(name).render(root="", **shown))
     template = env.get_template("entry.html")
@@ -64,7 +66,7 @@ def render(board: Board, out: Path, *, repository: str = "") -> None:
         if row.verified is not None:
             page = out / page_of(row)
             files = files_of(row, page, repository)
-            write_text(page, template.render(root="../", **entry_view(row, files)))
+            write_text(page, template.render(root="../", home=home, **entry_view(row, files)))
 
 
 def environment() -> jinja2.Environment:

@@ -14,27 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-import zstandard
 
 from cpt_bench.evaluation.predictions import graded
-from cpt_bench.leaderboard.entry import read_entry, read_manifest
+from cpt_bench.leaderboard.entry import read_entry, read_manifest, slug
 from cpt_bench.leaderboard.findings import Report
 from cpt_bench.leaderboard.gold import gold_of
 from cpt_bench.leaderboard.pack import zst
 from cpt_bench.leaderboard.recompute import expected_cells, score_seed, stage_name
 from cpt_bench.leaderboard.tables import ABRIDGED, grade_table
+from cpt_bench.leaderboard.verify import verify
 from cpt_bench.run.ledger import step_key
 from cpt_bench.suite import Suite, load_suite
-from tests.support.entries.make import resign
+from tests.support.entries.make import resign, rows
 
+Case = Callable[[Path, Path], Any]
+"""(entry, suite) -> spoilt; the entry's new folder where it was moved."""
 Rows = list[dict[str, Any]]
 Change = Callable[[int, str, Rows], Rows | None]
 """(stage, benchmark, rows) -> new rows, or None for the same list, changed in place."""
-
-
-def rows(file: Path) -> Rows:
-    text = zstandard.ZstdDecompressor().decompress(file.read_bytes()).decode()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def pack_rows(file: Path, new: Iterable[dict[str, Any]]) -> None:
@@ -182,3 +179,39 @@ def other_thoughts(t: int, name: str, now: Rows) -> None:
     for i, row in enumerate(now if t else []):
         answer = row["reply"].partition("<answer>")[2]
         row["reply"] = f"<think> well, {i + t}</think><answer>{answer}"
+
+
+def write_reproduction(entry: Path, by: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    """A rerun of seed 0 whose answers are those of seed 0, changed."""
+    folder = entry / "reproductions" / f"2026-11-25__{slug(by)}"
+    for file in (entry / "seed-0/predictions").rglob("*.zst"):
+        new = rows(file)
+        if file.parent.name == "3-text":
+            change(new)
+        target = folder / "predictions" / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        kept = ({k: row[k] for k in ("id", "reply", "tokens")} for row in new)
+        zst(target, ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in kept))
+    from cpt_bench.leaderboard.reproduce import _report
+
+    said = {
+        "kind": "rerun",
+        "seed": 0,
+        "sample": 1.0,
+        "weights": {},
+        "versions": {},
+        "hardware": {},
+    }
+    _report(folder, by, "2026-11-25", said)
+
+
+def refuted_by_one(case: tuple[Case, str, str], entry: Path, suite: Path) -> None:
+    """Spoil the entry; every error then has one of the codes, and the first code names it."""
+    spoil, codes, words = case
+    moved_to = spoil(entry, suite)
+    report = verify(moved_to if isinstance(moved_to, Path) else entry, str(suite)).report
+    lines = [f.line() for f in report.errors]
+    assert report.verdict == "refuted"
+    assert {f.code for f in report.errors} <= set(codes.split("|")), lines
+    assert any(f.code == codes.split("|")[0] and words in f.line() for f in report.errors), lines
+    assert all("\n" not in line and "cannot be checked" not in line for line in lines)
