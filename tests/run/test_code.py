@@ -28,7 +28,7 @@ print(json.dumps({
     "evaluate": code_digest(["cpt_bench.run.jobs.evaluate", "cpt_bench.engines.hf:TransformersEngine"]),
     "kl": code_digest(["cpt_bench.run.jobs.divergence"]),
     "sft": code_digest(["cpt_bench.stage.training", "cpt_bench.trainers.sft:SFT"]),
-    "copy": code_digest(["cpt_bench.stage.training", "./copy.py:Copy"]),
+    "copy": code_digest(["cpt_bench.stage.training", "./copying.py:Copy"]),
 }))
 """
 
@@ -54,7 +54,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "cpt_bench", package, ignore=skip)
     for name in ("tasks", "trainers"):
         shutil.copytree(ROOT / name, package / name, ignore=skip)
-    (folder / "copy.py").write_text(COPY)
+    (folder / "copying.py").write_text(COPY)
     return package
 
 
@@ -118,7 +118,7 @@ def test_an_edit_changes_the_keys_of_what_runs_it(
 @pytest.mark.slow
 def test_what_is_done_again_after_an_edit(copy: Path, tiny_model: Path) -> None:
     """A run after an edit of the report, then of the decoder: training needs neither here."""
-    arguments = ("-m", "cpt_bench", "run", "--trainer", "./copy.py:Copy", "--suite", str(TINY))
+    arguments = ("-m", "cpt_bench", "run", "--trainer", "./copying.py:Copy", "--suite", str(TINY))
     options = ("--limit", "4", "--base", str(tiny_model), "--out", "run", "--no-share", "--json")
     folder = copy.parents[1] / "run"
 

@@ -332,7 +332,7 @@ def small_card(name: str, train: int, test: int, mini: tuple[int, int]) -> dict[
 
 def build_suite(
     folder: Path, base_model: str, train: int = 8, test: int = 6, mini: tuple[int, int] = (4, 3),
-    max_new_tokens: int | None = None,
+    max_new_tokens: int | None = None, tasks: int = len(TASKS),
 ) -> Path:  # fmt: skip
     """A copy of cpt7 in ``folder`` for :func:`build_hub`'s data.
 
@@ -343,10 +343,12 @@ def build_suite(
         test: As given to ``build_hub``.
         mini: Train and test samples of the tier ``mini``.
         max_new_tokens: A shorter limit than cpt7's 1,024, for a small model that does not stop.
+        tasks: How many of the sequence's tasks, from the first on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     suite = yaml.safe_load((FOLDER / "suite.yaml").read_text())
     suite["base_model"] = base_model
+    suite["sequence"] = suite["sequence"][:tasks]
     for protocol in suite["protocols"].values():
         protocol["decoding"]["max_new_tokens"] = (
             max_new_tokens or protocol["decoding"]["max_new_tokens"]
