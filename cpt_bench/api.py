@@ -132,13 +132,13 @@ def run(
         tier=tier,
         protocol=protocol,
         order=None if order is None else tuple(order),
-        seed=seed,
+        seed=_number(seed),
         settings=_pairs(settings),
         recipe=None if recipe is None else str(recipe),
         privileges=_pairs(privileges),
         base=None if base is None else Path(base),
-        limit=limit,
-        budget=budget,
+        limit=_number(limit),
+        budget=_number(budget),
         stage_timeout=stage_timeout,
         memory_limit=memory_limit,
         general=tuple(general),
@@ -214,9 +214,9 @@ def evaluate(
     request = Request(
         suite=str(suite),
         order=None if order is None else tuple(order),
-        seed=seed,
+        seed=_number(seed),
         base=None if base is None else Path(base),
-        limit=limit,
+        limit=_number(limit),
         engine=engine,
         engine_settings=_pairs(engine_settings),
         threads=threads,
@@ -322,6 +322,11 @@ def check_trainer(
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)
+
+
+def _number(value: Any) -> Any:
+    """A number of NumPy's as Python's: ``for seed in np.arange(3)`` gives such."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _pairs(settings: Settings) -> tuple[str, ...]:

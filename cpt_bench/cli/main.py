@@ -46,7 +46,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
         except EOFError as error:
-            what = f"a file or a pipe ended too early ({error or 'end of file'})"
+            what = f"a file or a pipe ended too early ({str(error) or 'end of file'})"
             raise CptBenchError(what, todo="--debug shows where") from error
 
 

@@ -136,6 +136,10 @@ def mark_of(answer: str) -> int:
     return zlib.crc32(" ".join(unicodedata.normalize("NFKC", answer).casefold().split()).encode())
 
 
+def begins_with_thought(reply: str, form: AnswerForm) -> bool:
+    return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
+
+
 def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "mixed"]:
     """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
     share = thinking / max(total, 1)

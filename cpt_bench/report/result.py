@@ -25,6 +25,7 @@ from cpt_bench.report.tables import (
     metrics_html,
     metrics_table,
 )
+from cpt_bench.report.text import visible
 from cpt_bench.results.load import Run
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite
@@ -149,7 +150,7 @@ class Result:
 
     def _title(self) -> str:
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.suite.label}: {self.name}{seed}"
+        return f"{self.suite.label}: {visible(self.name, 100, lines=False)}{seed}"
 
     def __rich__(self) -> RenderableType:
         title = Text(f"{self._title()}  {self.folder}")

@@ -199,7 +199,7 @@ def _check_values(request: Request) -> None:
         ("--limit", request.limit, 1),
         ("--budget", request.budget, 1),
     ):
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (type(value) is not int or value < least):  # True is no number
             what = f"{value!r} is not a whole number of at least {least}"
             raise CptBenchError(what, where=option)
     if request.keep not in KEEP:

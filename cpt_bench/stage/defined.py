@@ -156,8 +156,8 @@ class _Parts:
             same = False
         if not same:
             raise CptBenchError(
-                f"uses {name!r}, a {type(value).__name__} of the notebook, which cannot be written "
-                "to a file",
+                f"uses {name!r} of the notebook, a value of type {type(value).__name__}, which "
+                "cannot be written to a file",
                 where=f"trainer {self.trainer}",
                 todo="Make it inside the class, or in a module that is imported",
             )

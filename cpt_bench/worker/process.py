@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, spawn
@@ -204,12 +205,15 @@ def _server_died() -> bool:
     if not hasattr(os, "waitid"):  # macOS, until Python 3.13
         return False
     pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    try:
-        # Only looked at: multiprocessing itself collects it, and starts another one.
-        state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, TypeError):
-        return True
-    return state is not None
+    for _ in range(20):  # it closed what it had open; that it ended is seen a moment later
+        try:
+            # Only looked at: multiprocessing itself collects it, and starts another one.
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except (ChildProcessError, TypeError):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def last_words(log: Path, lines: int) -> str:
