@@ -62,8 +62,11 @@ app.add_typer(data.app, name="data")
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
-MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY}
-"""A file was given for a folder, or a folder for a file, or what is not there."""
+MISPLACED = {
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""A file was given for a folder, or a folder for a file, or what is not there or cannot be."""
 
 
 def _version(wanted: bool) -> None:
