@@ -164,13 +164,13 @@ def _from_row(row: dict[str, Any], where: str) -> Sample:
     kind = "yesno" if low in ("yes", "no") else "letter" if row.get("choices") else "word"
     try:
         return Sample(
-            id=_whole(row.get("id"), where),
-            question=_whole(row.get("question"), ""),
+            id=where if row.get("id") is None else str(row["id"]),
+            question="" if row.get("question") is None else str(row["question"]),
             answers=answers,
             kind=kind if row.get("kind") is None else row["kind"],
             choices=_list_of("choices", row, where),
             annotators=_list_of("annotators", row, where),
-            category=_whole(row.get("category"), ""),
+            category="" if row.get("category") is None else str(row["category"]),
         )
     except ValidationError as error:
         raise CptBenchError(explain(error), where=where) from None
@@ -191,12 +191,6 @@ def _texts(values: list[Any]) -> tuple[str, ...] | None:
     """Texts and numbers as texts; None where one is neither."""
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not isinstance(value, str) and not (number and math.isfinite(value)):
+        if not isinstance(value, str) and not (number and abs(value) < math.inf):
             return None
     return tuple(map(str, values))
-
-
-def _whole(value: Any, missing: str) -> str:
-    """A value that only names something, as text; halves of characters are replaced."""
-    text = missing if value is None else str(value)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

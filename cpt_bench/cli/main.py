@@ -85,6 +85,12 @@ app.add_typer(data.app, name="data")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 """A disk that is full, or must not be written to: what was committed stays."""
 
+MISPLACED = {
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""A file was given for a folder, or a folder for a file, or what is not there or cannot be."""
+
 ASCII = str.maketrans({
     **dict.fromkeys("–−‐‑", "-"), **dict.fromkeys("‘’", "'"), **dict.fromkeys("“”", '"'),
     "—": "--", "…": "...", "·": ".", "×": "x", "→": "->", "≥": ">=", "≤": "<=",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -114,7 +115,7 @@ _IN_TEXT = re.compile(
     r"\{(?:\\[,; ]|[\s~])*(?P<words>[A-Za-z. ]+?)\s*\}(?P<power>\s*\^\s*\{?\s*[23]\s*\}?)?$"
 )
 _DEGREES = re.compile(r"\^\s*\{?\s*(?:\\circ|\\degree|°)\s*\}?|°|\\degree|\\circ(?![A-Za-z])")
-_CURRENCY = re.compile(r"^\\?\$(?=\d)|(?<=^[-+])\\?\$(?=\d)")
+_CURRENCY = re.compile(r"^\\?\$(?=[\d.])|(?<=^[-+])\\?\$(?=[\d.])")
 
 
 def _without_unit(text: str) -> tuple[Formula, bool]:
@@ -159,7 +160,7 @@ _AS_LATEX = (
     *((symbol, rf"\\{name} ") for symbol, name in _GREEK.items()),
 )
 """What people write beside LaTeX, and what math-verify reads it from."""
-_WITH_EXPONENT = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})")
+_WITH_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d+)?[eE][-+]?\d{1,3}")
 _MULTIPLE = re.compile(r"\s*-?\d+(?:\.\d+)?\s*\*?\s*[A-Za-z]\s*=")
 """2x = 79 says what x is, and not that it is 79."""
 _TOWER = re.compile(r"\^\s*\{?\s*-?\s*(?:\d{3,}|.{0,12}\^)|\*\s*\*")
@@ -196,9 +197,8 @@ def readings(answer: str) -> tuple[Formula, ...]:
 
 
 def _as_latex(text: str) -> str:
-    exponent = _WITH_EXPONENT.fullmatch(text)
-    if exponent:
-        return rf"{exponent[1]}\cdot 10^{{{int(exponent[2])}}}"
+    if _WITH_EXPONENT.fullmatch(text):
+        return f"{Decimal(text):f}"
     for pattern, latex in _AS_LATEX:
         text = re.sub(pattern, latex, text)
     return text

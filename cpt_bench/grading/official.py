@@ -136,9 +136,9 @@ def _mmmu_forms(text: str) -> list[str | float]:
     return [f" {value}", f"{value} "] if isinstance(value, str) and len(value) == 1 else [value]
 
 
-def _mmmu_ends(reply: str) -> list[str]:
+def _mmmu_ends(text: str) -> list[str]:
     """The ends of an open reply's key sentences: what follows the last 'is ', 'answer ', '=' ..."""
-    text = reply.strip().strip(".").lower()
+    text = text.lower()
     # The official split also asks for a capital letter, of which lower case has none.
     sentences = text.split("\n")
     ends = []
@@ -172,7 +172,7 @@ def mmmu(reply: str, sample: Sample) -> float:
     """MMMU's evaluation without its random guesses; an open answer is the reply's end."""
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
-    end = _mmmu_ends(reply)[-1]
+    end = _mmmu_ends(reply.strip().rstrip("."))[-1]
     numbers: set[str | float] | None = None
     for answer in sample.answers:
         value, words = _mmmu_value(plain(answer)), answer.strip().lower()
@@ -192,7 +192,7 @@ def mmmu_official(reply: str, sample: Sample) -> float:
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
     golds = [form for answer in sample.answers for form in _mmmu_forms(answer)]
-    ends = _mmmu_ends(reply)
+    ends = _mmmu_ends(reply.strip().strip("."))  # as published: of .25 the full stop goes as well
     numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
     return float(
         any(

@@ -70,7 +70,7 @@ def test_mmmu_official_is_mmmu_s_evaluation() -> None:
 
 def last_words(reply: str) -> str:
     """The last line from its last signal on: where the stricter grader looks."""
-    line = reply.strip().strip(".").lower().split("\n")[-1]
+    line = reply.strip().rstrip(".").lower().split("\n")[-1]
     tails = [line.split(s)[-1].strip() for s in [*published.SIGNALS, "="] if s in line]
     return min(filter(None, tails), key=len, default=line)
 
@@ -105,6 +105,9 @@ MMMU_MORE: Reasons = {
     ),
     "decimals after separators, in a sentence (1,249.50 cm)": lambda reply, gold: (
         re.search(r"\d,\d{3}\.\d", last_words(reply)) is not None
+    ),
+    "a number begins with its decimal point (.25; as published, 25)": lambda reply, gold: (
+        re.match(r"\W*\.\d", reply) is not None
     ),
     "a mark stands beside an answer of one letter ('a!')": lambda reply, gold: (
         len(gold) == 1 and not is_number(gold) and re.sub(r"\W", "", last_words(reply)) == gold
@@ -315,7 +318,7 @@ def formulas(seed: int, n: int) -> list[tuple[str, str]]:
 def library() -> dict[tuple[str, str], bool]:
     """(reply, gold) to mathruler's own verdict: 9,000 numbers and 1,000 formulas."""
     grader = pytest.importorskip("mathruler.grader")
-    pairs = generated.numbers(20261210, 9300) + formulas(20261211, 1000)
+    pairs = generated.numbers(20261210, 9600) + formulas(20261211, 600)
     return {
         (reply, gold): bool(grader.grade_answer(reply.strip(), gold))
         for reply, gold in pairs

@@ -144,7 +144,29 @@ MATH = [
     ("12 \\pi", ["12pi", "12 π", "12*pi"], ["12", "12p", "12ip"]),
     ("4 \\frac { 4 } { 11 }", ["4 4/11", "x = 4 4/11"], ["16/11"]),
     ("20 or 40", ["20 or 40", " 20 or 40 "], ["20", "40 or 20"]),  # a gold that is no formula
+    # Names in front: angles by number, arcs, segments, Greek letters, words.
+    ("79", ["m∠4 = 79", "m∠ABC = 79", "\\angle 4 = 79", "m \\measuredangle 12=79", "\\widehat{AB} = 79", "m \\widehat A B = 79",
+            "m\\overset{\\frown}{AB} = 79", "\\overline{AB} = 79", "θ = 79", "m∠θ = 79", "\\theta=79", "x_1 = 79", "AB' = 79",
+            "\\text{m}\\angle{4} = 79", "area = 79", "arc AB = 79", "measure of angle 4 = 79", "x ≈ 79", "= 79"],
+     ["m∠79 = 4", "∠79", "2x = 79", "not 79", "x ≠ 79", "m∠4 = 97", "m∠4 + m∠5 = 79"]),
+    # Marks and units behind.
+    ("79", ["79 cm", "79cm", "79 m", "79 cm²", "79 \\text{ cm}^2", "79\\,\\mathrm{cm}", "79 ㎝", "79 square units", "79 sq. in.", "79 ft",
+            "79 degrees", "79º", "79˚", "79°", "79∘", "79^∘", "79^{\\circ}", "79\\%", "$79", "79 m^2", "m∠4 = 79º."],
+     ["79 cm or 80 cm", "79 cm 80", "79 cm^4", "cm", "79 x", "79 \\text{ not}", "79 or", "cm 79"]),
+    ("79 \\text{ cm}", ["79", "79 cm", "79 units"], ["79 in", "79 cm^2", "79°"]),
+    ("3m^2", ["3m^2", "3 m^2"], ["3", "3 cm^2"]),  # a variable, as far as the gold goes
+    # Other characters for the same.
+    ("-120", ["−120", "–120", "－１２０", "‐120", "-120", "x = −120"], ["120", "~120", "1−20", "--120"]),
+    ("\\frac { 1 } { 2 }", ["½", "1⁄2", "1∕2", "2⁻¹"], ["½2"]),
+    ("\\frac { 9 } { 2 }", ["4½", "4 ½"], ["41/2"]),
+    ("25", ["5²", "5^2", "２５"], ["52", "2⁵"]),
+    ("2 \\theta", ["2θ", "θ2", "θ+θ", "2\\theta", "2𝜃"], ["2", "θ", "2α"]),
+    ("1234567", ["1,234,567", "1{,}234{,}567", "1\\,234\\,567", "1,\\!234,\\!567", "1\u202f234\u202f567", "1.234567e6", "1234567.0"], ["1,234", "1 234 567", "1.234567"]),
 ]  # fmt: skip
+
+
+def test_a_minus_sign_in_the_gold_is_one() -> None:
+    assert MATCHERS["math"]("-120", sample("−120", kind="math")) == 1
 
 
 @pytest.mark.parametrize(("gold", "right", "wrong"), MATH)
@@ -238,8 +260,32 @@ CATS = ("a cat", "a dog", "two cats")
         ("mmlu-pro-3", sample("B", choices=CATS), ["B", "A or B"], ["A", "B, no, A"]),
         ("mmmu", sample("B", kind="letter", choices=CATS), ["B", "(B)", "I think it is B .", "A, no: (B)"], ["C", "(B) (C)", "unsure"]),
         ("mmmu", sample("12.5", kind="open"), ["12.5", "So the answer is 12.50", "x = 12.5"], ["11 12 12.5", "12.4", "it is 12 or 12.5"]),
+        ("mmmu", sample("1249", kind="open"), ["The answer is 1,249.", "1249", "so 1,249 dollars", "x = $1,249", "1.249e3", "１，２４９", "1\u202f249"], ["249", "1,249.50", "1", "1 249", "1,249 or 1,250", "11,249", "-1,249"]),
+        ("mmmu", sample("7,243,000", kind="open"), ["7,243,000", "It is 7243000.", "7.243e6", "7.243E+06 people"], ["243,000", "7,243", "7,243,000,000"]),
+        ("mmmu", sample("1.5e3", kind="open"), ["1.5e3", "so 1500", "1,500.00", "is 1.5E+3 m"], ["1.5", "3", "1.5e4", "15e3"]),
+        ("mmmu", sample("-1,249.50", kind="open"), ["−1249.5", "It is −1,249.50 dollars", "-1,249.50"], ["1,249.50", "-1,249", "-249.5"]),
+        ("mmmu", sample("0.25", kind="open"), [".25", "0.25", "1/4 = .25"], ["0.3", "25", "1/4"]),
+        ("mmmu", sample("St. Mary", kind="open"), ["St. Mary.", "the st. mary!", "**St. Mary**"], ["Mary", "St. Mary or John"]),
+        ("mmmu", sample("infinity", kind="open"), ["Infinity", "so infinity."], ["1e999", "nan"]),
         ("mmmu", sample("zero", "0", kind="open"), ["0", "zero", "the answer is the zero"], ["subzero", "not zero", "10"]),
         ("mmmu-official", sample("zero", "0", kind="open"), ["0", "subzero"], ["10", "one"]),
+        # Letters beyond the options are no answers.
+        ("scienceqa", sample("B", choices=CATS), ["H. pylori causes it. The answer is B.", "D. Smith did. The answer is B.", "The answer is H. pylori. The answer is B."], ["A. pylori causes it. The answer is B.", "H. pylori causes it.", "The answer is H."]),
+        ("choice", sample("B", choices=("x", "z")), ["B", "z"], ["C", "Z z", "(E)"]),
+        # Options that are letters: their words come before the letters.
+        ("choice", sample("D", choices=("A", "B", "AB", "O")), ["O", "o", "(O)", "O.", "D. O", "D"], ["AB", "C", "0", "A"]),
+        ("choice", sample("C", choices=("A", "B", "AB", "O")), ["AB", "ab.", "C"], ["B", "A, B", "A"]),
+        ("choice", sample("A", choices=("X", "Y")), ["X", "x.", "A", "A) X"], ["Y", "A) Y"]),
+        ("choice", sample("I", choices=("II", "I", "III")), ["I", "B", "(I)"], ["II", "A", "III"]),
+        ("by-kind", sample("D", kind="letter", choices=("A", "B", "AB", "O")), ["O", "D"], ["A"]),
+        ("choice", sample("a dog", choices=CATS), ["B", "a dog", "(B) a dog"], ["A", "dog"]),
+        ("number", sample("-120"), ["−120", "－120", "–120", "－１２０", "-120.0", "‑120"], ["120", "— 120", "1−20", "-12²"]),
+        ("number", sample("12"), ["１２", "+12", "＋12", "𝟏𝟐", "1.2e1"], ["1²", "¹²", "1₂", "−12"]),
+        ("number", sample("1234567"), ["1,234,567", "1\u202f234\u202f567", "１，２３４，５６７"], ["1 234 567", "1,234"]),
+        ("open", sample("-120"), ["−120", "−120.", "-120.0."], ["120"]),
+        ("by-kind", sample("-120", kind="number"), ["−120"], ["120"]),
+        ("by-kind", sample("-120", kind="open"), ["−120"], ["120"]),
+        ("by-kind", sample("-120", kind="math"), ["−120"], ["120"]),
         ("pope", sample("no"), ["No", "no, there is none", "There is not a dog. Yes."], ["yes", "unknown", "nothing", ""]),
         ("pope", sample("yes"), ["Yes", "yes, it is"], ["a dog", "no", "yesterday", "not yes"]),
         ("pope-official", sample("yes"), ["Yes", "a dog", ""], ["no", "It is not"]),
@@ -258,6 +304,25 @@ def test_data_sets_own_graders(
     matcher = MATCHERS[grader]
     assert {r: matcher(r, gold) for r in right} == dict.fromkeys(right, 1.0)
     assert {w: matcher(w, gold) for w in wrong} == dict.fromkeys(wrong, 0.0)
+
+
+IMPOSSIBLE = [
+    *[(g, sample(gold, kind="letter", choices=CATS[:2])) for g in ("choice", "letter", "by-kind", "scienceqa", "mmlu-pro", "mmmu", "mmmu-official")
+      for gold in ("1", "(B)", "E", "", "?", "C.", "two cats")],
+    ("mmlu-pro-3", sample("J", choices=("a", "b", "c", "d"))),
+    ("letter", sample("AB")), ("letter", sample("2")),
+    ("choice", sample("same", choices=("same", "same"))),
+    *[(g, sample(gold)) for g in ("yesno", "pope", "pope-official") for gold in ("1", "true", "", "yes or no", "unanswerable")],
+    ("by-kind", sample("1", kind="yesno")), ("by-kind", sample("red", kind="number")),
+    ("number", sample("twelve")), ("number", sample("12 cm")), ("number", sample("1²")), ("number", sample("nan")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("grader", "gold"), IMPOSSIBLE)
+def test_a_gold_that_no_reply_can_match_is_an_error(grader: str, gold: Sample) -> None:
+    """It once made every reply wrong, the right ones too."""
+    with pytest.raises(CptBenchError, match=r"the gold answer of 's' is .*(none of|neither|not)"):
+        MATCHERS[grader]("B", gold)
 
 
 def test_more_words_cost_in_open_pathology() -> None:
@@ -336,8 +401,41 @@ def test_braces_in_a_box_are_balanced() -> None:
 
 
 def test_a_missing_box_is_the_word_none_as_in_mathruler() -> None:
+    """Kept as published, for this grader alone."""
     assert grade("no box", sample("none"), PAPER, MATCHERS["mathruler"]).score == 1
     assert grade("no box", sample("5"), PAPER, MATCHERS["mathruler"]).score == 0
+
+
+NOBODY = ("None", "One")
+NO_ANSWER = {
+    "vqa": sample("0", annotators=("0",) * 10), "vqa-official": sample("none", annotators=("none", "zero") * 5),
+    "vqa-evalai": sample("0", annotators=("0",) * 10), "choice": sample("A", choices=NOBODY), "exact": sample("none"),
+    "exact-case": sample("None"), "open": sample("none"), "gqa": sample("none"), "by-kind": sample("none"),
+    "pathvqa": sample("none"), "mmmu": sample("none", kind="open"), "mmmu-official": sample("None", kind="open"),
+    "pope-official": sample("yes"), "math": sample("None", kind="math"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_ANSWER)
+@pytest.mark.parametrize(
+    "reply", ["I do not know", "", "\\boxed{", "boxed{5}", "<think>x</think> nobody"]
+)
+def test_no_box_is_no_answer(name: str, reply: str) -> None:
+    """Once it was the word None, which counted as 0, none or an option of these words."""
+    got = grade(reply, NO_ANSWER[name], PAPER, MATCHERS[name])
+    assert (got.score, got.read) == (0, None)
+    assert grade("\\boxed{None}", NO_ANSWER[name], PAPER, MATCHERS[name]).score == 1
+
+
+@pytest.mark.parametrize("form", ["whole", "tags"])
+def test_nothing_is_no_answer(form: str) -> None:
+    """An empty reply, or full stops, is not what a gold is that normalises to nothing."""
+    asked = WHOLE if form == "whole" else FORMS[0]
+    for name in ("exact", "open", "by-kind"):
+        for reply in ("", ".", "...", " \n"):
+            dressed = reply if form == "whole" else f"<answer>{reply}</answer>"
+            assert grade(dressed, sample(".."), asked, MATCHERS[name])[0::3] == (0, 0)
+        assert MATCHERS[name]("...", sample("...")) == 1
 
 
 @given(
@@ -603,6 +701,59 @@ def test_summary_by_group_and_yes_share() -> None:
     }
     assert out["by_category"]["random"] == {"n": 1, "accuracy": 100}
     assert "by_kind" not in out
+
+
+@pytest.mark.parametrize(
+    ("grader", "replies", "figures"),
+    [
+        # As published, 'A dog' and 'NO' are both a yes.
+        ("pope-official", [("Yes", "yes"), ("A dog", "yes"), ("No", "no"), ("NO", "no")], (200 / 3, 100, 80, 75, 0)),
+        ("pope", [("Yes", "yes"), ("A dog", "yes"), ("No", "no"), ("NO", "no")], (100, 50, 200 / 3, 25, 25)),
+        # Each grader's own reading: what it would find right.
+        ("exact", [("Yes.", "yes"), ("no", "yes"), ("NO.", "no"), ("yes!", "no")], (100, 50, 200 / 3, 25, 25)),
+        ("pathvqa", [("Yes.", "yes"), ("yes!", "no"), ("no,", "no"), ("maybe", "no")], (50, 100, 200 / 3, 50, 25)),
+        ("mathruler", [("Yes", "yes"), ("on", "no"), ("no", "yes"), ("dog", "yes")], (100, 100 / 3, 50, 25, 25)),
+        ("gqa", [("YES", "yes"), ("no.", "no"), ("No", "no"), ("yes", "no")], (50, 100, 200 / 3, 50, 25)),
+        ("by-kind", [("yes.", "yes"), ("yes or no", "no"), ("", "yes"), ("NO", "no")], (100, 50, 200 / 3, 25, 50)),
+    ],
+)  # fmt: skip
+def test_yes_or_no_is_read_as_it_is_scored(
+    grader: str, replies: list[tuple[str, str]], figures: tuple[float, ...]
+) -> None:
+    """Precision, recall, F1, share of yes, unparsed: of the reading that makes the accuracy."""
+    samples = [sample(gold, kind="yesno") for _, gold in replies]
+    graded = []
+    for (reply, _), one in zip(replies, samples, strict=True):
+        got = grade(reply, one, WHOLE, MATCHERS[grader])
+        graded.append(Graded(got.read, got.score, got.format_ok))
+    found = summarise(grader, samples, graded)["yes_no"]
+    assert tuple(found.values()) == pytest.approx(figures, abs=1e-3)
+
+
+def test_yes_or_no_of_annotators_and_synonyms() -> None:
+    split = sample("yes", annotators=("yes",) * 6 + ("no",) * 4)  # both are right
+    several = sample("no", "nope")
+    for grader, one, reply, said in (
+        ("vqa", split, "No", "no"), ("vqa", split, "Yes!", "yes"), ("vqa-official", split, "Yes", "yes"),
+        ("vqa-official", sample("yes", annotators=("yes",) * 10), "Yes", None),  # as published: raw text
+        ("exact", several, "nope", "no"), ("exact", several, "yes", "yes"), ("exact", several, "yep", None),
+    ):  # fmt: skip
+        score = MATCHERS[grader](reply, one)
+        found = summarise(grader, [one], [Graded(reply, score, True)])["yes_no"]
+        shares = (found["yes_share"], found["unparsed"])
+        assert shares == {"yes": (100, 0), "no": (0, 0), None: (0, 100)}[said], (grader, reply)
+
+
+def test_a_reply_without_the_form_says_nothing_in_the_figures() -> None:
+    """The strict reading scores, so it is the strict reading that is summed up."""
+    samples = [sample("yes", kind="yesno"), sample("no", kind="yesno")]
+    graded = []
+    for reply, one in zip(("<answer>yes</answer>", "yes"), samples, strict=True):
+        got = grade(reply, one, FORMS[0], MATCHERS["yesno"])
+        graded.append(Graded(got.read, got.score, got.format_ok))
+    found = summarise("yesno", samples, graded)
+    assert found["yes_no"]["precision"] == 100 and found["yes_no"]["yes_share"] == 50
+    assert (found["accuracy"], found["unparsed"]) == (50, 50)
 
 
 def test_the_helper_starts_from_a_command(tmp_path: Path) -> None:

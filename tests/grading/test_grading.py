@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpt_bench.grading import MATCHERS, grade, reward
-from cpt_bench.grading.matchers import as_number
+from cpt_bench.grading.numbers import as_number
+from cpt_bench.grading.reading import undress
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
 
 FORM = AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>"))
@@ -43,6 +44,70 @@ def sample(answer: str, kind: str = "word") -> Sample:
 def test_readings(reply: str, score: float, lenient: float, form: bool) -> None:
     got = grade(reply, sample("red star"), FORM, MATCHERS["exact"])
     assert (got.score, got.lenient, got.format_ok) == (score, lenient, form)
+
+
+WHOLE = AnswerForm(kind="whole")
+BOXED = AnswerForm(kind="boxed", open="\\boxed{", close="}", thought=("<think>", "</think>"))
+
+
+@pytest.mark.parametrize(
+    ("dressed", "bare"),
+    [
+        ("\\boxed{42}", "42"), ("**B**", "B"), ("*B*", "B"), ("__B__", "B"), ("`B`", "B"), ("***B***.", "B"),
+        ("$42$", "42"), ("$$42$$", "42"), ("\\(42\\)", "42"), ("\\[ 42 \\]", "42"), ("$\\boxed{42}$.", "42"),
+        ("\\boxed{\\text{B}}", "B"), ("\\textbf{B}", "B"), ("\\mathrm{B}", "B"), ("\\fbox{42}", "42"), ("\\boxed {42}", "42"),
+        ("\\(\\boxed{\\text{**B**}}\\).", "B"), ('"B"', "B"), ("\u201cred star\u201d", "red star"), ("# 42", "42"), ("* B", "B"), ("• B", "B"),
+        ("```\nB\n```", "B"), ("```text\nred star\n```", "red star"), ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        # A box marks the answer among other words; the last one counts.
+        ("so the area is \\boxed{42} at last", "42"), ("\\boxed{41} no: \\boxed{42}", "42"),
+        # No word comes off, and no sign that means something.
+        ("not **B**", "not **B**"), ("**A** or **B**", "**A** or **B**"), ("the answer is B", "the answer is B"), ("- 42", "- 42"),
+        ("> 42", "> 42"), ("(B)", "(B)"), ("\\sqrt{42}", "\\sqrt{42}"), ("$5 and $6", "$5 and $6"), ("\\boxed{42", "\\boxed{42"), ("*", "*"),
+        ("~~B~~", "~~B~~"), ("", ""), ("**", "**"), ("a_b_c", "a_b_c"), ("'tis", "'tis"),
+    ],
+)  # fmt: skip
+def test_dress_comes_off_in_the_best_reading(dressed: str, bare: str) -> None:
+    """A model that now writes a box or bold letters has lost the form, not the skill."""
+    assert undress(dressed) == bare
+    if dressed == bare:
+        return
+    gold = sample(bare)
+    tagged = grade(f"<think>t</think><answer>{dressed}</answer>", gold, FORM, MATCHERS["exact"])
+    assert tagged[:1] + tagged[2:4] == (0, True, 1)  # the strict reading stays strict
+    untagged = grade(f"<think>t</think>{dressed}", gold, FORM, MATCHERS["exact"])
+    assert untagged[:1] + untagged[2:4] == (0, False, 1)
+    assert grade(dressed, gold, WHOLE, MATCHERS["exact"])[:1] == (0,)
+    assert grade(dressed, gold, WHOLE, MATCHERS["exact"]).lenient == 1
+    assert grade(f"\\boxed{{{dressed}}}", gold, BOXED, MATCHERS["exact"]).lenient == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "form", "lenient"),
+    [
+        ("<answer>B</answer>", WHOLE, 1),  # tags are dress where the form has none
+        ("<think>A or B</think> **B**", WHOLE, 1),
+        ("<think>perhaps \\boxed{B}, perhaps", FORM, 0),  # cut off while thinking: no answer yet
+        ("<think>perhaps \\boxed{B}, perhaps", WHOLE, 0),
+        ("<think>A</think>I say \\boxed{B}", FORM, 1),
+        ("<answer>**A**</answer><answer>**B**</answer>", FORM, 1),  # the last one, as without dress
+        ("<answer>**B**</answer><answer>**A**</answer>", FORM, 0),
+        ("**B**ut A", FORM, 0),
+    ],
+)
+def test_the_best_reading_of_odd_replies(reply: str, form: AnswerForm, lenient: float) -> None:
+    got = grade(reply, sample("B"), form, MATCHERS["letter"])
+    assert (got.score, got.lenient) == (0, lenient)
+
+
+def test_much_dress_is_seen_through_at_once() -> None:
+    for text in (
+        "\\text{" * 5000 + "}" * 5000,
+        "**" * 40_000,
+        "$" * 40_000,
+        "`" * 9999,
+        "\\boxed{" * 9999,
+    ):
+        undress(text)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def numeral(rng: random.Random, value: float) -> str:
         text = f"{size:,.0f}".replace(",", rng.choice(["{,}", "\\,", ",\\!"]))
     else:
         text = f"{size:.0f}" if whole else f"{size:g}"
+        text = text.removeprefix("0") if rng.random() < 0.3 and not whole else text
     if rng.random() < 0.03:
         text = text.translate({ord("0") + i: ord("０") + i for i in range(10)})
     sign = rng.choice(MINUS) if value < 0 else rng.choice(["", "", "", "", "+", "$"])
@@ -65,6 +66,7 @@ def number(rng: random.Random) -> float:
     """A number of any size, often whole, sometimes with decimals, negative or beyond a thousand."""
     size = rng.choice([rng.randrange(10), rng.randrange(1000), rng.randrange(10**7), 1249, 7243000])
     part = rng.choice([0, 0, 0, 0.5, 0.25, round(rng.random(), 2)])
+    size = rng.choice([size, size, size, size, 0]) if part else size
     return (size + part) * rng.choice([1, 1, 1, -1])
 
 
