@@ -156,7 +156,7 @@ def run(
 
 def evaluate(
     model: str | Path | None = None,
-    suite: str | Path = "nano",
+    suite: str | Path = "",
     *,
     stages: str | Sequence[str | Path] | None = None,
     endpoint: str | None = None,

@@ -31,7 +31,7 @@ def run(
     trainer: Annotated[
         str,
         typer.Option(
-            help="The method: a name (sft, rft, …: cptbench list trainers), pkg/name, "
+            help="The method: a name (cptbench list trainers shows them), pkg/name, "
             "module:Class, ./file.py:Class or 'cmd:… {stage}'."
         ),
     ],

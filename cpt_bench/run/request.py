@@ -21,6 +21,7 @@ from cpt_bench.engines.choice import EngineChoice, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
+from cpt_bench.plugins import default
 from cpt_bench.run.lanes import find_stages
 from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
@@ -63,7 +64,7 @@ class Request(NamedTuple):
 
     Attributes:
         trainer: The trainer's spec; empty where a method was trained elsewhere.
-        suite: The suite's name or folder.
+        suite: The suite's name or folder; empty is the one that is meant to be tried.
         tier: The suite's size; None is its default.
         protocol: The evaluation protocol, ``NAME`` or ``NAME.STYLE``; None is the suite's default.
         order: The task order; None is the suite's.
@@ -89,7 +90,7 @@ class Request(NamedTuple):
     """
 
     trainer: str = ""
-    suite: str = "nano"
+    suite: str = ""
     tier: str | None = None
     protocol: str | None = None
     order: tuple[str, ...] | None = None
@@ -133,7 +134,7 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
         _check_elsewhere(request, elsewhere)
     if method is None and (elsewhere is None or elsewhere.endpoint is None):
         require_training()
-    spec = compose(request.suite, request.protocol, request.tier)
+    spec = compose(request.suite or default("suites", "run"), request.protocol, request.tier)
     suite = open_suite(spec)
     if request.order is not None:
         suite = suite.reordered(request.order)

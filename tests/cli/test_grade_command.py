@@ -26,8 +26,9 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import read_predictions
 from cpt_bench.files import digest_json, read_json, read_jsonl, write_json, write_jsonl
 from cpt_bench.grading import MATCHERS
-from tests.simulated import split, write_run
-from tests.support.places import TINY, here
+from tests.support.commands import here
+from tests.support.places import TINY
+from tests.support.simulated import split, write_run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 BOM = b"\xef\xbb\xbf"

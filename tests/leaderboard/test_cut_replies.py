@@ -144,7 +144,7 @@ def cut_forced(entry: Path, suite: Path) -> None:
 
 
 CASES: dict[str, tuple[Case, str, str]] = {
-    # a row that is not compared (row 31)
+    # a row that is not compared
     "one made-up hash, other answers improved": (made_up_hash, "predictions-changed", f"{SCIENCE}: 1 of its replies are cut"),
     "made-up hashes in a whole stage": (made_up_everywhere, "predictions-changed", "stage-3/evaluate/text: 60 of its replies are cut"),
     "a hash on a reply that is whole": (hash_without_a_cut, "cut", "no thought that was cut"),
@@ -156,7 +156,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "KL of a stage that is none": (stray_table("kl/9-science.jsonl.zst"), "unknown-file", "kl/9-science"),
     "forced replies of a beginning that is none": (stray_table("forced/more/science.jsonl.zst"), "unknown-file", "forced/more"),
     "whole replies of a cell that is none": (stray_table("replies/9-more/science.jsonl.zst"), "unknown-file", "replies/9-more"),
-    # repeated ids (row 29)
+    # repeated ids
     "a repeated id among KL rows": (repeated_kl, "duplicate-id", "line 3 is of 'science-test-00000' of science once more"),
     "a repeated id among forced replies": (repeated_forced, "duplicate-id", "answers 'science-test-00004' twice"),
 }  # fmt: skip

@@ -197,7 +197,7 @@ def named_model(name: str) -> Case:
 
 SCIENCE = "stage-2/evaluate/science"
 CASES: dict[str, tuple[Case, str, str]] = {
-    # seeds that are one run (issue 18, row 30)
+    # seeds that are one run
     "seed 1 is seed 0 with one reply changed a file": (lambda e, s: clone(e, 0, 1, s, one_a_file), "seed-identical", "12 of "),
     "seed 1 is seed 0 with every thought rewritten": (lambda e, s: clone(e, 0, 1, s, other_thoughts), "seed-identical", "seed-0, seed-1"),
     "seed 1 is seed 0 in another case and spacing": (lambda e, s: clone(e, 0, 1, s, other_spelling), "seed-identical", "seed-0, seed-1"),
@@ -208,18 +208,18 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "two seeds wrote the same checkpoint": (same_records("stages/2-counting/checkpoint"), "seed-same-weights", "stage-2/train: both wrote the same"),
     "two seeds wrote the same log": (same_records("stages/2-counting/train.jsonl"), "seed-same-weights", "train.jsonl"),
     "two seeds took the same time, step by step": (same_times, "seed-same-times", "to the millisecond"),
-    # weights that cannot be (row 32)
+    # weights that cannot be
     "every stage has the base's weights": (weights_of((1, BASE), (2, BASE), (3, BASE)), "same-weights", "0-base and 3-text list the same weights"),
     "every stage of every seed has the base's weights": (all_base_everywhere, "same-weights", "seed-2/manifest.json"),
     "one stage has the base's weights": (weights_of((2, BASE)), "same-weights", "0-base and 2-counting"),
     "two stages have one set of weights": (weights_of((1, "b" * 64), (3, "b" * 64)), "same-weights", "1-science and 3-text"),
     "a stage has another seed's weights": (lambda e, s: relabel(e / "seed-0", {2: json.loads((e / "seed-1/manifest.json").read_text())["weights"]["2-counting"]}), "seed-same-weights", "seed-0, seed-1"),
-    # old rules (row 34)
+    # old rules
     "the draft's rules, for a false style": (moved(rules="0", response_style="thinking"), "rules-version|response-style", "names the rules '0'"),
     "the first board's rules": (moved(rules="1"), "rules-version", "held to '2'"),
     "the oldest format": (format_1, "rules-version|response-style", "names the rules '0'"),
     "a ledger in the shape of before": (ledger(as_before, "stage-2/train"), "privilege|ledger-inputs|recipe|order", "does not record which privileges"),
-    # names and dates (row 35)
+    # names and dates
     "a date in 2099": (moved(date="2099-01-01"), "date", "2099-01-01, a day that has not come"),
     "a date before the first board": (moved(date="2020-01-01"), "date", "before 2026-11-22"),
     "a day that no month has": (lambda e, s: edit_entry(e, date="2026-02-30"), "schema", "date"),
@@ -231,7 +231,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "a Greek letter in an author": (lambda e, s: edit_entry(e, authors=["A. Uth\u03bfr"]), "look-alike", "the author 1"),
     "a base model that looks like the suite's": (named_model("sm\u0430ll-base"), "look-alike|base-model", "U+0430"),
     "an entry that supersedes itself": (lambda e, s: edit_entry(e, supersedes=e.name), "supersedes", "supersedes itself"),
-    # what a ledger leaves out or adds (row 35)
+    # what a ledger leaves out or adds
     "no protocol in an evaluation": (cut_input("protocol"), "ledger-inputs", f"{SCIENCE}: does not record protocol"),
     "no protocol in a training": (cut_input("protocol", "stage-1/train"), "ledger-inputs", "stage-1/train: does not record protocol"),
     "no card in an evaluation": (cut_input("card"), "ledger-inputs", f"{SCIENCE}: does not record card"),

@@ -109,7 +109,7 @@ def test_what_does_not_verify_is_not_committed(
     assert git(clone, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
-# --------------------------------------------------------------- outside the clone (issue 18, 43)
+# --------------------------------------------------------------- outside the clone
 
 
 def test_a_board_of_ones_own_says_where_it_looked(

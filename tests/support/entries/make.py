@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+import zstandard
 
 from cpt_bench.evaluation.predictions import graded
 from cpt_bench.files import write_json, write_jsonl
@@ -22,9 +23,8 @@ from cpt_bench.run.plan import stage_seed
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite, load_suite
 from cpt_bench.tasks.nano.publish import publish
+from tests.support.places import ROOT
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 TASKS = ("science", "counting", "text")
 GENERAL = ("knowledge",)
 N = 60
@@ -193,3 +193,9 @@ def resign(seed: Path) -> None:
         for p in sorted(seed.rglob("*")) if p.is_file() and p.name != "manifest.json"
     }  # fmt: skip
     file.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    """The lines of a packed table."""
+    text = zstandard.ZstdDecompressor().decompress(file.read_bytes()).decode()
+    return [json.loads(line) for line in text.splitlines()]

@@ -20,7 +20,7 @@ from cpt_bench.sweep.jobs import jobs_of
 from cpt_bench.sweep.spec import read_sweep
 from cpt_bench.trainer import Privileges
 from cpt_bench.worker.devices import Devices
-from tests.conftest import TINY
+from tests.support.places import TINY
 
 PACKAGE = Path(__file__).parent.parent / "cpt_bench"
 SFT = Method("sft", {"spec": "sft"}, {"learning_rate": 1e-3})

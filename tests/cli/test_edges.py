@@ -21,8 +21,9 @@ import pytest
 from cpt_bench import environment
 from cpt_bench.cli.main import _line_of
 from cpt_bench.errors import LOST, CptBenchError, TrainerFault, WorkerLost
-from tests.conftest import TINY, here, sft_args
-from tests.simulated import write_run
+from tests.support.commands import here, sft_args
+from tests.support.places import TINY
+from tests.support.simulated import write_run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
