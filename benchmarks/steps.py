@@ -32,15 +32,14 @@ from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.files import write_text
 from cpt_bench.models import checkpoint as policy
-from cpt_bench.models.qwen_cpu import decoding, encoding, layers, vision
+from cpt_bench.models import quick
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
-from cpt_bench.stage.split import prepare
+from cpt_bench.stage.split import write_split
 from cpt_bench.trainer import Privileges, Stage
-from cpt_bench.trainers.answers import AnswersAlone, aligned
+from cpt_bench.trainers.answers import aligned
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rollouts import encoded
 from cpt_bench.trainers.sft import SFT
-from cpt_bench.trainers.shared import SharedPrompts
 from cpt_bench.worker.threads import set_threads
 
 STEPS, ROUNDS, TASK = 8, 3, "scene"
@@ -49,29 +48,18 @@ PROMPTS, ROLLOUTS, BATCH = 8, 8, 16
 
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
-    """Everything of ours between TRL, transformers and the model taken out.
+    """No quick path: TRL and transformers compute everything.
 
-    What is set for the whole process stays (:mod:`cpt_bench.worker.threads`); it serves all.
+    The settings of the whole process (:mod:`cpt_bench.worker.threads`) stay; both profit from them.
     """
-
-    def no(*args: object) -> None:
-        return None
-
-    def unchanged(thing: Any) -> Any:
-        return thing
-
-    with contextlib.ExitStack() as stack:
-        for owner, name, instead in (
-            (SharedPrompts, "shares", no),
-            (AnswersAlone, "lean", no),
-            (decoding, "fits", no),
-            (layers, "arrange", unchanged),
-            (encoding, "turns", no),
-            (encoding, "batch", no),
-            (vision, "prepare_together", unchanged),
-        ):
-            stack.enter_context(mock.patch.object(owner, name, instead))
+    with mock.patch.object(quick, "package_for", lambda kind: None):
         yield
+
+
+def quick_path(model: Any) -> quick.QuickModel:
+    found = quick.of(model)
+    assert found is not None
+    return found
 
 
 def stage_in(folder: Path, data: Path, log: Callable[[dict[str, Any]], None]) -> Stage:
@@ -133,7 +121,7 @@ def sft_floor(stage_samples: list[Any]) -> float:
     ]
 
     def step(i: int) -> None:
-        logps = decoding.score_ends(model, *batches[i]).logps
+        logps = quick_path(model).score_answers(*batches[i]).logps
         (-logps.sum() / (logps != 0).sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -148,18 +136,16 @@ def rft_floor(requests: list[Request]) -> float:
     batches = [engine.encode(requests[i * PROMPTS : (i + 1) * PROMPTS]) for i in range(STEPS)]
     each = torch.arange(PROMPTS).repeat_interleave(ROLLOUTS)
 
+    path = quick_path(model)
+
     def step(i: int) -> None:
         with torch.no_grad():
-            prefix = decoding.read(model, batches[i]).rows(each)
-            written = decoding.decode(
-                model, prefix, NEW, decoding.sampler(1.0), engine.ends, engine.padding
-            )
+            reading = path.read(batches[i]).rows(each)
+            written = reading.write(NEW, temperature=1.0, ends=engine.ends, padding=engine.padding)
         mask = (written != engine.padding).long()
         written = written[:, : int(mask.sum(1).max())]
         mask = mask[:, : written.shape[1]]
-        logps = decoding.score(
-            model, decoding.read(model, batches[i]).rows(each), written, mask, 1.0
-        ).logps
+        logps = path.read(batches[i]).rows(each).score(written, mask, 1.0).logps
         (logps.sum(1) / mask.sum(1)).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -182,13 +168,11 @@ def answer_floor(requests: list[Request]) -> float:
     engine = TransformersEngine(SUITE.base_path())
     ordered = sorted(requests, key=lambda r: len(r.prompt))
     batches = [engine.encode(ordered[i : i + 64]) for i in range(0, len(ordered), 64)]
+    path = quick_path(engine.model)
     start = time.monotonic()
     with torch.inference_mode():
         for inputs in batches:
-            prefix = decoding.read(engine.model, inputs)
-            decoding.decode(
-                engine.model, prefix, NEW, decoding.sampler(0), engine.ends, engine.padding
-            )
+            path.read(inputs).write(NEW, temperature=0, ends=engine.ends, padding=engine.padding)
     return time.monotonic() - start
 
 
@@ -213,7 +197,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "train"
-        prepare(card, SUITE.protocol, BATCH * STEPS, data)
+        write_split(card, SUITE.protocol, BATCH * STEPS, data)
         (Path(scratch) / "stage").mkdir()
         learned = list(stage_in(Path(scratch) / "stage", data, lambda row: None).samples)
         for _ in range(ROUNDS):

@@ -63,8 +63,8 @@ RULES = (
     (CHECKPOINTS, r"^(transformers|peft)/", r"(from_pretrained|save_pretrained|\b_?save(_model)?)"),
     (CHECKPOINTS, r"transformers/.*/modeling_", r"(__init__|_init_weights)"),
     (CHECKPOINTS, r"^transformers/core_model_loading", ""),
-    (CHECKPOINTS, r"^safetensors/|cpt_bench/policy", r"(load_\w+|_load_whole|\bsave_file)"),
-    (CHECKPOINTS, r"trainers/common", r"\b(load|save|pass_on)"),
+    (CHECKPOINTS, r"^safetensors/|cpt_bench/models/", r"(load_\w+|_load_whole|\bsave_file)"),
+    (CHECKPOINTS, r"trainers/policy", r"\b(load|save|pass_on)"),
     (CHECKPOINTS, r"cpt_bench/training", r"(check_checkpoint|count_parameters)"),
     (CHECKPOINTS, r"cpt_bench/engines/hf", r"(__init__|stops)"),
     # ------------------------------------------------------------------------------------------
@@ -85,13 +85,14 @@ RULES = (
     (BATCHES, r"^transformers/(data/|trainer\.)", r"(__call__|get_batch_samples|_prepare_input)"),
     (BATCHES, r"^trl/data_utils", ""),
     (BATCHES, r"^trl/", r"(torch_call|\b_collate\w*|\b_?tokenize\w*|_prepare_dataset|\bpad)"),
-    (BATCHES, r"cpt_bench/(images|processor|encoding|trainer)\.", ""),
-    (BATCHES, r"cpt_bench/vision", r"(Processor\w*\.\w+|prepare_together)"),
+    (BATCHES, r"cpt_bench/(images|trainer)\.", ""),
+    (BATCHES, r"models/(processor|qwen_cpu/(encoding|processing))\.", ""),
+    (BATCHES, r"models/qwen_cpu/vision", r"(Processor\w*\.\w+|prepare_together)"),
     (BATCHES, r"cpt_bench/engines/hf", r"(encode|texts|messages|generate)(\.<locals>.*)?"),
     (BATCHES, r"cpt_bench/(evaluation|divergence)", r"\b(evaluate|divergence|_positions)(\..*)?"),
-    (BATCHES, r"trainers/common", r"(pictures|shown|dataset|user_turn|chat_row)(\..*)?"),
+    (BATCHES, r"trainers/rows", ""),
     (BATCHES, r"trainers/(sft|rft|answers|rollouts)", r"\b(rows|aligned|encoded)(\..*)?"),
-    (BATCHES, r"trainers/shared", r"\b(Prompts\.\w+|prompts_of|until)(\..*)?"),
+    (BATCHES, r"trainers/shared", r"\b(Prompts\.\w+|Sharing\.prompts|until)(\..*)?"),
     # ------------------------------------------------------------------------------------------
     (ARITHMETIC, r"^torch/nn/modules/", r"(forward|_call_impl)"),
     (ARITHMETIC, r"^torch/(nn/functional|nn/utils/clip_grad|optim/(?!lr_scheduler))", ""),
@@ -101,25 +102,25 @@ RULES = (
     (ARITHMETIC, r"^transformers/integrations/\w+_attention", ""),
     (ARITHMETIC, r"^(trl|accelerate)/", r"(_?compute_loss|_logps_and_entropies|_fused_forward)"),
     (ARITHMETIC, r"^(trl|accelerate)/", r"(_log_softmax|from_logits|backward|clip_grad_norm_)"),
-    (ARITHMETIC, r"cpt_bench/(decoding|vision|layers|kernels)\.", ""),
-    (ARITHMETIC, r"cpt_bench/(divergence|engines/hf)", r"\b_batch"),
+    (ARITHMETIC, r"models/qwen_cpu/", ""),
+    (ARITHMETIC, r"cpt_bench/(evaluation/divergence|engines/hf)", r"\b(_batch|write)"),
     (ARITHMETIC, r"trainers/(shared|answers)", ""),
     # ------------------------------------------------------------------------------------------
     (BOOKS, r"cpt_bench/(metrics|report)/|cpt_bench/cli/(progress|tables)", ""),
-    (BOOKS, r"cpt_bench/(ledger|files|rundir|scoring|monitor|diagnosis|trackers)\.", ""),
-    (BOOKS, r"cpt_bench/(runner|aftermath|stages|memory)\.", ""),
-    (BOOKS, r"cpt_bench/(policy|worker)", r"(weights_digest|Worker\.result)"),
+    (BOOKS, r"cpt_bench/(results/|files\.|worker/monitor\.|stage/memory\.)", ""),
+    (BOOKS, r"cpt_bench/run/(?!jobs/|plan|naming|code|lanes)", ""),
+    (BOOKS, r"cpt_bench/(models/checkpoint|worker/process)", r"(weights_digest|Worker\.result)"),
     # ------------------------------------------------------------------------------------------
     (FRAMEWORK, r"^(trl|accelerate|peft)/|^huggingface_hub/utils/_telemetry", ""),
     (FRAMEWORK, r"^transformers/(train|optimization|integrations/integration)", ""),
     (FRAMEWORK, r"^torch/optim/lr_scheduler|trainers/", ""),
     # ------------------------------------------------------------------------------------------
     # Outwards of here stands what started the worker, which is not what it does.
-    (OTHER, r"cpt_bench/(jobs|training)\.", ""),
+    (OTHER, r"cpt_bench/(run/jobs/|stage/training\.)", ""),
     # ------------------------------------------------------------------------------------------
     (START, r"^multiprocessing/|^<frozen runpy>|^(typer|click)/|cpt_bench/cli/", ""),
-    (START, r"cpt_bench/(worker|isolation|plugins|method|recipes|run_plan|environment|warm)", ""),
-    (START, r"cpt_bench/(suite|contract|variants|naming|policy|cpu|launch|engines/__init__)", ""),
+    (START, r"cpt_bench/(worker/|plugins|settings|environment|run/(plan|naming|code))", ""),
+    (START, r"cpt_bench/(suite/|stage/|models/checkpoint|engines/__init__)", ""),
 )  # fmt: skip
 
 # py-spy takes some threads that wait for running ones: their innermost frame is one of these.
@@ -132,9 +133,9 @@ WAITS = (
 # Whose work a process does: the call that its stacks begin with.
 JOBS = {
     "train (cpt_bench/stage/training.py)": TRAINING,
-    "evaluate (cpt_bench/run/jobs.py)": EVALUATION,
-    "divergence (cpt_bench/run/jobs.py)": KL,
-    "diagnose (cpt_bench/run/jobs.py)": DIAGNOSIS,
+    "evaluate (cpt_bench/run/jobs/evaluate.py)": EVALUATION,
+    "diverge (cpt_bench/run/jobs/divergence.py)": KL,
+    "diagnose (cpt_bench/run/jobs/diagnose.py)": DIAGNOSIS,
 }
 WRITERS = r"(Trainer._generate|_generate_single_turn|transformers_rollouts|Rollouts.draw)"
 WRITING = re.compile(WRITERS + r" \(")

@@ -1,1 +1,1 @@
-"""The trainers that ship: one readable file a method, recipes beside them."""
+"""The trainers that ship: a readable file for each method, and their recipes."""

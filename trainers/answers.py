@@ -1,7 +1,7 @@
-"""On a CPU, supervised fine-tuning computes what its loss looks at: the answers' tokens.
+"""On the quick path, supervised fine-tuning computes only what its loss needs: the answers' tokens.
 
-Stock TRL carries every token of a prompt through the last layer and the head. Here a prompt's
-tokens give their keys and values there, and no more; the loss is the same sum.
+TRL carries every token of a prompt through the last layer and the head. Here the last layer makes
+only keys and values of a prompt's tokens. The loss is the same sum.
 """
 
 from __future__ import annotations
@@ -9,56 +9,53 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from trl import SFTTrainer
 
-from cpt_bench.models.qwen_cpu.decoding import score_ends
-from cpt_bench.trainers.shared import on_one_cpu
+from cpt_bench.models.quick import QuickModel
 
 
-class AnswersAlone:
-    """Mixin for TRL's SFTTrainer; elsewhere than on one CPU process it is idle."""
+class AnswersSFT(SFTTrainer):  # type: ignore[misc]
+    """TRL's SFTTrainer, which computes its loss on a quick path where it has been given one."""
 
-    apart = False
-    """Whether TRL's own loss is wanted: a part or a method looks at what the model gives."""
-
-    def lean(self: Any) -> bool:
-        return self.args.loss_type == "nll" and not self.apart and on_one_cpu(self)
+    quick: QuickModel | None = None
+    """The quick path of the model that is trained; None: TRL's own loss."""
 
     def compute_loss(
-        self: Any,
+        self,
         model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        if return_outputs or not self.lean():
+        if self.quick is None or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        told = score_ends(model, *aligned(inputs))
+        scores = self.quick.score_answers(*aligned(inputs))
         tokens = int((inputs["labels"] != -100).sum())
         self._total_train_tokens += int(inputs["attention_mask"].sum())
         figures = self._metrics["train"]
-        figures["entropy"].append(float(told.entropies.sum()) / tokens)
-        figures["mean_token_accuracy"].append(float(told.first.sum()) / tokens)
+        figures["entropy"].append(float(scores.entropies.sum()) / tokens)
+        figures["mean_token_accuracy"].append(float(scores.likeliest.sum()) / tokens)
         figures["num_tokens"] = [self._total_train_tokens]
-        return -told.logps.sum() / (tokens if num_items_in_batch is None else num_items_in_batch)
+        return -scores.logps.sum() / (tokens if num_items_in_batch is None else num_items_in_batch)
 
 
 def aligned(inputs: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """TRL's batch with all answers beginning in one column.
 
     Args:
-        inputs: ``input_ids``, ``attention_mask`` and ``labels`` (rows, length), -100 for what is
-            no answer, and the pictures' fields. An answer is what a row ends with.
+        inputs: ``input_ids``, ``attention_mask`` and ``labels`` (rows, length), and the fields of
+            the pictures. Labels are -100 except for the answer, which ends a row.
 
     Returns:
-        The same as the model takes it, prompts padded on the left and answers on the right; how
-        many columns the answers take.
+        The same as the model takes it, prompts padded on the left and answers on the right; and
+        how many columns the answers take.
     """
     answer = inputs["labels"] != -100
     begin, length = answer.int().argmax(dim=1, keepdim=True), int(answer.sum(1).max())
     places = begin + torch.arange(-int(begin.max()), length)
     inside = (places >= 0) & (places < answer.shape[1])
     places = places.clamp(0, answer.shape[1] - 1)
-    shifted = {
+    shifted: dict[str, Any] = {
         name: inputs[name].gather(1, places) * inside
         for name in ("input_ids", "attention_mask", "mm_token_type_ids")
         if name in inputs

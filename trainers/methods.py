@@ -1,7 +1,7 @@
 """Methods that are SFT or RFT with one part switched on.
 
-What each of them does stands in the part's own file, with its paper and equation; here is only
-which setting may not be off under which name. Every part also works under any other trainer
+The part's own file describes what it does, with its paper and equation; here each method only gives
+the setting of its part another default. Every part also works under any other trainer
 (``--trainer rft --set replay=100 --set ewc=1000``).
 """
 
@@ -73,9 +73,9 @@ class KLRFT(RFT):
     """RFT with a KL penalty in its loss, towards the task's start or the base model.
 
     Shao et al. 2024 (arXiv 2402.03300, eq. 3 and 4): ``kl`` times the estimate
-    ref/pi - ln(ref/pi) - 1 of KL(pi || ref) on the tokens drawn. What the reference is, papers and
-    code leave open (arXiv 2507.05386 holds one fixed model in its configuration, and the task's
-    start in its ablations): say it with ``reference``.
+    ref/pi - ln(ref/pi) - 1 of KL(pi || ref) on the tokens drawn. Papers and code leave open which
+    policy is the reference (arXiv 2507.05386 has one fixed model in its configuration, and the
+    task's start in its ablations): choose it with ``reference``.
     """
 
     class Config(RFT.Config):
@@ -87,12 +87,12 @@ class KLRFT(RFT):
 class DirectRFT(RFT):
     """RFT on rollouts that begin with the answer: no thought is drawn, and none is rewarded.
 
-    The ablation without a chain of thought of arXiv 2507.05386 (there by another prompt; here by
-    the protocol's own tag, under the same prompt).
+    The ablation without a chain of thought of arXiv 2507.05386 (which uses another prompt; here the
+    prompt is the same, and the protocol's answer tag begins the reply).
     """
 
     class Config(RFT.Config):
-        """Settings of :class:`DirectRFT`: those of RFT, with the rollouts' beginning given."""
+        """Settings of :class:`DirectRFT`: those of RFT, with ``begin`` on."""
 
         begin: Literal["direct", "reasoning"] = "direct"
 
@@ -114,7 +114,7 @@ class OLoRA(LoRA):
     """SFT of adapters in orthogonal subspaces: :mod:`cpt_bench.trainers.parts.olora`."""
 
     class Config(LoRA.Config):
-        """Settings of :class:`OLoRA`: those of LoRA, with the subspaces kept apart."""
+        """Settings of :class:`OLoRA`: those of LoRA, with ``olora`` on."""
 
         olora: Literal["off", "project", "penalty"] = "project"
 

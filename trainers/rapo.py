@@ -1,4 +1,4 @@
-"""RaPO: GRPO whose reward also pays for staying near the last task's policy.
+"""RaPO: GRPO with a second reward for staying near the last task's policy.
 
 Lou et al. 2026, "Overcoming Catastrophic Forgetting in Visual Continual Learning with Reinforcement
 Fine-Tuning" (arXiv 2605.09640), eq. 2 to 6. For a rollout y of n tokens,
@@ -15,11 +15,11 @@ unless ``updates_per_generation`` makes several of it.
 
 Reconstructed: the equations are taken from an independent audit of the paper and from the authors'
 code (repository LMMMEng/RaPO), not from the paper's own pages. Where those differ, this follows the
-equations: the code starts sigma anew in each task from the last batch of the one before, warms its
-decay up, and falls back to GRPO where an advantage exceeds 5; none of that is done here. Open in
-both: sigma before the first batch (here: the first batch whose rewards differ) and the estimator of
+equations: the code restarts sigma in each task from the last batch of the one before, warms its
+decay up, and falls back to GRPO where an advantage exceeds 5; none of that is done here. Both leave
+open sigma before the first batch (here: the first batch whose rewards differ) and the estimator of
 its standard deviation (here: over the rollouts of all processes, with n - 1). The code adds a KL
-penalty of 0.002 towards the base model; here that is ``kl`` and ``reference``, off by default (the
+penalty of 0.002 towards the base model; here ``kl`` and ``reference`` do that, off by default (the
 recipe for cpt7 has rft's, 0.01 towards the task's start).
 """
 
@@ -34,7 +34,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from cpt_bench.files import read_json, write_json
 from cpt_bench.trainer import Stage
-from cpt_bench.trainers.common import StageLog
+from cpt_bench.trainers.log import StageLog
 from cpt_bench.trainers.parts.frozen import Frozen
 from cpt_bench.trainers.rft import RFT, SharedGRPO
 
@@ -50,8 +50,8 @@ class RaPO(RFT):
 
         Attributes:
             retention: Weight of the retention reward; 0 leaves it out.
-            drift_scale: How fast it falls with the drift, per nat a token.
-            ctan_decay: Decay of the reward's running standard deviation.
+            drift_scale: How fast the retention reward falls with the drift, in nats per token.
+            ctan_decay: Decay of the running standard deviation of rewards.
         """
 
         retention: float = Field(default=0.5, ge=0)
@@ -61,9 +61,11 @@ class RaPO(RFT):
         @model_validator(mode="after")
         def _on_grpo(self) -> RaPO.Config:
             if self.algorithm != "grpo":
-                raise ValueError("RaPO is a form of GRPO: algorithm=grpo")
+                raise ValueError("RaPO is a form of GRPO: set algorithm=grpo")
             if self.sharding != "none" or self.deepspeed:
-                raise ValueError("the anchor is held whole: sharding=none, with lora_rank on a GPU")
+                raise ValueError(
+                    "RaPO needs a whole anchor model: set sharding=none, and lora_rank to fit a GPU"
+                )
             return self
 
     def trainer_class(self) -> type[SharedGRPO]:
@@ -74,10 +76,10 @@ class RaPO(RFT):
 
 
 class RaPOTrainer(SharedGRPO):
-    """GRPO on RaPO's rewards and advantages, put in where TRL's have been made."""
+    """GRPO whose rewards and advantages are replaced by RaPO's."""
 
     def prepare(self, config: Any, stage: Stage) -> None:
-        """Take settings, the scale of earlier tasks, and from the second task on the anchor."""
+        """Load the scale of earlier tasks, and from the second task on the anchor."""
         self.settings = config
         self.scale = Scale(stage.state / STORE, config.ctan_decay)
         self.anchor: Frozen | None = None
@@ -92,14 +94,14 @@ class RaPOTrainer(SharedGRPO):
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        batch = super()._generate_and_score_completions(inputs)
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         rewards = self._task_rewards
         if self.anchor is not None:
             drift = self.accelerator.gather(self._drift(batch))
-            kept = retention_reward(drift, self.settings.drift_scale)
-            rewards = rewards + self.settings.retention * kept
+            retained = retention_reward(drift, self.settings.drift_scale)
+            rewards = rewards + self.settings.retention * retained
             self._metrics["train"]["drift"].append(float(drift.mean()))
-            self._metrics["train"]["retention_reward"].append(float(kept.mean()))
+            self._metrics["train"]["retention_reward"].append(float(retained.mean()))
         groups = rewards.view(-1, self.num_generations)
         advantages = self.scale.advantages(groups).flatten()
         self._metrics["train"]["reward_scale"].append(self.scale.sigma or 0.0)
@@ -109,7 +111,7 @@ class RaPOTrainer(SharedGRPO):
             self.scale.save()
         return batch
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def _drift(self, batch: dict[str, Any]) -> torch.Tensor:
         assert self.anchor is not None
         mask = batch["completion_mask"]
@@ -150,8 +152,8 @@ class Scale:
     """The running standard deviation of rewards, across batches and tasks.
 
     Args:
-        file: Where it is carried from stage to stage.
-        decay: Weight of what it was, in [0, 1).
+        file: The file in which it is stored between stages.
+        decay: Weight of the previous value, in [0, 1).
     """
 
     EPSILON = 1e-6
@@ -161,10 +163,13 @@ class Scale:
         self.sigma: float | None = read_json(file)["sigma"] if file.exists() else None
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Eq. 5 and 6: update the scale with a batch, and divide what is beyond the groups' means.
+        """Eq. 5 and 6: update the scale with a batch, and divide by it.
 
         Args:
             rewards: Shape (prompts, rollouts).
+
+        Returns:
+            What each reward exceeds its prompt's mean by, in units of the scale; the same shape.
         """
         now = float(rewards.std())
         if self.sigma is not None:
@@ -175,6 +180,6 @@ class Scale:
         return centred / ((self.sigma or 1.0) + self.EPSILON)
 
     def save(self) -> None:
-        """Write it to its file, once there is one."""
+        """Write the scale to its file, unless no batch had different rewards yet."""
         if self.sigma is not None:
             write_json(self.file, {"sigma": self.sigma})

@@ -1,14 +1,14 @@
-"""SFT with rationales in the base model's own style: think as it thinks, then the gold answer.
+"""SFT with rationales: the target is a thought in the base model's style, then the gold answer.
 
 Published comparisons of SFT and RFT train SFT on bare answers and RFT on chains of thought, so that
-loss and target style change together. Here SFT's target is a thought and the answer. Where the
-thoughts come from is a setting:
+the loss and the style of the target change together. Here SFT's target is a thought and the answer.
+A setting chooses where the thoughts come from:
 
-* ``data``: the data set's own rationale, for suites whose rationales are written as the base model
-  thinks (nano's were its pre-training text); samples without one are left out.
+* ``data``: the data set's own rationale, for suites whose rationales are written in the base
+  model's style (nano's were its pre-training text); samples without one are left out.
 * ``own``: thoughts of the stage's start policy that led it to the right answer (STaR, Zelikman et
   al. 2022, arXiv 2203.14465, without its hints): SFT on own filtered rollouts that begin with a
-  thought. arXiv 2506.23508 finds that SFT on such targets keeps most of what SFT on gold loses.
+  thought. arXiv 2506.23508 finds that SFT on such targets retains most of what SFT on gold loses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Stage, TrainSample
-from cpt_bench.trainers.common import StageLog
+from cpt_bench.trainers.log import StageLog
 from cpt_bench.trainers.rft import begins
 from cpt_bench.trainers.selfsft import SelfSFT
 
@@ -28,10 +28,10 @@ class RationaleSFT(SelfSFT):
     """SFT on a thought and the answer."""
 
     class Config(SelfSFT.Config):
-        """Settings of :class:`RationaleSFT`; those of rollouts act under ``rationales=own``.
+        """Settings of :class:`RationaleSFT`; those of rollouts matter for ``rationales=own``.
 
         Attributes:
-            rationales: Whose thoughts; see the module.
+            rationales: Where the thoughts come from; see the module.
         """
 
         rationales: Literal["data", "own"] = "data"

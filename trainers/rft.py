@@ -1,8 +1,8 @@
 """Reinforcement fine-tuning on verifiable rewards: GRPO, RLOO or ReMax.
 
-For each prompt the policy writes ``rollouts`` replies; the suite's own grader rewards each (0.9 for
-the right answer, 0.1 for the form); what a reply earns beyond a baseline scales the gradient of its
-log-probability. The algorithms differ in the baseline alone:
+For each prompt the policy writes ``rollouts`` replies, and the suite's own grader rewards each (0.9
+for the right answer, 0.1 for the form). The gradient of a reply's log-probability is scaled by its
+reward minus a baseline. The algorithms differ only in the baseline:
 
 * ``grpo``: the mean of the prompt's rollouts, in units of their standard deviation
   (Shao et al. 2024, arXiv 2402.03300, eq. 3).
@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from datasets import Dataset
 from pydantic import Field, model_validator
@@ -27,24 +27,16 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Stage
-from cpt_bench.trainers.common import (
-    StageLog,
-    Stopwatch,
-    TRLConfig,
-    TRLTrainer,
-    dataset,
-    load,
-    pass_on,
-    quiet,
-    save,
-    shown,
-    user_turn,
-)
+from cpt_bench.trainers.base import TRLTrainer
+from cpt_bench.trainers.config import TRLConfig
+from cpt_bench.trainers.log import StageLog, Stopwatch
 from cpt_bench.trainers.parts.frozen import reference_policy
-from cpt_bench.trainers.parts.part import joined
+from cpt_bench.trainers.parts.part import Part, joined
 from cpt_bench.trainers.parts.replay import repeated
+from cpt_bench.trainers.policy import load, pass_on, quick_path, save
+from cpt_bench.trainers.rows import dataset, shown, user_turn
 from cpt_bench.trainers.selfcheck import TOLERANCE, check
-from cpt_bench.trainers.shared import SharedPrompts
+from cpt_bench.trainers.shared import SharedPrompts, share
 
 
 class RFT(TRLTrainer):
@@ -55,23 +47,24 @@ class RFT(TRLTrainer):
 
         Attributes:
             algorithm: The baseline; see the module.
-            prompts_per_step: Prompts a batch and device.
-            rollouts: Replies a prompt.
+            prompts_per_step: Prompts in a batch of one process.
+            rollouts: Replies to each prompt.
             updates_per_generation: Optimiser steps made of one batch of rollouts, each with another
                 part of it. The publication draws 512 prompts and makes four steps of 128.
-            temperature: Of the rollouts.
-            top_p: Nucleus of the rollouts. Below 1 the probabilities they were drawn with are not
-                the policy's own.
+            temperature: Temperature of the rollouts.
+            top_p: Nucleus of the rollouts. Below 1, they are not drawn from the policy's own
+                probabilities.
             begin: How rollouts begin: as the policy likes (``free``), with the answer
-                (``direct``), or with a thought (``reasoning``); what they begin with is given, not
+                (``direct``), or with a thought (``reasoning``). The beginning is given, not
                 learned.
-            kl: Weight of the KL penalty (in the loss; RLOO: in the reward) towards the policy that
-                ``reference`` names; 0 loads no second model.
+            kl: Weight of the KL penalty (in the loss; for RLOO in the reward) towards the policy
+                that ``reference`` names; 0 loads no second model.
             clip: PPO's clipping range of the probability ratio (acts from the second update on).
-            clip_high: The range upwards, where it differs.
-            clip_dual: Where the advantage is negative, the ratio counts no more than this (dual
-                clip, Ye et al. 2020, arXiv 1912.09729); None is no limit.
-            average: Of the loss: each ``sequence`` weighs the same, or each ``token`` of the step.
+            clip_high: The upper range, where it differs.
+            clip_dual: Upper limit of the ratio where the advantage is negative (dual clip, Ye et
+                al. 2020, arXiv 1912.09729); None sets no limit.
+            average: How the loss is averaged: each ``sequence`` weighs the same, or each ``token``
+                of the step.
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
             vllm_memory: Share of GPU memory for vLLM, in (0, 1].
@@ -104,9 +97,9 @@ class RFT(TRLTrainer):
             if self.use_vllm and self.device == "cpu":
                 raise ValueError("use_vllm needs a GPU: set device=cuda")
             if self.kl and self.reference == "base" and self.lora_rank:
-                raise ValueError("with adapters, kl is towards the task's start: reference=start")
+                raise ValueError("lora_rank with kl needs reference=start")
             if self.algorithm == "rloo" and (self.clip_dual or self.average != "sequence"):
-                raise ValueError("TRL's RLOO has no clip_dual, and weighs sequences alike")
+                raise ValueError("algorithm=rloo has neither clip_dual nor average=token")
             return self
 
     def train(self, stage: Stage) -> None:
@@ -115,37 +108,37 @@ class RFT(TRLTrainer):
         stage, parts = self.begin(stage, model, log)
         if not stage.samples:
             return pass_on(model, processor, stage, "no prompt passed the filter")
-        batch = self.config.drawn(1, self.config.prompts_per_step)
-        if len(stage.samples) < batch:  # TRL leaves out a batch that is not full: nothing is left
+        batch = self.config.prompts_in(1, self.config.prompts_per_step)
+        if len(stage.samples) < batch:  # TRL drops a batch that is not full: none would be left
             stage = replace(stage, samples=repeated(stage.samples, batch, stage.seed))
         with tempfile.TemporaryDirectory() as scratch, beginning(processor, self.prefix(stage)):
-            trainer_class, arguments = self._build(stage, Path(scratch))
-            if self.config.kl:
-                # TRL loads the reference of its penalty from where the model says it is from.
-                model.config._name_or_path = str(reference_policy(self.config, stage))
-            trainer = joined(trainer_class, parts)(
-                model=model,
-                args=arguments,
-                reward_funcs=reward_function(stage, self.prefix(stage)),
-                processing_class=processor,
-                train_dataset=rows(stage),
-                peft_config=self.config.adapters(),
-            )
-            self.adjust(trainer, stage, log)
-            for part in parts:
-                part.attach(trainer)
-            if self.config.self_check:
-                tolerance = self.config.self_check_tolerance or TOLERANCE[self.config.dtype]
-                check(trainer, stage, self.config.self_check, tolerance)
-            _time_generation(trainer, Stopwatch(log))
-            quiet(trainer, log)
-            trainer.train()
-            for part in parts:
-                part.finish(trainer)
+            trainer = self.build(stage, parts, model, processor, Path(scratch))
+            self.learn(trainer, stage, parts, log)
         save(trainer, processor, stage)
 
-    def adjust(self, trainer: Any, stage: Stage, log: StageLog) -> None:
-        """Change TRL's trainer before its first step; RFT itself changes nothing."""
+    def build(
+        self, stage: Stage, parts: Sequence[Part], model: Any, processor: Any, scratch: Path
+    ) -> Any:
+        """TRL's trainer for the stage, with the penalties of ``parts`` in its loss."""
+        if self.config.kl:
+            # TRL loads the reference of its penalty from the path in the model's config.
+            model.config._name_or_path = str(reference_policy(self.config, stage))
+        trainer = joined(self.trainer_class(), parts)(
+            model=model,
+            args=self.arguments(stage, scratch),
+            reward_funcs=reward_function(stage, self.prefix(stage)),
+            processing_class=processor,
+            train_dataset=rows(stage),
+            peft_config=self.config.adapters(),
+        )
+        share(trainer, quick_path(trainer), losses=not self.needs_trl_loss(parts))
+        return trainer
+
+    def before_first_step(self, trainer: Any, stage: Stage, log: StageLog) -> None:
+        if self.config.self_check:
+            tolerance = self.config.self_check_tolerance or TOLERANCE[self.config.dtype]
+            check(trainer, stage, self.config.self_check, tolerance)
+        _time_generation(trainer, Stopwatch(log))
 
     def trainer_class(self) -> type[GRPOTrainer | RLOOTrainer]:
         """TRL's trainer, or ours on its machinery."""
@@ -153,10 +146,11 @@ class RFT(TRLTrainer):
         return known[self.config.algorithm]
 
     def prefix(self, stage: Stage) -> str:
-        """What every rollout begins with, in the protocol's form."""
+        """The text that every rollout begins with, in the protocol's form."""
         return begins(stage, self.config.begin)
 
-    def _build(self, stage: Stage, scratch: Path) -> tuple[type[GRPOTrainer | RLOOTrainer], Any]:
+    def arguments(self, stage: Stage, scratch: Path) -> Any:
+        """TRL's configuration for the stage."""
         config = self.config
         common = {
             **config.arguments(stage, scratch, config.prompts_per_step),
@@ -180,14 +174,14 @@ class RFT(TRLTrainer):
                 "vllm_gpu_memory_utilization": config.vllm_memory,
             }
         if config.algorithm == "rloo":
-            return self.trainer_class(), RLOOConfig(**common)
+            return RLOOConfig(**common)
         # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
         loss = {"sequence": "grpo", "token": "dapo"}[config.average]
-        return self.trainer_class(), GRPOConfig(**common, loss_type=loss, delta=config.clip_dual)
+        return GRPOConfig(**common, loss_type=loss, delta=config.clip_dual)
 
 
 def rows(stage: Stage) -> Dataset:
-    """Prompts with their images; ``sample`` finds the gold again when a reply is rewarded."""
+    """Prompts with their images; by ``sample`` a reply's reward finds the gold answer."""
     return dataset(stage.samples, lambda s: {"prompt": user_turn(s), "images": shown(s)})
 
 
@@ -211,11 +205,11 @@ def begins(stage: Stage, how: str) -> str:
 
 @contextlib.contextmanager
 def beginning(processor: Any, prefix: str) -> Iterator[None]:
-    """Let the processor's chat template write the beginning of every reply, for the time being."""
+    """Inside this context the processor's chat template writes the beginning of every reply."""
     template = processor.chat_template
     if prefix:
-        # The generation prompt stands at the end, in every template; so what follows it is the
-        # reply's beginning for TRL, vLLM and the self-check alike.
+        # Every template ends with the generation prompt, so that the text after it begins the
+        # reply for TRL, vLLM and the self-check alike.
         processor.chat_template = (
             template + "{% if add_generation_prompt %}" + prefix + "{% endif %}"
         )
@@ -226,7 +220,7 @@ def beginning(processor: Any, prefix: str) -> Iterator[None]:
 
 
 def reward_function(stage: Stage, prefix: str = "") -> Callable[..., list[float]]:
-    """The suite's verifiable reward in TRL's form: one number a completion after ``prefix``."""
+    """The suite's reward in TRL's form: a number for each completion, read after ``prefix``."""
 
     def verifiable(
         completions: list[list[dict[str, str]]],
@@ -253,10 +247,10 @@ class SharedRLOO(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
 
 
 class ReMaxTrainer(SharedGRPO):
-    """ReMax on GRPO's machinery: the baseline is the reward of the policy's own greedy reply.
+    """ReMax in TRL's GRPOTrainer: the baseline is the reward of the policy's own greedy reply.
 
-    TRL has no hook for advantages, but what it computes them from passes through three methods:
-    prompts as tokens, rewards, and the scored batch, whose advantages are replaced here.
+    TRL has no hook for advantages. But prompts, rewards and the scored batch pass through the three
+    methods below, and the last one replaces the advantages.
     """
 
     def _generate_single_turn(
@@ -277,7 +271,8 @@ class ReMaxTrainer(SharedGRPO):
         setattr(owner, name, greedy)
         try:
             # vLLM refuses several greedy replies to a prompt: each row is asked for one.
-            return super()._generate_single_turn(*self._sampled_from, num_generations=1)[0]
+            written = super()._generate_single_turn(*self._sampled_from, num_generations=1)[0]
+            return cast("list[list[int]]", written)
         finally:
             setattr(owner, name, drawn)
 
@@ -291,7 +286,7 @@ class ReMaxTrainer(SharedGRPO):
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        batch = super()._generate_and_score_completions(inputs)
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mine = len(inputs)
         start = self.accelerator.process_index * mine
         advantages = self._beyond_greedy[start : start + mine]

@@ -1,4 +1,4 @@
-"""Replies of a policy in training, outside TRL's loop: to filter prompts, to write own targets."""
+"""Replies of a policy in training, outside TRL's loop: to filter prompts or to learn from them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from cpt_bench.engines import Request
-from cpt_bench.engines.hf import TransformersEngine, choosing
+from cpt_bench.engines import Request, Sampling
+from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.errors import CptBenchError
-from cpt_bench.models.qwen_cpu import decoding
+from cpt_bench.models import batches
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
-from cpt_bench.trainers.common import TRLConfig, chat_row, processes, training_processor
+from cpt_bench.trainers.config import TRLConfig, processes
+from cpt_bench.trainers.policy import evaluating, training_processor
+from cpt_bench.trainers.rows import chat_row
 
 T = TypeVar("T")
 
 RIGHT = 0.5
-"""A reply whose accuracy is above this is right; matters for graded scores alone."""
+"""A reply is right if its accuracy is above this; it matters only where scores have degrees."""
 
 PROMPTS = 64
-"""Prompts that are asked at a time; each may be answered several times at once."""
+"""Prompts in a batch; each may be answered several times at once."""
 
 
 class Rollouts(TransformersEngine):
     """A model in memory as an engine that answers each prompt several times.
 
     Args:
-        model: The transformers model; it is left in the mode it was in.
-        stage: Says how long a reply may be; its start checkpoint has the processor.
-        config: Says how large pictures are.
+        model: The transformers model; its mode, training or evaluation, is restored.
+        stage: Limits the length of a reply; the processor is that of its start checkpoint.
+        config: Sets how large pictures are.
         begin: How every reply begins.
     """
 
     def __init__(self, model: Any, stage: Stage, config: TRLConfig, begin: str = "") -> None:
-        self.weights = ""  # they change under training; nothing is recorded by them
+        self.weights = ""  # training changes them; no result is stored under their digest
         self.processor = training_processor(stage, config)
         self.processor.tokenizer.padding_side = "left"
         self.model, self.stage, self.begin = model, stage, begin
@@ -53,42 +55,24 @@ class Rollouts(TransformersEngine):
         top_p: float = 1.0,
     ) -> list[list[str]]:
         """``replies`` texts to each sample's prompt, in the order of ``samples``."""
-        order = sorted(range(len(samples)), key=lambda i: (len(samples[i].images), i))
         found: dict[int, list[str]] = {}
-        training = self.model.training
-        self.model.eval()
-        # A state of its own: what the stage draws later must not depend on how much was asked.
-        with torch.random.fork_rng(devices=_devices()):
+        pictures = [len(sample.image_files) for sample in samples]
+        # A random state of its own: the stage's own draws must not depend on how much was asked.
+        with evaluating(self.model), torch.random.fork_rng(devices=_devices()):
             torch.manual_seed(seed)
-            while order:
-                images = len(samples[order[0]].image_files)
-                same = [i for i in order[:PROMPTS] if len(samples[i].image_files) == images]
-                order = order[len(same) :]
-                texts = self._several([samples[i] for i in same], replies, temperature, top_p)
-                found |= dict(zip(same, texts, strict=True))
-        self.model.train(training)
+            for batch in batches.of_equal_pictures(pictures, [0] * len(samples), PROMPTS):
+                texts = self._several(
+                    [samples[i] for i in batch], replies, Sampling(temperature, top_p)
+                )
+                found |= dict(zip(batch, texts, strict=True))
         return [found[i] for i in range(len(samples))]
 
     def _several(
-        self, samples: Sequence[TrainSample], replies: int, temperature: float, top_p: float
+        self, samples: Sequence[TrainSample], replies: int, sampling: Sampling
     ) -> list[list[str]]:
         inputs = self.encode([Request(s.id, s.prompt, s.images, self.begin) for s in samples])
-        most = self.stage.max_new_tokens
         with torch.no_grad():
-            if decoding.fits(self.model):
-                each = torch.arange(len(samples)).repeat_interleave(replies)
-                prefix = decoding.read(self.model, inputs).rows(each)
-                pick = decoding.sampler(temperature, top_p)
-                new = decoding.decode(self.model, prefix, most, pick, self.ends, self.padding)
-            else:
-                output = self.model.generate(
-                    **inputs,
-                    max_new_tokens=most,
-                    num_return_sequences=replies,
-                    use_cache=True,
-                    **choosing(temperature, top_p),
-                )
-                new = output[:, inputs["input_ids"].shape[1] :]
+            new = self.write(inputs, self.stage.max_new_tokens, sampling, replies)
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
         whole = [(self.begin + text).strip() for text in texts]
         return [whole[i : i + replies] for i in range(0, len(whole), replies)]
@@ -99,7 +83,7 @@ def _devices() -> list[int]:
 
 
 def encoded(processor: Any) -> Callable[[Sequence[tuple[TrainSample, str]]], dict[str, Any]]:
-    """What turns samples and replies to them into a batch with ``labels`` on the replies alone."""
+    """A function that makes a batch of samples and replies, with ``labels`` on the replies."""
     collator = DataCollatorForVisionLanguageModeling(
         processor, max_length=None, completion_only_loss=True
     )
@@ -111,11 +95,15 @@ def encoded(processor: Any) -> Callable[[Sequence[tuple[TrainSample, str]]], dic
 
 
 def losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each reply token's negative log-probability in nats, and where they are (rows, columns).
+    """The negative log-probability of each reply token, in nats.
 
     Args:
-        model: Only the replies' columns pass through its head: a row's logits take a gigabyte.
-        batch: What :func:`encoded` makes.
+        model: The model. Only the columns of the replies pass through its head, since the logits of
+            a whole row take a gigabyte.
+        batch: A batch that :func:`encoded` made.
+
+    Returns:
+        The losses (rows, columns), and which columns of a row are tokens of its reply.
     """
     batch = {key: value.to(model.device) for key, value in batch.items()}
     labels = batch.pop("labels")
@@ -130,40 +118,46 @@ def losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tenso
 
 
 class Sifted(NamedTuple):
-    """What was kept, and how many prompts were asked for it."""
+    """What a judge chose, and how many prompts were asked for it."""
 
-    kept: list[Any]
+    chosen: list[Any]
     asked: int
 
 
 def sift(
     samples: Sequence[TrainSample],
-    look: Callable[[Sequence[TrainSample]], list[T]],
+    judge: Callable[[Sequence[TrainSample]], list[T]],
     *,
     wanted: int | None,
     allowed: int | None,
     seed: int,
 ) -> Sifted:
-    """Ask prompts in a random order until enough is kept.
+    """Ask prompts in a random order until enough are chosen.
 
-    A stage that draws 320 prompts needs 320 that pass, not all 2,400 judged: the first ones of a
-    random order that pass are a uniform draw from all that would.
+    A stage that draws 320 prompts needs 320 that pass, and not all 2,400 judged: the first that
+    pass in a random order are a uniform draw from all that would pass.
 
     Args:
         samples: The prompts.
-        look: Judges some of them; returns what is kept.
-        wanted: How much to keep; None asks all.
-        allowed: The most prompts to ask; None is no limit.
-        seed: Of the order.
+        judge: Asks some of them, and returns what to choose of them.
+        wanted: How many to choose; None asks all prompts.
+        allowed: The most prompts to ask; None sets no limit.
+        seed: Seeds the order.
     """
     order = random.Random(seed).sample(list(samples), len(samples))[:allowed]
-    kept: list[T] = []
+    chosen: list[T] = []
     asked = 0
-    while asked < len(order) and (wanted is None or len(kept) < wanted):
+    while asked < len(order) and (wanted is None or len(chosen) < wanted):
         block = order[asked : asked + PROMPTS]
-        kept += look(block)
+        chosen += judge(block)
         asked += len(block)
-    return Sifted(kept if wanted is None else kept[:wanted], asked)
+    return Sifted(chosen if wanted is None else chosen[:wanted], asked)
+
+
+def asking_limit(stage: Stage, rounds: int = 1) -> int | None:
+    """The most prompts to ask in each of ``rounds``, so that all take half the budget at most."""
+    budget = stage.budget.samples
+    return None if budget is None else budget // (2 * rounds)
 
 
 def graded(
@@ -177,10 +171,10 @@ def graded(
 
 
 def one_process(method: str) -> None:
-    """Refuse several processes, each of which would draw replies of its own.
+    """Refuse to run in several processes, since each would draw its own replies.
 
     Raises:
-        CptBenchError: There are several.
+        CptBenchError: Several processes train this stage.
     """
     if processes() > 1:
         raise CptBenchError(

@@ -1,12 +1,12 @@
-"""Before the first RL step: do the rollout engine and the trainer see the same thing?
+"""Before the first RL step: do the rollout engine and the trainer compute the same?
 
 Rollouts come from one program (vLLM, or transformers' generation) and gradients from another. When
-they disagree, training goes on and learns something else: placeholders expanded twice (trl issue
+they disagree, training continues but learns something else: placeholders expanded twice (trl issue
 6294), images mixed up between prompts (6401), position ids of left-padded batches against
-right-padded ones (5785), weights of an earlier step (vllm 32718). So on a few prompts of the stage
-three things are compared, and the stage does not start when one differs:
+right-padded ones (5785), weights of an earlier step (vllm 32718). So three things are compared on a
+few prompts of the stage, and the stage does not start when one differs:
 
-* the prompt's tokens: those the engine was given and those the protocol's chat turn has;
+* the tokens of the prompt: the engine's, and those of the protocol's chat turn;
 * the image placeholders: as many as the pictures have patches after merging;
 * the log-probability of each token the engine wrote: the engine's own, and the trainer's for the
   prompt alone, without a batch, padding or cache around it.
@@ -25,7 +25,6 @@ import torch
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
-from cpt_bench.models.qwen_cpu.decoding import sampler
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.shared import until
 
@@ -34,12 +33,13 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 class Rollout(NamedTuple):
-    """One reply as the engine that wrote it tells it.
+    """One reply as the engine returns it.
 
     Attributes:
         prompt: The prompt's token ids, placeholders expanded.
         completion: The reply's token ids.
-        logprobs: Of each reply token under the distribution it was drawn from; None: not told.
+        logprobs: Of each reply token under the distribution it was drawn from; None where the
+            engine does not return them.
     """
 
     prompt: list[int]
@@ -82,9 +82,9 @@ def disagreements(
             found.append(f"prompt {i}: {_first_difference(rollout.prompt, reference.prompt)}")
     if found:
         return found
-    told = [(r, s) for r, s in zip(rollouts, references, strict=True) if r.logprobs is not None]
+    pairs = [(r, s) for r, s in zip(rollouts, references, strict=True) if r.logprobs is not None]
     gaps = np.array(
-        [abs(a - b) for r, s in told for a, b in zip(r.logprobs or (), s.logprobs, strict=True)]
+        [abs(a - b) for r, s in pairs for a, b in zip(r.logprobs or (), s.logprobs, strict=True)]
     )
     if gaps.size and not gaps.mean() <= tolerance:  # NaN is a disagreement too
         found.append(
@@ -104,12 +104,12 @@ def _first_difference(a: list[int], b: list[int]) -> str:
 def check(
     trainer: Any, stage: Stage, prompts: int, tolerance: float, rollouts: Rollouts | None = None
 ) -> None:
-    """Compare rollout engine and trainer on the stage's first ``prompts``; log what was found.
+    """Compare the rollout engine and the trainer on the stage's first prompts.
 
     Args:
         trainer: TRL's GRPOTrainer or RLOOTrainer, before ``train()``.
-        stage: The stage; its first samples are asked, those with a picture first.
-        prompts: How many.
+        stage: The stage; its first samples are used, those with a picture before the others.
+        prompts: How many prompts are compared.
         tolerance: Largest mean difference of a token's log-probability.
         rollouts: The engine; by default the trainer's own.
 
@@ -138,13 +138,13 @@ def before(rollout: Rollout, token: int) -> Rollout:
     if token not in rollout.completion:
         return rollout
     end = rollout.completion.index(token)
-    told = rollout.logprobs[:end] if rollout.logprobs is not None else None
-    return rollout._replace(completion=rollout.completion[:end], logprobs=told)
+    logprobs = rollout.logprobs[:end] if rollout.logprobs is not None else None
+    return rollout._replace(completion=rollout.completion[:end], logprobs=logprobs)
 
 
 @contextlib.contextmanager
 def undisturbed(trainer: Any) -> Iterator[None]:
-    """Leave the run as if nothing had been asked: random states, training mode."""
+    """Restore random states and the training mode, so that the check changes nothing in the run."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     training = trainer.model.training
@@ -163,8 +163,9 @@ def undisturbed(trainer: Any) -> Iterator[None]:
 def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     """Rollouts by transformers, as TRL makes them: one batch, padded on the left, with a cache."""
     ids, images, fields = trainer._tokenize_prompts(list(turns))
-    if trainer.shares():
-        return _shared_rollouts(trainer, ids, trainer.prompts_of(ids, images, fields))
+    if trainer.sharing is not None:
+        prompts = trainer.sharing.prompts(ids, images, fields)
+        return _shared_rollouts(trainer, ids, prompts)
     from trl.models.utils import unwrap_model_for_generation
 
     longest = max(map(len, ids))
@@ -198,31 +199,32 @@ def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     logps = _logps(logits, new, trainer.temperature)
     end = trainer.processing_class.tokenizer.eos_token_id
     rollouts = []
-    for prompt, row, told in zip(ids, new.tolist(), logps.tolist(), strict=True):
-        n = row.index(end) + 1 if end in row else len(row)
-        rollouts.append(Rollout(list(prompt), row[:n], told[:n]))
+    for prompt, row, logprobs in zip(ids, new.tolist(), logps.tolist(), strict=True):
+        reply = until(row, [end])
+        rollouts.append(Rollout(list(prompt), reply, logprobs[: len(reply)]))
     return rollouts
 
 
 def _shared_rollouts(trainer: Any, ids: Sequence[Any], prompts: Any) -> list[Rollout]:
-    """Rollouts on a CPU: :mod:`cpt_bench.trainers.shared`."""
+    """Rollouts on the quick path: :mod:`cpt_bench.trainers.shared`."""
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
-    pick = sampler(trainer.temperature)
-    written = trainer.continued(prompts, pick, lambda *step: steps.append(step))
-    told: list[list[float]] = [[] for _ in ids]
+    written = trainer.sharing.write(
+        prompts, trainer.temperature, watch=lambda *step: steps.append(step)
+    )
+    logprobs: list[list[float]] = [[] for _ in ids]
     for at, (rows, logits) in enumerate(steps):
         logps = _logps(logits, written[rows, at], trainer.temperature)
         for row, logp in zip(rows.tolist(), logps.tolist(), strict=True):
-            told[row].append(logp)
+            logprobs[row].append(logp)
     replies = [until(row, trainer.eos_token_ids) for row in written.tolist()]
     return [
         Rollout(list(prompt), reply, logps[: len(reply)])
-        for prompt, reply, logps in zip(ids, replies, told, strict=True)
+        for prompt, reply, logps in zip(ids, replies, logprobs, strict=True)
     ]
 
 
 def vllm_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
-    """Rollouts by the trainer's vLLM; it tells the prompts it saw and what it drew from."""
+    """Rollouts by the trainer's vLLM, which returns the prompts it saw and log-probabilities."""
     ids, images, _ = trainer._tokenize_prompts(list(turns))
     trainer.vllm_generation.sync_weights()
     trainer._last_loaded_step = trainer.state.global_step
@@ -230,13 +232,13 @@ def vllm_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
         prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
     )
     return [
-        Rollout(list(prompt), list(completion), [float(token[0]) for token in told])
-        for prompt, completion, told in zip(seen, completions, logprobs, strict=True)
+        Rollout(list(prompt), list(completion), [float(token[0]) for token in drawn])
+        for prompt, completion, drawn in zip(seen, completions, logprobs, strict=True)
     ]
 
 
 def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
-    """The trainer's own view of a prompt and the reply an engine wrote to it."""
+    """A prompt, and the reply an engine wrote to it, as the trainer's model computes them."""
     processor = trainer.processing_class
     asked = processor.apply_chat_template(
         [turn], tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True

@@ -1,15 +1,15 @@
-"""SFT on the policy's own replies, those that are right: drawn once, or drawn again on the way.
+"""SFT on the policy's own right replies, drawn once or several times in a stage.
 
 Two controls of "Retaining by Doing" (arXiv 2510.18874): Self-SFT imitates right replies of the
-stage's start policy, drawn once; Iterative-SFT draws anew from the current policy, an epoch at a
-time, and comes close to RL. Both minimise -ln pi(y | x) over pairs with y ~ pi_k(. | x) and
+stage's start policy, drawn once; Iterative-SFT draws again from the current policy, for each epoch,
+and comes close to RL. Both minimise -ln pi(y | x) over pairs with y ~ pi_k(. | x) and
 reward(x, y) right (rejection sampling, RAFT: arXiv 2304.06767). ``rounds`` is how often replies are
 drawn in a stage: 1 is Self-SFT, more is Iterative-SFT.
 
-Prompts are asked in a random order until each round has the pairs its steps will draw; of the right
-replies to a prompt one is taken. Too few are repeated; where none is right the policy is passed on,
-or in a later round goes on learning from the round before. Prompts asked count in the budget, and
-under a budget half of it at most is spent on asking.
+Prompts are asked in a random order until a round has the pairs that its steps will draw; of the
+right replies to a prompt one is taken. If there are too few pairs, they are repeated. If there are
+none, the policy stays as it is, or in a later round goes on learning from the round before. Prompts
+that are asked count as drawn, and under a budget at most half of it is spent on asking.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
-from trl import SFTTrainer
 
 from cpt_bench.trainer import Stage, TrainSample
-from cpt_bench.trainers.common import StageLog, Stopwatch, chat_row
-from cpt_bench.trainers.parts.part import bare
+from cpt_bench.trainers.log import StageLog, Stopwatch
+from cpt_bench.trainers.parts.part import Part
+from cpt_bench.trainers.policy import bare
 from cpt_bench.trainers.rft import begins
-from cpt_bench.trainers.rollouts import RIGHT, Rollouts, graded, one_process, sift
+from cpt_bench.trainers.rollouts import (
+    RIGHT,
+    Rollouts,
+    asking_limit,
+    graded,
+    one_process,
+    sift,
+)
+from cpt_bench.trainers.rows import chat_row
 from cpt_bench.trainers.sft import SFT
 
 
@@ -38,9 +46,9 @@ class SelfSFT(SFT):
         """Settings of :class:`SelfSFT`.
 
         Attributes:
-            rollouts: Replies a prompt that are drawn; the first right one is learned.
-            temperature: Of the rollouts.
-            begin: How they begin: ``free``, ``direct`` or ``reasoning``.
+            rollouts: Replies drawn for each prompt; the first right one is learned.
+            temperature: Temperature of the rollouts.
+            begin: How rollouts begin: ``free``, ``direct`` or ``reasoning``.
             rounds: How often a stage draws its replies.
         """
 
@@ -50,7 +58,7 @@ class SelfSFT(SFT):
         rounds: int = Field(default=1, ge=1)
 
     def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
-        self.unanswered = stage  # replay's old prompts among them: later rounds ask those too
+        self.unanswered = stage  # with replay's old prompts, which later rounds ask too
         return self.own(stage, stage.samples, model, log)
 
     def own(
@@ -62,7 +70,7 @@ class SelfSFT(SFT):
         begin = begins(stage, config.begin)
         rollouts = Rollouts(model.to(config.place()), stage, config, begin)
 
-        def look(asked: Sequence[TrainSample]) -> list[TrainSample]:
+        def judge(asked: Sequence[TrainSample]) -> list[TrainSample]:
             seed = stage.seed + log.asked
             texts = rollouts.draw(asked, config.rollouts, seed=seed, temperature=config.temperature)
             log.asked += len(asked)
@@ -74,32 +82,33 @@ class SelfSFT(SFT):
             ]
             return [replace(s, target=ts[0]) for s, ts in right if ts]
 
-        draws, budget = config.draws(stage, config.batch_size), stage.budget.samples
+        draws = config.prompts_in_stage(stage, config.batch_size)
         with Stopwatch(log):
             return sift(
                 samples,
-                look,
+                judge,
                 wanted=math.ceil(draws / config.rounds) if draws else None,
-                allowed=budget // (2 * config.rounds) if budget else None,
+                allowed=asking_limit(stage, config.rounds),
                 seed=stage.seed + log.asked,
-            ).kept
+            ).chosen
 
-    def begin(self, stage: Stage, model: Any, log: StageLog) -> Any:
+    def begin(self, stage: Stage, model: Any, log: StageLog) -> tuple[Stage, list[Part]]:
         chosen, parts = super().begin(stage, model, log)
-        if self.config.rounds > 1 and chosen.budget.samples is not None:
-            # The rounds to come ask as much again: it is set aside.
-            aside = stage.budget.samples // (2 * self.config.rounds) * (self.config.rounds - 1)
-            left = chosen.budget.model_copy(update={"samples": chosen.budget.samples - aside})
-            chosen = replace(chosen, budget=left)
+        rounds = self.config.rounds
+        limit = asking_limit(stage, rounds)
+        if rounds > 1 and limit is not None and chosen.budget.samples is not None:
+            # The later rounds will ask as many prompts again.
+            left = chosen.budget.samples - limit * (rounds - 1)
+            chosen = replace(chosen, budget=chosen.budget.model_copy(update={"samples": left}))
         return chosen, parts
 
-    def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
+    def adjust(self, trainer: Any, stage: Stage, log: StageLog) -> None:
         if self.config.rounds == 1:
             return
         pool = Pool(stage.samples, stage.seed)
         collate, fetch = trainer.data_collator, trainer.get_batch_samples
-        # The loader is ahead of the steps; so it only counts, and a step's batches are made of the
-        # pool when the step comes.
+        # The loader runs ahead of the steps. So it only counts rows, and the batches of a step are
+        # taken from the pool when the step begins.
         trainer.data_collator = len
 
         def made(size: int) -> dict[str, Any]:
@@ -117,7 +126,7 @@ class SelfSFT(SFT):
 
 
 class IterativeSFT(SelfSFT):
-    """SFT on the policy's own filtered rollouts, drawn again on the way."""
+    """SFT on the policy's own filtered rollouts, drawn several times in a stage."""
 
     class Config(SelfSFT.Config):
         """Settings of :class:`IterativeSFT`: those of SelfSFT, with more than one round."""
@@ -126,19 +135,19 @@ class IterativeSFT(SelfSFT):
 
 
 class Pool:
-    """Samples in a random order, without end."""
+    """An endless supply of samples in random order."""
 
     def __init__(self, samples: Sequence[TrainSample], seed: int) -> None:
         self.rng = random.Random(seed)
         self.fill(samples)
 
     def fill(self, samples: Sequence[TrainSample]) -> None:
-        """Forget what was left, go on with ``samples``."""
+        """Replace all samples by ``samples``."""
         self.samples = list(samples)
         self.queue: list[TrainSample] = []
 
     def take(self, n: int) -> list[TrainSample]:
-        """The next ``n``; each sample once before any comes again."""
+        """The next ``n`` samples; each comes once before any is repeated."""
         while len(self.queue) < n:
             self.queue += self.rng.sample(self.samples, len(self.samples))
         taken, self.queue = self.queue[:n], self.queue[n:]

@@ -1,36 +1,28 @@
 """Supervised fine-tuning: cross-entropy on the gold answer, nothing else.
 
-The loss is on the answer's tokens alone; the target is the bare gold answer in the protocol's form
-(arXiv 2507.05386 trains SFT on direct answers).
+The loss covers the answer's tokens alone. The target is the gold answer in the protocol's form,
+without a chain of thought (arXiv 2507.05386 trains SFT on direct answers).
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from pydantic import Field
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from cpt_bench.trainer import Stage
-from cpt_bench.trainers.answers import AnswersAlone
-from cpt_bench.trainers.common import (
-    StageLog,
-    TRLConfig,
-    TRLTrainer,
-    chat_row,
-    dataset,
-    load,
-    pass_on,
-    quiet,
-    save,
-)
-from cpt_bench.trainers.parts.part import joined
-
-
-class LeanSFT(AnswersAlone, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer, which on a CPU computes the answers alone."""
+from cpt_bench.trainers.answers import AnswersSFT
+from cpt_bench.trainers.base import TRLTrainer
+from cpt_bench.trainers.config import TRLConfig
+from cpt_bench.trainers.log import StageLog
+from cpt_bench.trainers.parts.part import Part, joined
+from cpt_bench.trainers.policy import load, pass_on, quick_path, save
+from cpt_bench.trainers.rows import chat_row, dataset
 
 
 class SFT(TRLTrainer):
@@ -40,7 +32,7 @@ class SFT(TRLTrainer):
         """Settings of :class:`SFT`.
 
         Attributes:
-            batch_size: Samples a batch and device.
+            batch_size: Samples in a batch of one process.
         """
 
         batch_size: int = Field(default=32, ge=1)
@@ -52,35 +44,35 @@ class SFT(TRLTrainer):
         if not stage.samples:
             return pass_on(model, processor, stage, "nothing passed the filter")
         with tempfile.TemporaryDirectory() as scratch:
-            arguments = SFTConfig(
-                **self.config.arguments(stage, Path(scratch), self.config.batch_size),
-                per_device_train_batch_size=self.config.batch_size,
-                max_length=None,  # cutting a prompt would cut its image tokens
-                completion_only_loss=True,
-                remove_unused_columns=False,  # a row has other columns than the data set
-            )
-            trainer = joined(LeanSFT, parts)(
-                model=model,
-                args=arguments,
-                processing_class=processor,
-                train_dataset=rows(stage),
-                peft_config=self.config.adapters(),
-            )
-            # Every answer token weighs the same, however a batch is cut up. Qwen2.5-VL's class
-            # tells Trainer not to count a step's tokens over micro-batches and processes; TRL's
-            # loss, which is the one used here, does divide by that count.
-            trainer.model_accepts_loss_kwargs = True
-            self.adjust(trainer, stage, log)
-            for part in parts:
-                part.attach(trainer)
-            quiet(trainer, log)
-            trainer.train()
-            for part in parts:
-                part.finish(trainer)
+            trainer = self.build(stage, parts, model, processor, Path(scratch))
+            self.learn(trainer, stage, parts, log)
             save(trainer, processor, stage)
 
-    def adjust(self, trainer: SFTTrainer, stage: Stage, log: StageLog) -> None:
-        """Change TRL's trainer before its first step; SFT itself changes nothing."""
+    def build(
+        self, stage: Stage, parts: Sequence[Part], model: Any, processor: Any, scratch: Path
+    ) -> AnswersSFT:
+        """TRL's trainer for the stage, with the penalties of ``parts`` in its loss."""
+        arguments = SFTConfig(
+            **self.config.arguments(stage, scratch, self.config.batch_size),
+            per_device_train_batch_size=self.config.batch_size,
+            max_length=None,  # cutting a prompt would cut its image tokens
+            completion_only_loss=True,
+            remove_unused_columns=False,  # a row has other columns than the data set
+        )
+        trainer = joined(AnswersSFT, parts)(
+            model=model,
+            args=arguments,
+            processing_class=processor,
+            train_dataset=rows(stage),
+            peft_config=self.config.adapters(),
+        )
+        # Every answer token weighs the same, however a batch is divided. Qwen2.5-VL's class makes
+        # transformers' Trainer skip counting a step's tokens over micro-batches and processes; but
+        # TRL's loss, which is the one used here, divides by that count.
+        trainer.model_accepts_loss_kwargs = True
+        if not self.needs_trl_loss(parts):
+            trainer.quick = quick_path(trainer)
+        return trainer  # type: ignore[no-any-return]
 
 
 def rows(stage: Stage) -> Dataset:

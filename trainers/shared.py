@@ -1,24 +1,23 @@
-"""On a CPU, a prompt's rollouts share it: it is read once, for writing them and for learning.
+"""On the quick path, the rollouts of a prompt share it: it is read once to write and to score them.
 
-Eight rollouts of a prompt repeat its picture and its words eight times in stock TRL. Here the
-prompt is read once a batch, and every reply goes on from its keys and values, with gradients
-through them. Rollouts whose advantage is 0 give no gradient; they are read without keeping what a
-backward pass needs. Losses and gradients are the same arithmetic, summed in another order.
+With eight rollouts, TRL computes a prompt's picture and words eight times. Here each prompt is read
+once for a batch, and every reply continues from its keys and values, with gradients through them.
+Rollouts whose advantage is 0 have no gradient; they are read without what a backward pass needs.
+Losses and gradients are the same, summed in another order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from cpt_bench.models.qwen_cpu.decoding import decode, fits, read, sampler, score
-from cpt_bench.trainers.common import processes
+from cpt_bench.models import quick
 
 
 class Prompts(NamedTuple):
-    """A batch's prompts as the model takes them, each row once, padded on the left.
+    """The prompts of a batch as the model takes them, padded on the left.
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask`` (rows, length), and where there are pictures
@@ -38,7 +37,7 @@ class Prompts(NamedTuple):
         return list(zip(self.inputs["pixel_values"].split(sizes), grids, strict=True))
 
     def rows(self, wanted: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The inputs of ``wanted`` rows alone."""
+        """The inputs of the rows ``wanted``, in that order."""
         of_row = ("input_ids", "attention_mask", "mm_token_type_ids")
         out = {k: v[list(wanted)] for k, v in self.inputs.items() if k in of_row}
         pictures = self.pictures()
@@ -50,7 +49,7 @@ class Prompts(NamedTuple):
         return out
 
     def distinct(self) -> tuple[list[int], torch.Tensor]:
-        """The first row of each different prompt, and for every row which of them it is."""
+        """The first row of each different prompt, and for every row the number of its prompt."""
         known: dict[tuple[bytes, bytes], int] = {}
         words, pictures = self.inputs["input_ids"].numpy(), self.pictures()
         which = []
@@ -60,61 +59,32 @@ class Prompts(NamedTuple):
         return [which.index(i) for i in range(len(known))], torch.tensor(which)
 
 
-def on_one_cpu(trainer: Any) -> bool:
-    """Whether one process trains, on a CPU, a model that the quick CPU path can compute."""
-    alone = processes() == 1 and not trainer.args.gradient_checkpointing
-    return alone and fits(trainer.accelerator.unwrap_model(trainer.model))
+class Sharing(NamedTuple):
+    """How rollouts share their prompts.
 
+    Attributes:
+        model: The quick path of the model that is trained.
+        losses: Whether losses are computed on it too, or only rollouts are written on it.
+        longest: The most tokens of a reply.
+        ends: Tokens that end a reply.
+        padding: The token that fills rows.
+    """
 
-class SharedPrompts:
-    """Mixin for TRL's GRPOTrainer and RLOOTrainer; elsewhere than on one CPU process it is idle."""
+    model: quick.QuickModel
+    losses: bool
+    longest: int
+    ends: Sequence[int]
+    padding: int
 
-    apart = False
-    """Whether each rollout is to pass through the model whole: a part looks at what it computes."""
-
-    without_gradient: torch.Tensor | None = None
-    """Rows of the batch whose loss has no gradient, while a loss is computed."""
-
-    def shares(self: Any) -> bool:
-        return not self.use_vllm and on_one_cpu(self)
-
-    def continued(self: Any, prompts: Prompts, pick: Any, watch: Any = None) -> torch.Tensor:
-        """A reply to every row: token ids (rows, longest), padded behind their ends."""
-        first, which = prompts.distinct()
-        watching = {} if watch is None else {"watch": watch}
-        with torch.no_grad():
-            prefix = read(self.model, prompts.rows(first)).rows(which)
-            return decode(
-                self.model,
-                prefix,
-                self.max_completion_length,
-                pick,
-                self.eos_token_ids,
-                self._tokenizer.pad_token_id,
-                **watching,
-            )
-
-    def _generate_single_turn(
-        self: Any, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        if not self.shares():
-            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
-        config = self.generation_config
-        pick = sampler(config.temperature if config.do_sample else 0, config.top_p or 1.0)
-        written = self.continued(self.prompts_of(prompt_ids, images, fields), pick)
-        replies = [until(row, self.eos_token_ids) for row in written.tolist()]
-        # GRPO's also tells the engine's log-probabilities, where there is an engine.
-        return (replies, None) if hasattr(self, "loss_type") else replies
-
-    def prompts_of(self: Any, prompt_ids: Any, images: Any, fields: dict[str, Any]) -> Prompts:
-        """What TRL's tokenising gave, as tensors."""
+    def prompts(self, prompt_ids: Any, images: Any, fields: dict[str, Any]) -> Prompts:
+        """The prompts that TRL tokenized, as tensors."""
         longest = max(map(len, prompt_ids))
 
         def padded(rows: Any, filler: int) -> torch.Tensor:
             return torch.tensor([[filler] * (longest - len(row)) + list(row) for row in rows])
 
         inputs = {
-            "input_ids": padded(prompt_ids, self._tokenizer.pad_token_id),
+            "input_ids": padded(prompt_ids, self.padding),
             "attention_mask": padded([[1] * len(ids) for ids in prompt_ids], 0),
         }
         for name, value in fields.items():
@@ -123,11 +93,79 @@ class SharedPrompts:
         counts = [len(row or ()) for row in images] if images else [0] * len(prompt_ids)
         return Prompts(inputs, counts)
 
+    def write(
+        self,
+        prompts: Prompts,
+        temperature: float,
+        top_p: float = 1.0,
+        watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    ) -> torch.Tensor:
+        """A reply to each row; see :meth:`cpt_bench.models.quick.Reading.write`."""
+        first, which = prompts.distinct()
+        with torch.no_grad():
+            return (
+                self.model.read(prompts.rows(first))
+                .rows(which)
+                .write(
+                    self.longest,
+                    temperature=temperature,
+                    top_p=top_p,
+                    ends=self.ends,
+                    padding=self.padding,
+                    watch=watch,
+                )
+            )
+
+
+def share(trainer: Any, model: quick.QuickModel | None, losses: bool) -> None:
+    """Give a quick path to ``trainer``, after which its rollouts share their prompts.
+
+    Args:
+        trainer: TRL's trainer with :class:`SharedPrompts`.
+        model: The quick path of its model; None changes nothing.
+        losses: Whether losses are computed on it too.
+    """
+    if model is None or trainer.use_vllm:
+        return
+    trainer.sharing = Sharing(
+        model,
+        losses,
+        trainer.max_completion_length,
+        trainer.eos_token_ids,
+        trainer._tokenizer.pad_token_id,
+    )
+
+
+class SharedPrompts:
+    """Mixin for TRL's GRPOTrainer and RLOOTrainer, whose own code runs until :func:`share`."""
+
+    sharing: Sharing | None = None
+
+    without_gradient: torch.Tensor | None = None
+    """While a loss is computed: the rows of its batch that have no gradient."""
+
+    def _generate_single_turn(
+        self: Any, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.sharing is None:
+            return super()._generate_single_turn(  # type: ignore[misc]
+                prompt_ids, images, fields, *args, **kwargs
+            )
+        config = self.generation_config
+        written = self.sharing.write(
+            self.sharing.prompts(prompt_ids, images, fields),
+            config.temperature if config.do_sample else 0,
+            config.top_p or 1.0,
+        )
+        replies = [until(row, self.eos_token_ids) for row in written.tolist()]
+        # GRPOTrainer expects the log-probabilities of a rollout engine too; there is none here.
+        return (replies, None) if hasattr(self, "loss_type") else replies
+
     def _compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Any:
-        if self.shares() and not self.apart and self.beta == 0:
+        if self.sharing is not None and self.beta == 0:
             self.without_gradient = inputs["advantages"] == 0
         try:
-            return super()._compute_loss(model, inputs)
+            return super()._compute_loss(model, inputs)  # type: ignore[misc]
         finally:
             self.without_gradient = None
 
@@ -140,8 +178,10 @@ class SharedPrompts:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.apart or not self.shares():
-            return super()._get_per_token_logps_and_entropies(
+        # The model may be another than the one that is trained: a reference or an anchor.
+        scorer = quick.of(model) if self.sharing is not None and self.sharing.losses else None
+        if scorer is None:
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
         length = input_ids.shape[1] - logits_to_keep
@@ -152,33 +192,53 @@ class SharedPrompts:
                 inputs[name] = value[:, :length] if name == "mm_token_type_ids" else value
         images = kwargs.get("num_images")
         prompts = Prompts(inputs, [int(n) for n in images] if images is not None else [])
-        first, which = prompts.distinct()
-        still = self.without_gradient
-        if still is None or not torch.is_grad_enabled():
-            still = torch.zeros(len(which), dtype=torch.bool)
-        still = still.clone()
-        still[0] &= not bool(still.all())  # a batch that teaches nothing still has a gradient, 0
-        logps = torch.zeros(input_ids.shape[0], logits_to_keep)
-        entropies = torch.zeros_like(logps)
-        for part, graded in ((~still, torch.is_grad_enabled()), (still, False)):
-            rows = part.nonzero()[:, 0]
-            if not len(rows):
-                continue
-            asked = sorted(set(which[rows].tolist()))
-            local = torch.tensor([asked.index(i) for i in which[rows].tolist()])
-            with torch.set_grad_enabled(graded):
-                prefix = read(model, prompts.rows([first[i] for i in asked])).rows(local)
-                told = score(
-                    model, prefix, input_ids[rows, length:], attention_mask[rows, length:],
-                    self.temperature,
-                )  # fmt: skip
-            logps = logps.index_copy(0, rows, told.logps)
-            entropies = entropies.index_copy(0, rows, told.entropies)
-        return logps, entropies, None
+        replies, mask = input_ids[:, length:], attention_mask[:, length:]
+        scored = scores(scorer, prompts, replies, mask, self.temperature, self.without_gradient)
+        return *scored, None
+
+
+def scores(
+    model: quick.QuickModel,
+    prompts: Prompts,
+    replies: torch.Tensor,
+    mask: torch.Tensor,
+    temperature: float,
+    without_gradient: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How likely each token of ``replies`` is, and the entropy at each, both (rows, length).
+
+    Args:
+        model: Reads the prompts and scores the replies.
+        prompts: A prompt for each reply; those that are the same are read once.
+        replies: Token ids (rows, length), padded on the right.
+        mask: 1 for a token of the reply (rows, length).
+        temperature: Divides the logits.
+        without_gradient: The rows that need no gradient (rows,); None: all need it.
+    """
+    first, which = prompts.distinct()
+    wanted = torch.is_grad_enabled()
+    still = torch.zeros(len(which), dtype=torch.bool)
+    if wanted and without_gradient is not None:
+        still = without_gradient.clone()
+    still[0] &= not bool(still.all())  # a batch without any gradient still has one, which is 0
+    logps = torch.zeros(len(replies), replies.shape[1])
+    entropies = torch.zeros_like(logps)
+    for part, graded in ((~still, wanted), (still, False)):
+        rows = part.nonzero()[:, 0]
+        if not len(rows):
+            continue
+        asked = sorted(set(which[rows].tolist()))
+        local = torch.tensor([asked.index(i) for i in which[rows].tolist()])
+        with torch.set_grad_enabled(graded):
+            reading = model.read(prompts.rows([first[i] for i in asked])).rows(local)
+            found = reading.score(replies[rows], mask[rows], temperature)
+        logps = logps.index_copy(0, rows, found.logps)
+        entropies = entropies.index_copy(0, rows, found.entropies)
+    return logps, entropies
 
 
 def until(row: list[int], ends: Sequence[int]) -> list[int]:
-    """A reply up to and with its end."""
+    """A reply up to and including its end."""
     for i, token in enumerate(row):
         if token in ends:
             return row[: i + 1]

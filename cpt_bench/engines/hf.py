@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.images import decode
+from cpt_bench.models import batches, quick
 from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
 
 
@@ -101,17 +102,9 @@ class TransformersEngine:
 
             torch.manual_seed(sampling.seed)
         replies: list[Reply | None] = [None] * len(requests)
-        # A batch holds only requests with, or only requests without images; equal length is cheap.
-        order = sorted(
-            range(len(requests)),
-            key=lambda i: (len(requests[i].images), len(requests[i].prompt), i),
-        )
+        pictures, lengths = [len(r.images) for r in requests], [len(r.prompt) for r in requests]
         done = 0
-        while done < len(order):
-            first = len(requests[order[done]].images)
-            batch = [
-                i for i in order[done : done + self.batch_size] if len(requests[i].images) == first
-            ]
+        for batch in batches.of_equal_pictures(pictures, lengths, self.batch_size):
             answered = self._batch([requests[i] for i in batch], max_new_tokens, sampling)
             for i, reply in zip(batch, answered, strict=True):
                 replies[i] = reply
@@ -121,6 +114,7 @@ class TransformersEngine:
 
     def encode(self, requests: Sequence[Request]) -> Any:
         """Prompts (and what their replies begin with) as the model takes them, padded left."""
+        refuse_special(requests, self.processor.tokenizer.all_special_tokens)
         turns = [messages(r) for r in requests]
         pictures = [
             [part["image"] for part in turn[0]["content"] if part["type"] == "image"]
@@ -140,28 +134,44 @@ class TransformersEngine:
         )
         return [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
 
+    def write(self, inputs: Any, most: int, sampling: Sampling, replies: int = 1) -> Any:
+        """Write ``replies`` replies to each prompt of ``inputs``, at most ``most`` tokens long.
+
+        Returns:
+            Token ids (prompts * replies, longest), a prompt's replies one after the other, padded
+            after their ends.
+        """
+        import torch
+
+        model = quick.of(self.model)
+        if model is None:
+            output = self.model.generate(
+                **inputs,
+                max_new_tokens=most,
+                num_return_sequences=replies,
+                use_cache=True,  # training with gradient checkpointing switches it off
+                **choosing(sampling.temperature, sampling.top_p),
+            )
+            return output[:, inputs["input_ids"].shape[1] :]
+        reading = model.read(inputs)
+        if replies > 1:
+            prompts = torch.arange(len(inputs["input_ids"]))
+            reading = reading.rows(prompts.repeat_interleave(replies))
+        return reading.write(
+            most,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            ends=self.ends,
+            padding=self.padding,
+        )
+
     def _batch(
         self, requests: list[Request], max_new_tokens: int, sampling: Sampling
     ) -> list[Reply]:
         import torch
 
-        from cpt_bench.models.qwen_cpu import decoding
-
-        inputs = self.encode(requests)
         with torch.inference_mode():
-            if decoding.fits(self.model):
-                pick = decoding.sampler(sampling.temperature, sampling.top_p)
-                prefix = decoding.read(self.model, inputs)
-                new = decoding.decode(
-                    self.model, prefix, max_new_tokens, pick, self.ends, self.padding
-                )
-            else:
-                output = self.model.generate(
-                    **inputs,
-                    max_new_tokens=max_new_tokens,
-                    **choosing(sampling.temperature, sampling.top_p),
-                )
-                new = output[:, inputs["input_ids"].shape[1] :]
+            new = self.write(self.encode(requests), max_new_tokens, sampling)
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
         counts = (new != self.padding).sum(dim=1).tolist()
         return [

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpt_bench.engines import Request
+from cpt_bench.models import batches
 
 NEW, GENERAL = 64, 32
 """How many test prompts: of the stage's task, of each general benchmark; the first of its list."""
@@ -41,18 +42,15 @@ def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict
     """
     rows: dict[int, dict[str, Any]] = {}
     lengths = _positions(policy, requests)
-    # As in generation: only requests with, or only requests without images, of similar length.
-    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].images), lengths[i], i))
     vocabulary = policy.model.get_output_embeddings().weight.shape[0]
-    done = 0
-    while done < len(order):
-        first = len(requests[order[done]].images)
-        longest = lengths[order[min(done + policy.batch_size, len(order)) - 1]]
-        size = max(1, min(policy.batch_size, CELLS // (longest * vocabulary)))
-        batch = [i for i in order[done : done + size] if len(requests[i].images) == first]
+
+    def fitting(ahead: Sequence[int]) -> int:
+        return int(max(1, CELLS // (lengths[ahead[-1]] * vocabulary)))
+
+    pictures = [len(r.images) for r in requests]
+    for batch in batches.of_equal_pictures(pictures, lengths, policy.batch_size, fitting):
         found = _batch(base, policy, [requests[i] for i in batch], [lengths[i] for i in batch])
         rows.update(zip(batch, found, strict=True))
-        done += len(batch)
     return [rows[i] for i in range(len(requests))]
 
 

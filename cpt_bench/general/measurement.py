@@ -114,13 +114,22 @@ def read(facts: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     about = read_json(facts)
     rows = facts.with_suffix(".jsonl")
-    if not rows.is_file() or digest(rows) != about["rows"]["sha256"]:
+    try:
+        display_name(about)
+        measured = about["rows"]["sha256"]
+    except (KeyError, TypeError):
+        raise CptBenchError("not what a harness measured", where=facts) from None
+    if not rows.is_file() or digest(rows) != measured:
         raise CptBenchError(
             "the per-sample rows were changed or removed since they were measured",
             where=rows,
             todo=f"Restore them, or delete {facts} to measure again",
         )
-    return about, read_jsonl(rows)
+    found = read_jsonl(rows)
+    scores = [row.get("score") if "id" in row else None for row in found]
+    if not all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores):
+        raise CptBenchError("a row has no id, or no score in [0, 1]", where=rows)
+    return about, found
 
 
 def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]]:

@@ -1,1 +1,1 @@
-"""Checkpoints in Hugging Face format, and what differs between families of models."""
+"""Checkpoints in Hugging Face format, their processors, and the quick path on a CPU."""

@@ -1,4 +1,4 @@
-"""Checkpoints: folders in Hugging Face format, loaded with one clear line when they are broken."""
+"""Checkpoints in Hugging Face format: their digests, how they are loaded, what is broken in one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.models import quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
-"""What makes a folder a PEFT adapter rather than a whole model."""
+"""The file that makes a folder a PEFT adapter rather than a whole model."""
 
 
 def adapter_base(folder: Path) -> str | None:
     """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
 
     Raises:
-        CptBenchError: The adapter does not say.
+        CptBenchError: The adapter's settings do not name its model.
     """
     file = folder / ADAPTER
     if not file.is_file():
@@ -28,14 +29,14 @@ def adapter_base(folder: Path) -> str | None:
         raise CptBenchError(
             "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
         )
-    beside = folder / named
-    return str(beside) if beside.is_dir() else named
+    inside = folder / named
+    return str(inside) if inside.is_dir() else named
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weight files alone: what every evaluation result is keyed by.
+    """SHA-256 over the weight files alone: every evaluation result is stored under it.
 
-    An adapter's covers its settings, which scale it, and the weights it belongs to.
+    The digest of an adapter also covers its settings, which scale it, and its base's weights.
 
     Raises:
         CptBenchError: The folder holds no safetensors.
@@ -55,15 +56,15 @@ def load_processor(folder: Path) -> Any:
     """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
     from transformers import AutoProcessor
 
+    # Here, because it imports transformers, which whoever only digests weights does without.
     from cpt_bench.models.processor import install
-    from cpt_bench.models.qwen_cpu.vision import prepare_together
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
     try:
-        return prepare_together(AutoProcessor.from_pretrained(folder))
+        return quick.arrange_processor(AutoProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
 
@@ -82,22 +83,15 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     """
     import torch
 
-    from cpt_bench.models.qwen_cpu.layers import arrange
-
     base = adapter_base(folder)
     if base is None:
         model = _load_whole(folder, dtype, attention)
     else:
-        from peft import PeftModel
-
-        whole = _load_whole(Path(base), dtype, attention)
-        try:
-            model = PeftModel.from_pretrained(whole, folder).merge_and_unload()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise broken(folder, error) from error
+        model = _merged(_load_whole(Path(base), dtype, attention), folder)
+    _require_finite(model, folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return arrange(model.to(device))
+    return quick.arrange(model.to(device))
 
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
@@ -121,8 +115,55 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     return model
 
 
+def _merged(whole: Any, folder: Path) -> Any:
+    """``whole`` with the adapter in ``folder`` merged into it.
+
+    Raises:
+        CptBenchError: Some of the adapter's tensors have no place in the model, or some of its
+            places have no tensor: PEFT leaves out the ones and the other at zero, without a word.
+    """
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+    try:
+        model = PeftModel.from_pretrained(whole, folder)
+        tensors = load_peft_weights(str(folder), device="cpu")
+        placed = set_peft_model_state_dict(model, tensors)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise broken(folder, error) from error
+    prefix = getattr(model.base_model, "prefix", "lora_")
+    empty = [name for name in placed.missing_keys if prefix in name]
+    for names, what in (
+        (placed.unexpected_keys, "of the adapter's {} tensors have no place in the model"),
+        (empty, "places of the adapter have no tensor among its {}"),
+    ):
+        if names:
+            raise CptBenchError(
+                f"{len(names)} {what.format(len(tensors))}, among them {sorted(names)[0]}",
+                where=folder,
+                todo="Train or convert it for this base model: its keys are another model's",
+            )
+    return model.merge_and_unload()
+
+
+def _require_finite(model: Any, folder: Path) -> None:
+    """Refuse weights that are not numbers: such a model writes the same character for ever.
+
+    Raises:
+        CptBenchError: The line names one of them.
+    """
+    import torch
+
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise CptBenchError(
+                f"holds NaN or infinite weights ({name})",
+                where=folder,
+                todo="Its training diverged: give another checkpoint",
+            )
+
+
 def broken(folder: Path, error: object) -> CptBenchError:
-    """What to raise for a checkpoint that ``error`` keeps from being loaded."""
+    """The error to raise when a checkpoint cannot be loaded because of ``error``."""
     reason = " ".join(str(error).split())[:200]
     return CptBenchError(
         f"the checkpoint cannot be loaded ({reason})",

@@ -105,6 +105,13 @@ def _outline(kind: str) -> Draw:
     return draw
 
 
+def _letter(text: str, color: tuple[int, int, int], font: ImageFont.FreeTypeFont) -> Draw:
+    def draw(d: ImageDraw.ImageDraw, dx: int, dy: int) -> None:
+        d.text((32 + dx, 32 + dy), text, fill=color, font=font, anchor="mm")
+
+    return draw
+
+
 def _handwriting() -> dict[str, list[np.ndarray]]:
     """UCI digits, 8x8 with values 0..16, enlarged: grey masks in which 255 is ink."""
     from sklearn.datasets import load_digits
@@ -165,9 +172,7 @@ def tiles() -> dict[str, list[np.ndarray]]:
             drawings[f"large/{color}/{shape}"] = _shape(shape, rgb, 26)
     for letter in LETTERS:
         for color in SIGN_COLORS:
-            drawings[f"letter/{letter}/{color}"] = lambda d, x, y, t=letter, c=color: d.text(
-                (32 + x, 32 + y), t.upper(), fill=COLORS[c], font=font, anchor="mm"
-            )
+            drawings[f"letter/{letter}/{color}"] = _letter(letter.upper(), COLORS[color], font)
     for kind in ("rectangle", "square", "triangle"):
         drawings[f"outline/{kind}"] = _outline(kind)
     out = {name: [_tile(draw, *d) for d in JITTER] for name, draw in drawings.items()}
@@ -175,7 +180,8 @@ def tiles() -> dict[str, list[np.ndarray]]:
 
 
 def write_tiles() -> None:
-    index, flat = {}, []
+    index: dict[str, list[int]] = {}
+    flat: list[np.ndarray] = []
     for name, variants in tiles().items():
         index[name] = [len(flat), len(variants)]
         flat += variants

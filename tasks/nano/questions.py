@@ -257,6 +257,7 @@ def counting(rng: random.Random, pool: str) -> Draft:
 
 def exam(rng: random.Random, pool: str) -> Draft:
     """MMMU's role: look at one place of a crowded picture, answer with a letter."""
+    values: Sequence[str]
     kind = rng.randrange(4)
     place = rng.randrange(CELLS)
     if kind < 2:

@@ -97,12 +97,14 @@ def _variant(name: str, rng: random.Random, pool: str | None = None) -> Pixels:
     if pool is not None:  # real sources: a third each for base, train and test
         count //= len(POOLS)
         first += count * POOLS[pool]
-    return tiles[first + rng.randrange(count)]
+    chosen: Pixels = tiles[first + rng.randrange(count)]
+    return chosen
 
 
 def _ink(mask: Pixels, ink: tuple[int, int, int]) -> Pixels:
     share = mask.astype(np.int32)
-    return ((share * np.array(ink) + (255 - share) * np.array(PAPER)) // 255).astype(np.uint8)
+    mixed = (share * np.array(ink) + (255 - share) * np.array(PAPER)) // 255
+    return np.asarray(mixed, np.uint8)
 
 
 def tile(cell: Cell, rng: random.Random, pool: str) -> Pixels:
@@ -112,7 +114,7 @@ def tile(cell: Cell, rng: random.Random, pool: str) -> Pixels:
         return _ink(_variant(f"hand/{cell[1]}", rng, pool), INKS[cell[2]])
     if kind == "texture":
         grey = _variant(f"texture/{cell[1]}", rng, pool).astype(np.int32)
-        return (grey * np.array(STAINS[cell[2]]) // 255).astype(np.uint8)
+        return np.asarray(grey * np.array(STAINS[cell[2]]) // 255, np.uint8)
     return _variant("/".join(cell), rng)
 
 

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: hold on to the weights that earlier tasks depend on.
+"""Elastic weight consolidation: change little the weights that earlier tasks depend on.
 
 Kirkpatrick et al. 2017 (arXiv 1612.00796, eq. 3), in the online form of Schwarz et al. 2018
 ("Progress & Compress", arXiv 1805.06370, section 3.2): while task t is learned, the penalty is
@@ -7,12 +7,12 @@ Kirkpatrick et al. 2017 (arXiv 1612.00796, eq. 3), in the online form of Schwarz
 
 with theta* the weights at the stage's start and F^(t)_i the mean over prompts x of task t of
 (d ln p(y | x) / d theta_i)^2, y a reply drawn from the trained policy: the diagonal of its true
-Fisher information, whatever trained it, so that it means the same under SFT and under RFT. One
-anchor and one F serve for all tasks; F lies in ``stage.state``. The first stage has no penalty.
+Fisher information, however it was trained, so that it means the same under SFT and under RFT. One
+anchor and one F serve all tasks; F is stored in ``stage.state``. The first stage has no penalty.
 
-With adapters, theta_i - theta*_i is their product, and F is kept for the weights they change. F is
-as large as those weights in float32, so it lies in the main memory, and a layer's part is on the
-GPU while its term is computed.
+With adapters, theta_i - theta*_i is their product, and F covers the weights they change. F is as
+large as those weights in float32, so it stays in main memory, and only the part of a layer whose
+term is being computed is on the GPU.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.checkpoint import checkpoint
 
-from cpt_bench.trainer import TrainSample
-from cpt_bench.trainers.parts.part import Part, bare
+from cpt_bench.trainer import Stage, TrainSample
+from cpt_bench.trainers.config import TRLConfig
+from cpt_bench.trainers.parts.part import Part
+from cpt_bench.trainers.policy import bare, evaluating, training_processor
+from cpt_bench.trainers.rollouts import Rollouts, encoded, losses
 
 STORE = "ewc.safetensors"
 
 
 class EWC(Part):
-    """The quadratic penalty, and the Fisher information of what was learned."""
+    """The quadratic penalty, and the Fisher information of the task that was learned."""
 
     penalises = once = True
 
@@ -48,7 +51,7 @@ class EWC(Part):
             change = moved()
             return (self.fisher[name].to(change.device) * change.square()).sum()
 
-        # Computed again in the backward pass: all layers' changes at once would fill the GPU.
+        # Recomputed in the backward pass: the changes of all layers at once would fill the GPU.
         terms = [
             checkpoint(term, name, moved, use_reentrant=False, preserve_rng_state=False)
             for name, moved in deviations(self.model, self.anchor)
@@ -84,7 +87,7 @@ def start(model: Any, names: dict[str, Any]) -> dict[str, torch.Tensor]:
 def deviations(
     model: Any, anchor: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """Weights' names and what tells how far each has moved from the stage's start."""
+    """The name of each weight, and a function that computes its change since the stage's start."""
     if anchor:
         for name, p in model.named_parameters():
             if name in anchor:
@@ -105,40 +108,35 @@ def consolidated(
 
 def fisher(
     model: Any,
-    stage: Any,
-    config: Any,
+    stage: Stage,
+    config: TRLConfig,
     samples: list[TrainSample],
     wanted: set[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The diagonal Fisher information of ``model`` on the prompts of ``samples``.
 
     Args:
-        model: A transformers model; its weights are left as they are.
-        stage: Gives the processor, the longest reply and the seed.
-        config: The trainer's settings; says how large pictures are.
+        model: A transformers model; its weights do not change.
+        stage: Its processor, longest reply and seed are used.
+        config: The trainer's settings, among them the size of pictures.
         samples: One reply is drawn to each.
-        wanted: Weights by name; None for all.
+        wanted: The weights, by name; None for all.
 
     Returns:
         Name to the mean squared gradient of a reply's log-probability, in float32 on the CPU.
     """
-    from cpt_bench.trainers.common import training_processor
-    from cpt_bench.trainers.rollouts import Rollouts, encoded, losses
-
     drawn = Rollouts(model, stage, config).draw(samples, 1, seed=stage.seed)
     collate = encoded(training_processor(stage, config))
     weights = {n: p for n, p in model.named_parameters() if wanted is None or n in wanted}
     total = {n: torch.zeros(p.shape) for n, p in weights.items()}
-    training = model.training
-    model.eval()
     for p in weights.values():
         p.requires_grad_(True)
-    for sample, (reply,) in zip(samples, drawn, strict=True):
-        with torch.enable_grad():
-            logp = -losses(model, collate([(sample, reply)]))[0].sum()
-            grads = torch.autograd.grad(logp, list(weights.values()), allow_unused=True)
-        for value, grad in zip(total.values(), grads, strict=True):
-            if grad is not None:
-                value += grad.detach().float().square().cpu() / len(samples)
-    model.train(training)
+    with evaluating(model):
+        for sample, (reply,) in zip(samples, drawn, strict=True):
+            with torch.enable_grad():
+                logp = -losses(model, collate([(sample, reply)]))[0].sum()
+                grads = torch.autograd.grad(logp, list(weights.values()), allow_unused=True)
+            for value, grad in zip(total.values(), grads, strict=True):
+                if grad is not None:
+                    value += grad.detach().float().square().cpu() / len(samples)
     return total

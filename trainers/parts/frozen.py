@@ -1,4 +1,4 @@
-"""The policy that a stage is held to, frozen: a second copy, or the model without its adapters."""
+"""The policy that a stage stays close to, frozen: a second model, or the same without adapters."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def reference_policy(config: Any, stage: Stage) -> Path:
 
 
 class Frozen:
-    """A frozen policy beside the one that is trained.
+    """A frozen policy, in addition to the one that is trained.
 
-    Where adapters are trained and the reference is the task's start, that is the same model with
-    its adapters switched off, and no second copy is made.
+    Where adapters are trained and the reference is the task's start, it is the same model with its
+    adapters switched off, and no second one is loaded.
 
     Args:
         trainer: TRL's trainer.
         config: The trainer's settings.
-        policy: The checkpoint.
+        policy: The checkpoint of the frozen policy.
     """
 
     def __init__(self, trainer: Any, config: Any, policy: Path) -> None:

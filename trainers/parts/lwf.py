@@ -6,8 +6,8 @@ model the outputs are next-token distributions, so that the penalty is
 
     lwf * T^2 * mean over tokens of KL( softmax(z_old / T) || softmax(z / T) ),
 
-at each position whose token is trained on: the gold answer's under SFT, the rollouts' under RFT.
-T^2 keeps the gradient's size independent of T (Hinton et al. 2015, arXiv 1503.02531). The old
+at each position whose token is trained on: of the gold answer under SFT, of the rollouts under RFT.
+T^2 makes the gradient's size independent of T (Hinton et al. 2015, arXiv 1503.02531). The old
 policy is the task's start, or with ``reference: base`` the run's base model. At T = 1 this is the
 forward KL to that policy, exact over the whole vocabulary; RFT's own ``kl`` is the reverse one,
 estimated on the tokens drawn.
@@ -20,22 +20,23 @@ from typing import Any
 import torch
 
 from cpt_bench.trainers.parts.frozen import Frozen, reference_policy
-from cpt_bench.trainers.parts.part import Part, bare
+from cpt_bench.trainers.parts.part import Part
+from cpt_bench.trainers.policy import bare
 
 
 class LwF(Part):
-    """Distillation from the frozen reference policy, on what the batch is trained on."""
+    """Distillation from the frozen reference policy, at the positions that are trained on."""
 
     penalises = True
+    # TRL computes the loss without building logits. So a hook takes the input and the output of the
+    # backbone, and only the trained positions go through the head.
+    hooks_model = True
 
     def attach(self, trainer: Any) -> None:
         self.model = bare(trainer)
         self.autocast = trainer.accelerator.autocast
         self.frozen = Frozen(trainer, self.config, reference_policy(self.config, self.stage))
         self.seen: tuple[dict[str, Any], torch.Tensor] | None = None
-        # TRL scores tokens without building logits: what the backbone was given and gave is caught
-        # here, and only the trained positions go through the head.
-        trainer.apart = True
         self.model.base_model.register_forward_hook(self._catch, with_kwargs=True)
 
     def _catch(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -59,7 +60,7 @@ def distillation(ours: torch.Tensor, target: torch.Tensor, temperature: float) -
 
     Args:
         ours: Logits of shape (tokens, words).
-        target: The same of the policy to stay close to.
+        target: Logits of the policy to stay close to, in the same shape.
         temperature: T.
     """
     if not len(ours):

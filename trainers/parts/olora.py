@@ -2,15 +2,15 @@
 
 Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning" (arXiv
 2310.14152). The rows of a LoRA layer's A_t (rank x inputs) span the subspace its update lives in;
-the paper asks that A_i A_t^T = 0 for all earlier tasks i, and relaxes it to the penalty
+the paper requires A_i A_t^T = 0 for all earlier tasks i, and relaxes this to the penalty
 
     olora_weight * sum_{i<t} sum_{jk} | (A_i A_t^T)_jk |
 
-(its loss L_orth; the authors' code uses weight 0.5 and this sum of absolute values). ``penalty`` is
-that. ``project`` is the constraint itself: after every step A_t is projected onto the complement of
-the earlier subspaces, so that they are orthogonal whatever the learning rate. Adapters are merged
-into the weights when their stage ends, as the paper does for its deployment; the checkpoint has no
-extra weights and needs no task identity. The earlier A_i lie in ``stage.state``.
+(its loss L_orth; the authors' code uses weight 0.5 and this sum of absolute values), which is
+``penalty``. ``project`` is the constraint itself: after every step A_t is projected onto the
+complement of the earlier subspaces, so that they are orthogonal at any learning rate. Adapters are
+merged into the weights when their stage ends, as the paper does for its deployment; the checkpoint
+has no extra weights and needs no task identity. ``stage.state`` holds the earlier A_i.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.trainers.parts.part import Part, bare
+from cpt_bench.trainers.parts.part import Part
+from cpt_bench.trainers.policy import bare
 
 STORE = "olora.safetensors"
 
 
 class OLoRA(Part):
-    """Keeps this stage's adapters orthogonal to the earlier ones'."""
+    """Makes this stage's adapters orthogonal to those of earlier stages."""
 
     penalises = True
 
@@ -49,15 +50,15 @@ class OLoRA(Part):
             taken = self.bases[name].shape[1] if name in self.bases else 0
             if taken + rank > inputs:
                 raise CptBenchError(
-                    f"{name} has {inputs} inputs, {taken} are taken by earlier tasks: "
+                    f"{name} has {inputs} inputs, and earlier tasks use {taken} of them: "
                     f"no room for rank {rank}",
                     where=f"stage {self.stage.index} ({self.stage.task})",
                     todo="Lower lora_rank, or use olora=penalty",
                 )
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def project(self) -> None:
-        """Remove from each A its part in the earlier subspaces."""
+        """Remove from each A its component in the earlier subspaces."""
         for name, weight in self.layers.items():
             if name in self.bases:
                 q = self.bases[name]
@@ -89,14 +90,16 @@ def downward(model: Any) -> dict[str, torch.Tensor]:
 
 
 def basis(rows: torch.Tensor) -> torch.Tensor:
-    """An orthonormal basis, as columns, of what ``rows`` (n, inputs) span."""
-    # In float64: projecting onto a complement twice removed must not leave rounding behind.
+    """An orthonormal basis, as columns, of the space that ``rows`` (n, inputs) span."""
+    # In float64, so that a projection leaves no rounding in the earlier subspaces.
     _, sizes, directions = torch.linalg.svd(rows.double(), full_matrices=False)
-    kept = sizes > sizes.max() * 1e-6
-    return directions[kept].T.to(rows.dtype)
+    spanned = sizes > sizes.max() * 1e-6
+    return directions[spanned].T.to(rows.dtype)
 
 
-class _AfterSteps(TrainerCallback):
+class _AfterSteps(TrainerCallback):  # type: ignore[misc]
+    """Acts after every optimiser step."""
+
     def __init__(self, act: Any) -> None:
         self.act = act
 

@@ -1,72 +1,59 @@
-"""How a trainer meets its parts.
+"""What a part is, and how its penalty gets into TRL's loss.
 
-SFT and RFT do the same with each part, in this order: :meth:`Part.mix` may add training samples,
-:meth:`Part.attach` sees TRL's trainer before its first step, :meth:`Part.penalty` is added to the
-loss of every batch, :meth:`Part.finish` sees the trained model before it is saved. Without parts
-TRL's own trainer runs, untouched.
+SFT and RFT call each part in this order: :meth:`Part.mix` may add training samples,
+:meth:`Part.attach` gets TRL's trainer before its first step, :meth:`Part.penalty` is added to the
+loss of every batch, :meth:`Part.finish` gets the trained model before it is saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from cpt_bench.trainer import Stage, TrainSample
-from cpt_bench.trainers.parts.settings import PartSettings
 
 
 class Part:
-    """Something that combines with SFT and with RFT; by itself it changes nothing.
+    """The base of all parts, which changes nothing.
 
     Args:
         config: The trainer's settings.
         stage: The stage, with the task's own samples.
+
+    Attributes:
+        penalises: Whether the part has a :meth:`penalty`.
+        once: Whether the penalty depends on the weights alone: then it is computed on the last
+            batch of a step, for the whole step.
+        hooks_model: Whether the part hooks into the model's forward pass. Then the loss is TRL's
+            own, for which the model computes all tokens of a batch, on a CPU too.
     """
 
-    penalises = False
-    """Whether :meth:`penalty` says anything; one that does not costs no step."""
-
-    once = False
-    """Whether it looks at weights alone: then a step's last batch is asked, for the whole step."""
+    penalises: ClassVar[bool] = False
+    once: ClassVar[bool] = False
+    hooks_model: ClassVar[bool] = False
 
     def __init__(self, config: Any, stage: Stage) -> None:
         self.config, self.stage = config, stage
 
     def mix(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
-        """What to learn from, given what would be learned from without this part."""
+        """The samples to learn from; ``samples`` are those without this part."""
         return samples
 
     def attach(self, trainer: Any) -> None:
-        """Look at TRL's trainer, built and not yet started."""
+        """Prepare for the stage with TRL's trainer, which is built and not yet started."""
 
     def penalty(self, inputs: dict[str, Any]) -> torch.Tensor | None:
         """A scalar to add to the loss of the batch ``inputs``, after the model has seen it."""
         return None
 
     def finish(self, trainer: Any) -> None:
-        """Take along what later stages need; the model is trained and not yet saved."""
-
-
-def parts_of(config: PartSettings, stage: Stage) -> list[Part]:
-    """The parts that ``config`` switches on."""
-    from cpt_bench.trainers.parts.ewc import EWC
-    from cpt_bench.trainers.parts.lwf import LwF
-    from cpt_bench.trainers.parts.olora import OLoRA
-    from cpt_bench.trainers.parts.replay import Replay
-
-    switched: list[tuple[bool, type[Part]]] = [
-        (config.replay > 0, Replay),
-        (config.ewc > 0, EWC),
-        (config.lwf > 0, LwF),
-        (config.olora != "off", OLoRA),
-    ]
-    return [part(config, stage) for on, part in switched if on]
+        """Store what later stages need; the model is trained and not yet saved."""
 
 
 def joined(trainer_class: type[Any], parts: Sequence[Part]) -> type[Any]:
-    """``trainer_class`` with the parts' penalties in its loss; itself where there are none."""
+    """``trainer_class`` with the parts' penalties in its loss; unchanged where there are none."""
     if not any(part.penalises for part in parts):
         return trainer_class
 
@@ -95,10 +82,10 @@ def joined(trainer_class: type[Any], parts: Sequence[Part]) -> type[Any]:
 
 
 def _batches_a_step(trainer: Any, num_items: Any) -> int:
-    """What a penalty is divided by, so that it counts once an optimiser step.
+    """The divisor of a penalty that makes it count once in each optimiser step.
 
     transformers adds up the losses of a step's batches. Where the loss is already scaled for that
-    (by TRL's GRPO, or because it divides by the step's tokens) a further term must be too;
+    (by TRL's GRPO, or because it divides by the step's tokens), the penalty has to be as well;
     elsewhere (RLOO) transformers divides.
     """
     scaled = trainer.loss_is_scaled_for_ga
@@ -107,9 +94,3 @@ def _batches_a_step(trainer: Any, num_items: Any) -> int:
             trainer.model_accepts_loss_kwargs and num_items is not None
         )
     return int(trainer.current_gradient_accumulation_steps) if scaled else 1
-
-
-def bare(trainer: Any) -> Any:
-    """The transformers model that is trained: without wrappers, with its adapters' layers."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,10 +1,10 @@
-"""Experience replay: keep a few samples of each task, and mix them into all later stages.
+"""Experience replay: store a few samples of each task, and mix them into all later stages.
 
 Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486): a step
-learns from new samples and from memory; here ``replay_share`` of a stage's prompts are old, drawn
-alike from all that is kept. What is kept of a task is a uniform draw from its train split. Under
-SFT the old samples' gold answers are learned, under RFT replies to them are rewarded; trainers that
-write their own targets (``self-sft``) write them for the old prompts too, which is on-policy replay
+learns from new samples and from memory. Here ``replay_share`` of a stage's prompts are old, drawn
+uniformly from the memory, which holds a uniform draw from each task's train split. Under SFT the
+old samples' gold answers are learned, under RFT replies to them are rewarded; trainers that write
+their own targets (``self-sft``) write them for the old prompts too, which is on-policy replay
 (arXiv 2605.29495).
 """
 
@@ -19,7 +19,7 @@ from cpt_bench.trainers.parts.part import Part
 
 
 class Replay(Part):
-    """Mixes the memory's samples in; keeps some of this task's afterwards."""
+    """Mixes in samples from the memory, and afterwards adds some of this task to it."""
 
     def mix(self, samples: Sequence[TrainSample]) -> Sequence[TrainSample]:
         old = self.stage.memory.samples()
@@ -29,21 +29,21 @@ class Replay(Part):
         if not trainer.args.should_save:
             return  # one process writes
         own = list(self.stage.samples)
-        kept = random.Random(self.stage.seed).sample(own, min(self.config.replay, len(own)))
-        self.stage.memory.add(kept)
+        drawn = random.Random(self.stage.seed).sample(own, min(self.config.replay, len(own)))
+        self.stage.memory.add(drawn)
 
 
 def mixed(
     new: Sequence[TrainSample], old: Sequence[TrainSample], share: float, seed: int
 ) -> list[TrainSample]:
-    """All of ``new`` and so much of ``old``, repeated, that ``share`` of the whole is old."""
+    """All of ``new`` and enough of ``old``, repeated, to make up ``share`` of the whole."""
     if not old:
         return list(new)
     return [*new, *repeated(old, round(len(new) * share / (1 - share)), seed)]
 
 
 def repeated(samples: Sequence[TrainSample], n: int, seed: int) -> list[TrainSample]:
-    """``n`` of ``samples`` in random order, in whole rounds: none is two ahead of another."""
+    """``n`` of ``samples`` in random order; each comes once before any is repeated."""
     rng, out = random.Random(seed), list[TrainSample]()
     while len(out) < n:
         out += rng.sample(list(samples), len(samples))

@@ -13,19 +13,19 @@ class PartSettings(TrainerConfig):
     """Settings of the parts.
 
     Attributes:
-        replay: Samples of each task to keep and to mix into later stages; the replay budget that is
-            declared. See :mod:`cpt_bench.trainers.parts.replay`.
-        replay_share: Share of the training prompts that are old ones, once there are any.
+        replay: Samples of each task to store and to mix into later stages; this is the declared
+            replay budget. See :mod:`cpt_bench.trainers.parts.replay`.
+        replay_share: Share of the training prompts that are old ones, from the second task on.
         ewc: Weight of elastic weight consolidation's penalty; see
             :mod:`cpt_bench.trainers.parts.ewc`.
-        ewc_decay: What remains of the Fisher information of the tasks before, each stage.
+        ewc_decay: The Fisher information of earlier tasks is multiplied by this in each stage.
         ewc_samples: Prompts of a task on which its Fisher information is estimated.
         lwf: Weight of the divergence from the reference policy (learning without forgetting); see
             :mod:`cpt_bench.trainers.parts.lwf`.
         lwf_temperature: Softens both distributions of ``lwf``.
-        reference: What ``lwf``, and RFT's ``kl``, hold on to: the policy of the task's ``start``,
-            or the ``base`` model of the run (which declares ``earlier_checkpoints``).
-        olora: Keep the subspaces of the stages' adapters apart, exactly (``project``) or by a
+        reference: The policy that ``lwf`` and RFT's ``kl`` stay close to: that of the task's
+            ``start``, or the ``base`` model of the run (which declares ``earlier_checkpoints``).
+        olora: Makes the subspaces of the stages' adapters orthogonal, exactly (``project``) or by a
             ``penalty``; needs ``lora_rank``. See :mod:`cpt_bench.trainers.parts.olora`.
         olora_weight: Weight of that penalty.
     """
@@ -42,11 +42,11 @@ class PartSettings(TrainerConfig):
     olora_weight: float = Field(default=0.5, gt=0)
 
     def declared(self, least: Privileges) -> Privileges:
-        """``least``, and what these settings use beyond it."""
-        held = self.reference == "base" and (self.lwf > 0 or getattr(self, "kl", 0.0) > 0)
+        """``least``, and the privileges that these settings use beyond it."""
+        reads_base = self.reference == "base" and (self.lwf > 0 or getattr(self, "kl", 0.0) > 0)
         return least.model_copy(
             update={
                 "replay_samples_per_task": max(least.replay_samples_per_task, self.replay),
-                "earlier_checkpoints": least.earlier_checkpoints or held,
+                "earlier_checkpoints": least.earlier_checkpoints or reads_base,
             }
         )

@@ -1,9 +1,9 @@
-"""Decoding on a CPU, without what a general ``generate`` does around each step.
+"""Reads prompts, writes and scores replies, without what ``generate`` does around each step.
 
-The arithmetic is that of transformers' Qwen2.5-VL, called layer by layer of its own modules; what
-is left out is what nobody looks at. A prompt that several replies begin with is read once, and its
-last layer computes a single token beyond its keys and values. A reply that has ended leaves the
-batch. Keys and values are written into tables of their final length instead of being copied at
+The arithmetic is that of transformers' Qwen2.5-VL, whose modules are called; only results that
+nobody uses are left out. A prompt that several replies share is read once. Of its tokens the last
+layer computes keys and values, and the rest for the last token alone. A reply that has ended leaves
+the batch. Keys and values are written into tables of their final length instead of being copied at
 every step.
 """
 
@@ -23,16 +23,16 @@ Pick = Callable[[torch.Tensor], torch.Tensor]
 """Next tokens (rows,) from logits (rows, words)."""
 
 ENDED = 0.25
-"""Share of rows that must have ended before they are taken out; taking out copies the rest."""
+"""Ended rows are taken out of a batch from this share on: taking them out copies the others."""
 
 
 class Prefix(NamedTuple):
-    """Prompts as read by the model.
+    """Prompts that the model has read.
 
     Attributes:
         hidden: Last hidden state of each prompt's last token (prompts, width).
-        keys: A layer's keys (prompts, heads, length, width), one layer each.
-        values: Its values, alike.
+        keys: The keys of each layer (prompts, heads, length, width).
+        values: The values of each layer, in the same shape.
         mask: 1 for a token, 0 for padding, which is on the left (prompts, length).
         next: The position of the token that comes next (prompts,).
     """
@@ -44,13 +44,13 @@ class Prefix(NamedTuple):
     next: torch.Tensor
 
     def rows(self, which: torch.Tensor) -> Prefix:
-        """Prompts ``which``, repeated or left out as it says."""
+        """The prompts with the numbers ``which``; a number may be repeated or left out."""
         keys, values = [t[which] for t in self.keys], [t[which] for t in self.values]
         return Prefix(self.hidden[which], keys, values, self.mask[which], self.next[which])
 
 
 def fits(model: Any) -> bool:
-    """Whether this module can decode ``model``: Qwen2.5-VL, whole, in float32 on a CPU."""
+    """Whether ``model`` is a Qwen2.5-VL in float32 on a CPU, without adapters around it."""
     return (
         type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
         and model.device.type == "cpu"
@@ -60,7 +60,7 @@ def fits(model: Any) -> bool:
 
 
 class _Reading(DynamicCache):  # type: ignore[misc]
-    """Keys and values of texts whose last ``wanted`` tokens alone are looked at."""
+    """Keys and values of texts of which only the last ``wanted`` hidden states are used."""
 
     def __init__(self, wanted: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _Reading(DynamicCache):  # type: ignore[misc]
 
 
 class LastLayer(stock.Qwen2_5_VLDecoderLayer):  # type: ignore[misc]
-    """The last layer: all keys and values, everything else of the tokens that are looked at."""
+    """The last layer: keys and values of all tokens, hidden states of the wanted ones alone."""
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         cache = kwargs.get("past_key_values")
@@ -89,11 +89,16 @@ class LastLayer(stock.Qwen2_5_VLDecoderLayer):  # type: ignore[misc]
 def _follow(
     model: Any, inputs: dict[str, Any], wanted: int
 ) -> tuple[torch.Tensor, _Reading, torch.Tensor]:
-    """Last hidden states of the last ``wanted`` tokens; what was read; the positions after it."""
+    """Run the model over ``inputs``.
+
+    Returns:
+        Last hidden states of the last ``wanted`` tokens (rows, wanted, width); the keys and values
+        of all; the position after the last token of each row (rows,).
+    """
     last = model.model.language_model.layers[-1]
     if type(last) is not LastLayer:
-        arrange(model)  # a model that TRL loaded is not
-        # The class alone changes, and only what asks for some tokens notices.
+        arrange(model)  # a model that TRL loaded has transformers' layers
+        # The class alone changes, and it acts only on a cache of the class above.
         last.__class__ = LastLayer
     mask, cache = inputs["attention_mask"], _Reading(wanted)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -108,9 +113,10 @@ def _follow(
 
 
 def _places(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (3, rows, length), and how far behind its columns each row's end stands (rows,).
+    """Positions (3, rows, length), and for each row the next position minus its length (rows,).
 
-    They are counted out once for rows that look alike: the same padding, pictures, words between.
+    They are computed once for rows with the same padding, the same pictures and as many words
+    between them.
     """
     mask, kinds = inputs["attention_mask"], inputs["mm_token_type_ids"]
     grids, rows = inputs["image_grid_thw"], len(mask)
@@ -133,34 +139,34 @@ def _places(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Ten
 
 
 def read(model: Any, inputs: dict[str, Any]) -> Prefix:
-    """The prompts of ``inputs``, as the processor made them, padded on the left."""
+    """Read the prompts of ``inputs``, which the processor encoded and padded on the left."""
     hidden, cache, following = _follow(model, inputs, wanted=1)
     keys, values = [x.keys for x in cache.layers], [x.values for x in cache.layers]
     return Prefix(hidden[:, -1], keys, values, inputs["attention_mask"], following)
 
 
 class Scores(NamedTuple):
-    """What a model thinks of replies, token by token (rows, length); 0 behind their ends.
+    """How likely a model finds replies, token by token (rows, length); 0 after their ends.
 
     Attributes:
         logps: Log-probability of each token, in nats.
-        entropies: Of the distribution it was drawn from, in nats.
-        first: Whether it was the likeliest.
+        entropies: Entropy of the distribution at each token, in nats.
+        likeliest: Whether each token was the most likely one.
     """
 
     logps: torch.Tensor
     entropies: torch.Tensor
-    first: torch.Tensor
+    likeliest: torch.Tensor
 
 
 def score(
     model: Any, prefix: Prefix, replies: torch.Tensor, mask: torch.Tensor, temperature: float
 ) -> Scores:
-    """How likely each token of ``replies`` is, with gradients to model and prefix.
+    """How likely each token of ``replies`` is, with gradients to the model and to ``prefix``.
 
     Args:
         model: The model that read ``prefix``.
-        prefix: One row a reply.
+        prefix: The prompts; one row for each reply.
         replies: Token ids (rows, length), padded on the right.
         mask: 1 for a token of the reply (rows, length).
         temperature: Divides the logits.
@@ -182,13 +188,13 @@ def score(
     return _scores(model, hidden, replies, mask, temperature)
 
 
-def score_ends(model: Any, inputs: dict[str, Any], length: int) -> Scores:
-    """The same for replies that stand behind their prompts, each prompt with a reply of its own.
+def score_answers(model: Any, inputs: dict[str, Any], length: int) -> Scores:
+    """How likely the answers are that follow their prompts in ``inputs``, at temperature 1.
 
     Args:
         model: The model.
-        inputs: Prompts, padded on the left, and then replies, padded on the right.
-        length: Columns of the replies.
+        inputs: Prompts padded on the left, then answers padded on the right.
+        length: How many columns the answers take.
     """
     hidden, _, _ = _follow(model, inputs, wanted=length + 1)
     replies, mask = (inputs[name][:, -length:] for name in ("input_ids", "attention_mask"))
@@ -202,13 +208,13 @@ def _scores(
     off = mask == 0
     with torch.no_grad():
         entropies = -(logps.exp() * logps).sum(-1).masked_fill(off, 0)
-        first = (logps.argmax(-1) == replies).masked_fill(off, False)
-    told = logps.gather(-1, replies[..., None])[..., 0].masked_fill(off, 0)
-    return Scores(told, entropies, first)
+        likeliest = (logps.argmax(-1) == replies).masked_fill(off, False)
+    chosen = logps.gather(-1, replies[..., None])[..., 0].masked_fill(off, 0)
+    return Scores(chosen, entropies, likeliest)
 
 
 class _Room:
-    """Keys and values with room for what is to come, in the form the model's layers take."""
+    """Keys and values in tables that are long enough for the replies; acts as the model's cache."""
 
     def __init__(self, prefix: Prefix, more: int) -> None:
         self.length = prefix.mask.shape[1]
@@ -229,7 +235,7 @@ class _Room:
             table[:, :, self.length : end] = new
         return [table[:, :, :end] for table in self.tables[layer]]
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self.tables = [[table[rows] for table in pair] for pair in self.tables]
 
 
@@ -241,18 +247,19 @@ def decode(
     pick: Pick,
     ends: Sequence[int],
     padding: int,
-    watch: Callable[[torch.Tensor, torch.Tensor], None] = lambda rows, logits: None,
+    watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
-    """Continue each row of ``prefix`` until it ends.
+    """Write a reply to each row of ``prefix``.
 
     Args:
         model: The model that read the prefix.
-        prefix: One row a reply.
+        prefix: The prompts; one row for each reply.
         most: The most tokens of a reply.
         pick: Chooses each next token.
         ends: Tokens that end a reply.
-        padding: What fills the rows behind their ends.
-        watch: Told before each step which rows go on (rows,) and their logits (rows, words).
+        padding: Fills the rows after their ends.
+        watch: Called before each token with the rows that go on (rows,) and their logits
+            (rows, words).
 
     Returns:
         Token ids (rows, ``most``), ends included.
@@ -270,7 +277,8 @@ def decode(
     hidden = prefix.hidden
     for step in range(most):
         logits = head(hidden)
-        watch(going, logits)
+        if watch is not None:
+            watch(going, logits)
         new = pick(logits).masked_fill_(ended, padding)
         replies[going, step] = new
         ended = ended | torch.isin(new, ending)
@@ -280,7 +288,7 @@ def decode(
             left = (~ended).nonzero()[:, 0]
             going, new, place, ended = going[left], new[left], place[left], ended[left]
             bias = bias[left] if bias is not None else None
-            room.keep(left)
+            room.select(left)
         seen = None if bias is None else bias[..., : room.length + 1]
         out = text(
             inputs_embeds=text.embed_tokens(new)[:, None],
@@ -295,7 +303,7 @@ def decode(
 
 
 def sampler(temperature: float, top_p: float = 1.0) -> Pick:
-    """Draws from softmax(logits / temperature) within the nucleus ``top_p``; at 0 the largest."""
+    """Draws from softmax(logits / temperature) within the nucleus ``top_p``; at 0, the largest."""
     if temperature == 0:
         return lambda logits: logits.argmax(-1)
     from transformers import TopPLogitsWarper

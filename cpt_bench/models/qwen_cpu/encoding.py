@@ -1,9 +1,9 @@
 """Chats and pictures to a batch, without what transformers' processor does around it.
 
-The results are the processor's, value by value. A chat is rendered, and its text cut into tokens,
-once for all batches that have it; pictures of a size are prepared together; a batch is padded as
-one array. What is not as plain as a batch of nano's or cpt7's questions is left to transformers:
-each function here returns None for it.
+The results are those of the processor, value by value. A chat is rendered and tokenized once for
+all batches that contain it; pictures of one size are prepared together; a batch is padded as one
+array. These functions cover batches as plain as those of nano's and cpt7's questions. For anything
+else they return None, and transformers does it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from transformers import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 REMEMBERED = 1 << 14
-"""Chats and texts that are kept; a few hundred bytes each."""
+"""How many chats and texts are remembered; each takes a few hundred bytes."""
 
 Turns = tuple[tuple[str, tuple[str | None, ...]], ...]
-"""A chat: who speaks, and words, or None for a picture, in their order."""
+"""A chat: for each turn its role, and its parts in order: words, or None for a picture."""
 
 
 def turns(chat: Sequence[Any]) -> Turns | None:
-    """A chat of words and pictures alone; None for one that has anything else."""
+    """A chat of words and pictures; None for one that contains anything else."""
     out = []
     for turn in chat:
         content = turn.get("content")
@@ -46,7 +46,7 @@ def turns(chat: Sequence[Any]) -> Turns | None:
 
 @lru_cache(maxsize=REMEMBERED)
 def rendered(processor: Any, template: str, chat: Turns, generation: bool) -> str:
-    """What ``template`` makes of a chat; ``generation`` adds what a reply follows."""
+    """A chat as ``template`` renders it; ``generation`` adds the prompt for a reply."""
     whole = [
         {
             "role": role,
@@ -67,7 +67,7 @@ def rendered(processor: Any, template: str, chat: Turns, generation: bool) -> st
 def tokens(tokenizer: Any, text: str, special: bool) -> tuple[int, ...]:
     """The tokens of ``text``; ``special`` adds those that begin or end every text."""
     backend = tokenizer.backend_tokenizer
-    # The tokenizer's own calls leave their padding and truncation set here, and set them anew.
+    # The tokenizer's own calls leave padding and truncation switched on here; each sets its own.
     if backend.padding is not None:
         backend.no_padding()
     if backend.truncation is not None:
@@ -76,7 +76,7 @@ def tokens(tokenizer: Any, text: str, special: bool) -> tuple[int, ...]:
 
 
 def pictures_of(images: Any, rows: int) -> list[list[Image]] | None:
-    """Each row's pictures; None where they are not told row by row, or are no RGB pictures."""
+    """Each row's pictures; None where they are not a list for each row, or not all RGB."""
     if images is None:
         return [[] for _ in range(rows)]
     if not isinstance(images, list) or len(images) != rows:
@@ -91,19 +91,19 @@ def pictures_of(images: Any, rows: int) -> list[list[Image]] | None:
 def batch(
     processor: Any, texts: Sequence[str], images: Any, side: str, special: bool
 ) -> BatchFeature | None:
-    """What ``processor`` makes of texts and their pictures, padded to the longest.
+    """Texts and their pictures as ``processor`` encodes them, padded to the longest.
 
     Args:
         processor: Image processor and tokenizer.
-        texts: One a row, with an image token where a picture stands.
-        images: RGB pictures, a list a row; None without pictures.
+        texts: One for each row, with an image token where a picture belongs.
+        images: RGB pictures, a list for each row; None without pictures.
         side: Where rows are padded, ``left`` or ``right``.
-        special: Add the tokens that begin or end every text.
+        special: Whether to add the tokens that begin or end every text.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``mm_token_type_ids`` (rows, longest); with pictures
-        ``pixel_values`` (patches, features) and ``image_grid_thw`` (pictures, 3). None for what
-        is left to transformers.
+        also ``pixel_values`` (patches, features) and ``image_grid_thw`` (pictures, 3). None for a
+        batch that is left to transformers.
     """
     shown = pictures_of(images, len(texts))
     if shown is None or any(text.count(processor.image_token) != len(row)
@@ -137,7 +137,7 @@ def batch(
 
 
 def _widened(ids: Sequence[int], image: int, sizes: Sequence[int]) -> Sequence[int]:
-    """``ids`` with each picture's token as often as the picture has tokens."""
+    """``ids`` with each image token repeated as often as its picture has tokens."""
     if not sizes:
         return ids
     left = iter(sizes)

@@ -1,7 +1,7 @@
 """Norms and rotations as single steps, with their gradients in closed form, for float32 on a CPU.
 
-Composed of PyTorch's operations, each of them walks over its tensor ten to twelve times, forward
-and backward; written out, four to six times. Values and gradients are the same, to rounding.
+Composed of PyTorch's operations, each passes over its tensor ten to twelve times, forward and
+backward; written out, four to six times. Values and gradients are the same, up to rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 
 def fits(states: torch.Tensor) -> bool:
-    """Whether ``states`` are what the functions here are for."""
+    """Whether ``states`` are float32 on a CPU, as the functions here need them."""
     return bool(states.device.type == "cpu" and states.dtype == torch.float32)
 
 
@@ -55,10 +55,10 @@ def rms_norm(states: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
     return (states * _scale(states, eps)).mul_(weight)
 
 
-def _turn(
+def _rotate(
     states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, back: bool
 ) -> None:
-    """Turn pairs (i, i + half) of ``states`` by their angles into ``out``, or back."""
+    """Rotate the pairs (i, i + half) of ``states`` by their angles, or back, into ``out``."""
     half = states.shape[-1] // 2
     torch.mul(states, cos, out=out)
     first, second = states[..., :half], states[..., half:]
@@ -78,7 +78,7 @@ class _Heads(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(cos, sin)
         heads = states.transpose(1, 2)
         out = torch.empty_like(heads, memory_format=torch.contiguous_format)
-        _turn(heads, cos, sin, out, back=False)
+        _rotate(heads, cos, sin, out, back=False)
         return out
 
     @staticmethod
@@ -87,19 +87,19 @@ class _Heads(torch.autograd.Function):  # type: ignore[misc]
         cos, sin = ctx.saved_tensors
         heads = grad.transpose(1, 2)
         out = torch.empty_like(heads, memory_format=torch.contiguous_format)
-        _turn(grad, cos, sin, out.transpose(1, 2), back=True)
+        _rotate(grad, cos, sin, out.transpose(1, 2), back=True)
         return out, None, None, None
 
 
 def rotated_heads(
     states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
-    """Rotary position embedding of ``states``, laid out for attention.
+    """Rotary position embedding of ``states``, in the layout that attention needs.
 
     Args:
         states: Queries or keys (rows, length, heads, width).
-        cos: Cosines (rows, 1, length, width), the second half of the width like the first.
-        sin: Sines, alike.
+        cos: Cosines (rows, 1, length, width); both halves of the width are the same.
+        sin: Sines, in the same shape.
         scale: Multiplies the result.
 
     Returns:

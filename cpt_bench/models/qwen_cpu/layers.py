@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's layers arranged for float32 on a CPU: the same numbers, to rounding."""
+"""Qwen2.5-VL's layers for float32 on a CPU: the same numbers, up to rounding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Norm(stock.Qwen2_5_VLRMSNorm):  # type: ignore[misc]
 
 
 class Attention(stock.Qwen2_5_VLAttention):  # type: ignore[misc]
-    """Attention whose queries meet the keys of their group without copies of these."""
+    """Attention of grouped queries that does not copy keys and values for each query head."""
 
     def forward(
         self,
@@ -49,13 +49,13 @@ class Attention(stock.Qwen2_5_VLAttention):  # type: ignore[misc]
         return self.o_proj(attend(query, keys, values, attention_mask)), None
 
     def heads(self, states: torch.Tensor) -> torch.Tensor:
-        """(rows, length, heads, width) of what a projection gave."""
+        """The output of a projection as (rows, length, heads, width)."""
         return states.unflatten(-1, (-1, self.head_dim))
 
     def remembered(
         self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: Any
     ) -> Any:
-        """Keys and values of ``states``, behind those in ``cache``."""
+        """Keys and values of ``states``, after those in ``cache``."""
         keys = kernels.rotated_heads(self.heads(self.k_proj(states)), cos, sin)
         values = self.heads(self.v_proj(states)).transpose(1, 2)
         return (keys, values) if cache is None else cache.update(keys, values, self.layer_idx)
@@ -64,12 +64,12 @@ class Attention(stock.Qwen2_5_VLAttention):  # type: ignore[misc]
 def attend(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """What each query sees, heads side by side (rows, asked, heads * width).
+    """Attention's output for each query, heads concatenated (rows, asked, heads * width).
 
     Args:
         query: Scaled queries (rows, heads, asked, width), contiguous.
-        keys: (rows, groups, length, width); heads of a group are neighbours.
-        values: Alike.
+        keys: (rows, groups, length, width); the heads of a group follow each other.
+        values: In the same shape.
         mask: Added to the scores (rows, 1, asked, length); None adds nothing.
     """
     rows, heads, asked, width = query.shape
@@ -84,13 +84,13 @@ def attend(
 
 
 def arrange(model: Any) -> Any:
-    """Let a Qwen2.5-VL compute with these layers; a model of another kind stays as it is."""
+    """Make a Qwen2.5-VL compute with these layers; a model of another kind is left as it is."""
     swaps = {
         stock.Qwen2_5_VLRMSNorm: Norm,
         stock.Qwen2_5_VLAttention: Attention,
         **vision.SWAPS,
     }
     for module in model.modules():
-        # The class alone changes: weights, names and copies of the model stay what they are.
+        # Only the class changes: weights and their names stay as they are.
         module.__class__ = swaps.get(type(module), type(module))
     return model

@@ -1,8 +1,8 @@
-"""Qwen2.5-VL's vision tower and image processor, arranged for a CPU: the same numbers, to rounding.
+"""Qwen2.5-VL's vision tower and image processor for a CPU: the same numbers, up to rounding.
 
-Stock transformers attends to one picture after the other, counts out again and again where its
-patches stand, embeds them by a convolution whose kernel is the patch, and prepares pictures one by
-one: much of the time that small ones take. Models and processors keep their class's name and files.
+transformers attends to one picture after the other, computes the positions of its patches again for
+each batch, embeds patches by a convolution whose kernel is the patch, and prepares pictures one by
+one. For small pictures that is much of the time. The names of classes and the saved files stay.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class VisionAttention(stock.Qwen2_5_VLVisionAttention):  # type: ignore[misc]
 
 
 class VisionTower(stock.Qwen2_5_VisionTransformerPretrainedModel):  # type: ignore[misc]
-    """The tower, which counts out where patches stand once for each kind of batch."""
+    """The tower; positions of patches are computed once for all batches of the same sizes."""
 
     def forward(self, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
         if hidden_states.device.type == "cpu":
@@ -71,9 +71,9 @@ class VisionTower(stock.Qwen2_5_VisionTransformerPretrainedModel):  # type: igno
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # type: ignore[untyped-decorator] # what is kept may serve training
+@torch.inference_mode(False)  # type: ignore[untyped-decorator] # the cached may serve training
 def _places(grids: tuple[Any, ...], merge: int, window: int, patch: int) -> dict[str, Any]:
-    """What transformers would count out, picture by picture, for pictures of these grids."""
+    """What transformers computes from the grids of pictures, as arguments of its forward pass."""
     grid_thw = torch.tensor(grids)
     index, windows = get_vision_window_index(grid_thw, merge, window, patch)
     return {
@@ -89,14 +89,14 @@ SWAPS = {
     stock.Qwen2_5_VLVisionAttention: VisionAttention,
     stock.Qwen2_5_VisionTransformerPretrainedModel: VisionTower,
 }
-"""Stock classes of the tower, and what they become."""
+"""Classes of transformers' tower, and their replacements."""
 
 
 class Qwen2VLImageProcessorPil(stock_images.Qwen2VLImageProcessorPil):  # type: ignore[misc]
-    """The stock one (its name is saved in configs), for whole batches of pictures of one size."""
+    """transformers' class (its name is saved in configs), quicker for pictures of one size."""
 
     def alike(self, pictures: list[Any]) -> dict[str, np.ndarray] | None:
-        """RGB pictures of one size that need no change of it; None where others are among them.
+        """Prepare RGB pictures that have one size and keep it; None for any other pictures.
 
         Returns:
             ``pixel_values`` (patches, features) float32 and ``image_grid_thw`` (pictures, 3).
@@ -158,14 +158,14 @@ class Qwen2VLImageProcessorPil(stock_images.Qwen2VLImageProcessorPil):  # type: 
 
 
 def _unchanged(height: int, width: int, size: Any, factor: int) -> bool:
-    """Whether pictures of this size are neither shrunk nor enlarged."""
+    """Whether pictures of this size are used as they are, neither shrunk nor enlarged."""
     limits = {"min_pixels": size.shortest_edge, "max_pixels": size.longest_edge}
     fitting: tuple[int, int] = stock_images.smart_resize(height, width, factor=factor, **limits)
     return fitting == (height, width)
 
 
 def prepare_together(processor: Any) -> Any:
-    """Let ``processor`` prepare pictures of a size together; of another kind it stays as it is."""
+    """Make ``processor`` prepare pictures of one size together, if it is of this kind."""
     images = getattr(processor, "image_processor", None)
     if type(images) is stock_images.Qwen2VLImageProcessorPil:
         images.__class__ = Qwen2VLImageProcessorPil

@@ -103,12 +103,10 @@ PLAIN = [
 
 def vocabulary() -> list[str]:
     """Every word of the nano world, each of which becomes one token."""
-    from cpt_bench.tasks.nano.base.curriculum import ROWS
-
     groups = (
         ("\n", "?", "."), PLAIN, world.SHAPES, world.COLORS, world.SIZES, world.LETTERS,
-        world.TEXTURES, world.STAINS, world.NAMES, q.OPTIONS, q.PLACES, q.FACTS, q.RELATIONS, ROWS,
-        [str(n) for n in range(100)],
+        world.TEXTURES, world.STAINS, world.NAMES, q.OPTIONS, q.PLACES, q.FACTS, q.RELATIONS,
+        q.ROWS, [str(n) for n in range(100)],
     )  # fmt: skip
     return list(dict.fromkeys(word for group in groups for word in group))
 

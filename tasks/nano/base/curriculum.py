@@ -68,7 +68,7 @@ class Practice:
         row = rng.randrange(GRID)
         places = rng.sample(range(CELLS), rng.randint(1, 12))
         if rng.random() < 0.5:
-            objects = {
+            objects: dict[int, Cell] = {
                 p: (rng.choice(SIZES), rng.choice(COLORS), rng.choice(SHAPES)) for p in places
             }
         else:
