@@ -13,6 +13,7 @@ import posixpath
 import re
 import tempfile
 import tomllib
+from itertools import groupby
 from pathlib import Path
 
 import typer
@@ -121,13 +122,16 @@ def board_pages() -> Path:
 
 
 def entries() -> str:
-    """The entries that take a place, as a table."""
+    """The entries that take a place, a table for each suite's version and division."""
     shown = [row for row in board().rows if row.rank and row.verified is not None]
     shown.sort(key=lambda row: (row.suite, row.division, row.rank))
     heads = ("Rank", "Method", "Learn", "AvgAcc", "FM", "GeneralDelta", "Seeds", "Proof")
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in shown]
-    return f"**{shown[0].suite}**, {shown[0].division} division:\n\n" + "\n".join(lines)
+    lines = []
+    for (suite, division), rows in groupby(shown, lambda row: (row.suite, row.division)):
+        lines += [f"**{suite}**, {division} division:", ""]
+        lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        lines += [*("| " + " | ".join(cells(row)) + " |" for row in rows), ""]
+    return "\n".join(lines)
 
 
 def cells(row: Row) -> list[str]:
