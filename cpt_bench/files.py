@@ -144,7 +144,7 @@ def parse_jsonl(data: bytes, name: object) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

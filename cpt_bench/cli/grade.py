@@ -177,7 +177,7 @@ def _from_row(row: dict[str, Any], where: str) -> Sample:
 
 
 def _list_of(key: str, row: dict[str, Any], where: str) -> tuple[str, ...]:
-    """A list of texts, which may be missing; a text is no list of its letters."""
+    """A list of texts, which may be missing; a text is not a list of its letters."""
     given = row.get(key)
     if given is None:
         return ()

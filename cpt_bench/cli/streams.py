@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
+from cpt_bench.errors import CptBenchError
 from cpt_bench.files import HALVES
 
 
@@ -17,6 +18,8 @@ def utf8_output() -> None:
 
 def read_input() -> bytes:
     """All of standard input, as it was sent."""
+    if sys.stdin is None:
+        raise CptBenchError("standard input is closed", todo="Give a file")
     if isinstance(sys.stdin, io.TextIOWrapper):
         data: bytes = sys.stdin.buffer.read()
         return data

@@ -159,17 +159,17 @@ _AS_LATEX = (
     (r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}"),  # a mixed number: 4 4/11
     *((symbol, rf"\\{name} ") for symbol, name in _GREEK.items()),
 )
-"""What people write beside LaTeX, and what math-verify reads it from."""
+"""What people write that is not LaTeX, and what math-verify reads it from."""
 _WITH_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d+)?[eE][-+]?\d{1,3}")
 _MULTIPLE = re.compile(r"\s*-?\d+(?:\.\d+)?\s*\*?\s*[A-Za-z]\s*=")
-"""2x = 79 says what x is, and not that it is 79."""
+"""2x = 79 gives x, which is not 79."""
 _TOWER = re.compile(r"\^\s*\{?\s*-?\s*(?:\d{3,}|.{0,12}\^)|\*\s*\*")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 
 @lru_cache(maxsize=4096)
 def readings(answer: str) -> tuple[Formula, ...]:
-    """What all of ``answer`` says as a formula: nothing, one thing, or two.
+    """What all of ``answer`` is as a formula: nothing, one thing, or two.
 
     There are two where an ``m`` behind a number may be a variable or metres; the variable is first.
     """

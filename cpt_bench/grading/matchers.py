@@ -62,8 +62,8 @@ def parse_choice(answer: str, sample: Sample) -> str | None:
     text = normalise(answer)
     lone = _LETTER.fullmatch(text)
     words = [normalise(option) for option in sample.choices]
-    for said in (text, lone[1] if lone else ""):
-        same = [x for x, option in zip(LETTERS, words, strict=False) if option and option == said]
+    for given in (text, lone[1] if lone else ""):
+        same = [x for x, option in zip(LETTERS, words, strict=False) if option and option == given]
         if same:
             return same[0] if len(same) == 1 else None
     if lone is not None:

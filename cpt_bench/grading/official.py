@@ -154,7 +154,7 @@ def _mmmu_ends(text: str) -> list[str]:
     return ends or [text]
 
 
-def _numbers_said(end: str) -> set[str | float]:
+def _numbers_in(end: str) -> set[str | float]:
     """The numbers in the end of a reply, each once: in 1,249 there is no 249, in 1.5e3 no 3."""
     whole = _mmmu_value(end)
     if isinstance(whole, float) and isfinite(whole):
@@ -177,7 +177,7 @@ def mmmu(reply: str, sample: Sample) -> float:
     for answer in sample.answers:
         value, words = _mmmu_value(plain(answer)), answer.strip().lower()
         if isinstance(value, float) and isfinite(value):
-            numbers = _numbers_said(plain(end)) if numbers is None else numbers
+            numbers = _numbers_in(plain(end)) if numbers is None else numbers
             if numbers == {value}:
                 return 1.0
         elif words:
@@ -196,9 +196,9 @@ def mmmu_official(reply: str, sample: Sample) -> float:
     numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
     return float(
         any(
-            said == gold if isinstance(said, float) else isinstance(gold, str) and gold in said
+            form == gold if isinstance(form, float) else isinstance(gold, str) and gold in form
             for piece in (*ends, *numbers)
-            for said in _mmmu_forms(piece)
+            for form in _mmmu_forms(piece)
             for gold in golds
         )
     )

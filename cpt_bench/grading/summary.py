@@ -43,7 +43,7 @@ def summarise(
     matcher = matcher or MATCHERS[grader]
     golds = [sample.answers[0].strip().lower() for sample in samples]
     binary = bool(samples) and set(golds) <= {"yes", "no"}
-    said = [
+    taken = [
         None
         if reply.answer is None
         else _yes_or_no(grader, matcher, reply.answer, sample)
@@ -55,7 +55,7 @@ def summarise(
         "n": len(samples),
         "accuracy": _percent([reply.score for reply in replies]),
         "format_ok": _percent([float(reply.format_ok) for reply in replies]),
-        "unparsed": _percent([float(answer is None) for answer in said]),
+        "unparsed": _percent([float(answer is None) for answer in taken]),
     }
     for name, groups in (
         ("by_kind", [s.kind for s in samples]),
@@ -67,7 +67,7 @@ def summarise(
                 for group in sorted(set(groups))
             }
     if binary:
-        out["yes_no"] = yes_no(golds, said)
+        out["yes_no"] = yes_no(golds, taken)
     return out
 
 
@@ -89,13 +89,13 @@ def _yes_or_no(grader: str, matcher: Matcher, answer: str, sample: Sample) -> st
     return best if scores[best] > min(scores.values()) else None
 
 
-def yes_no(golds: Sequence[str], said: Sequence[str | None]) -> dict[str, float | None]:
+def yes_no(golds: Sequence[str], taken: Sequence[str | None]) -> dict[str, float | None]:
     """POPE's figures with yes as the positive, in percent; a reply that says neither is no 'no'.
 
     ``yes_share`` and ``unparsed`` are of the replies: scorers that take rubbish for yes hide both.
     """
-    hits = sum(g == s == "yes" for g, s in zip(golds, said, strict=True))
-    claimed, there = said.count("yes"), golds.count("yes")
+    hits = sum(g == s == "yes" for g, s in zip(golds, taken, strict=True))
+    claimed, there = taken.count("yes"), golds.count("yes")
     precision = hits / claimed if claimed else None
     recall = hits / there if there else None
     f1 = 2 * hits / (claimed + there) if claimed + there else None
@@ -103,8 +103,8 @@ def yes_no(golds: Sequence[str], said: Sequence[str | None]) -> dict[str, float 
         "precision": precision,
         "recall": recall,
         "f1": f1,
-        "yes_share": claimed / len(said),
-        "unparsed": said.count(None) / len(said),
+        "yes_share": claimed / len(taken),
+        "unparsed": taken.count(None) / len(taken),
     }
     return {name: None if v is None else round(100 * v, 4) for name, v in shares.items()}
 

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,8 +106,8 @@ def test_a_gold_that_nothing_can_match_is_named(
     ("text", "complaint"),
     [
         ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' is there twice"),
-        ('{"reply": "a", "gold": NaN}', "NaN is no number in JSON"),
-        ('{"reply": "a", "gold": "a", "x": [-Infinity]}', "-Infinity is no number in JSON"),
+        ('{"reply": "a", "gold": NaN}', "NaN is not a number in JSON"),
+        ('{"reply": "a", "gold": "a", "x": [-Infinity]}', "-Infinity is not a number in JSON"),
         ('{"reply": "a", "gold": 1e999}', "gold is inf, not a text"),
         ('{"reply": "a", "gold": ' + "9" * 5000 + "}", "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),
@@ -114,7 +115,9 @@ def test_a_gold_that_nothing_can_match_is_named(
         ('"text"', "not a JSON object"),
     ],
 )  # fmt: skip
-def test_json_that_is_none(cli: Cli, tmp_path: Path, text: str, complaint: str) -> None:
+def test_broken_json_is_named_with_its_line(
+    cli: Cli, tmp_path: Path, text: str, complaint: str
+) -> None:
     (tmp_path / "in.jsonl").write_text(lines({"reply": "a", "gold": "a"}, text, "\n"))
     one_line(cli("grade", "in.jsonl", "--grader", "exact"), "in.jsonl:2: ", complaint)
 
@@ -162,6 +165,18 @@ def test_half_a_character_is_graded_as_a_formula(cli: Cli, tmp_path: Path) -> No
         done = cli("grade", "in.jsonl", "--grader", grader, "--out", f"{grader}.jsonl")
         assert done.returncode == 0, done.stderr
         assert read_jsonl(tmp_path / f"{grader}.jsonl")[0]["score"] in (0, 1)
+
+
+def test_half_a_character_in_predictions_is_scored(cli: Cli, tmp_path: Path) -> None:
+    rows = predictions(tmp_path / "p")["science"]
+    rows[0]["reply"], rows[1]["reply"] = HALF, f"<think>\udc00</think>{rows[1]['reply']}"
+    write_jsonl(tmp_path / "p/0-base/science.jsonl", rows)
+    done = cli("score", "p", "--suite", TINY, "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = read_jsonl(tmp_path / "run/stages/0-base/predictions/science.jsonl")
+    assert [row["reply"] for row in found] == [row["reply"] for row in rows]
+    assert (found[0]["score"], found[1]["score"]) == (0, 1)
+    assert cli("score", "run").returncode == 0
 
 
 def test_half_a_character_is_written_and_read(tmp_path: Path) -> None:
@@ -246,6 +261,14 @@ def test_scores_come_out_in_any_locale(cli: Cli, tmp_path: Path, locale: dict[st
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "in.jsonl").write_text("{}")
     one_line(here(tmp_path, "grade", name, "--grader", "exact"))
+
+
+def test_a_closed_standard_input_is_one_line(cli: Cli) -> None:
+    command = [sys.executable, "-m", "cpt_bench", "grade", "--grader", "exact"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True
+    )
+    one_line(done, "standard input is closed")
 
 
 # ------------------------------------------------------------------------- one line a question
@@ -338,7 +361,9 @@ BAD_TOKENS = ["NaN", "Infinity", "-Infinity", "[3]", "{}", '"12"', "-5", "1" + "
 
 @pytest.mark.parametrize("tokens", BAD_TOKENS, ids=lambda t: t[:12])
 @pytest.mark.parametrize("where", ["predictions", "run"])
-def test_tokens_that_are_none_are_named(cli: Cli, tmp_path: Path, tokens: str, where: str) -> None:
+def test_tokens_that_are_no_count_are_named(
+    cli: Cli, tmp_path: Path, tokens: str, where: str
+) -> None:
     rows = predictions(tmp_path / "p")["lowvision"]
     text = [json.dumps({**row, "tokens": "TOKENS" if i == 4 else 3}) for i, row in enumerate(rows)]
     broken = "\n".join(text).replace('"TOKENS"', tokens)
@@ -513,7 +538,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 )  # fmt: skip
 def test_no_file_of_a_run_ends_score_in_a_traceback(scored: Path, examples: int) -> None:
     outcomes: Counter[str] = Counter()
-    files = sorted(scored.glob("*.json")) + sorted((scored / "stages").rglob("*.json*"))
+    files = [scored / "run.json", *sorted((scored / "stages").rglob("*.json*"))]
 
     @settings(max_examples=examples, **ANY)
     @given(st.data())

@@ -1,6 +1,6 @@
 """Ours against the data sets' own scorers, on ten thousand generated replies each.
 
-Where ours says something else, the reply must be of a kind that is listed here with its reason, and
+Where ours differs, the reply must be of a kind that is listed here with its reason, and
 every kind that is listed must occur. ``docs/cpt7.md`` has the same list for people.
 """
 
@@ -109,7 +109,7 @@ MMMU_MORE: Reasons = {
     "a number begins with its decimal point (.25; as published, 25)": lambda reply, gold: (
         re.match(r"\W*\.\d", reply) is not None
     ),
-    "a mark stands beside an answer of one letter ('a!')": lambda reply, gold: (
+    "a mark stands next to an answer of one letter ('a!')": lambda reply, gold: (
         len(gold) == 1 and not is_number(gold) and re.sub(r"\W", "", last_words(reply)) == gold
     ),
 }
@@ -193,7 +193,7 @@ POPE: Reasons = {
     "neither yes nor no is no answer (as published, a yes)": lambda reply: (
         not ({"yes", "no", "not"} & set(re.findall(r"\w+", reply.split(".")[0].lower())))
     ),
-    "no in capitals, or with a mark beside it (as published, a yes)": lambda reply: (
+    "no in capitals, or with a mark next to it (as published, a yes)": lambda reply: (
         re.search(r"\b(?:NO|no|No|not|Not)\b", reply.split(".")[0]) is not None
     ),
 }
@@ -205,11 +205,11 @@ def test_pope_official_is_pope_s_evaluation() -> None:
     scores = [
         MATCHERS["pope-official"](row[0], one) for row, one in zip(rows, samples, strict=True)
     ]
-    said = [published.pope(reply) for reply, _ in rows]
-    assert scores == [float(s == gold) for s, (_, gold) in zip(said, rows, strict=True)]
+    given = [published.pope(reply) for reply, _ in rows]
+    assert scores == [float(s == gold) for s, (_, gold) in zip(given, rows, strict=True)]
     replies = [Graded(row[0], score, True) for row, score in zip(rows, scores, strict=True)]
     ours = summarise("pope-official", samples, replies)
-    theirs = published.pope_figures(said, [gold for _, gold in rows])
+    theirs = published.pope_figures(given, [gold for _, gold in rows])
     figures = {**ours["yes_no"], "accuracy": ours["accuracy"]}
     assert {name: figures[name] for name in theirs} == {
         name: round(100 * value, 4) for name, value in theirs.items()
@@ -307,10 +307,10 @@ def formulas(seed: int, n: int) -> list[tuple[str, str]]:
     for _ in range(n):
         values = {"a": rng.randint(1, 12), "b": rng.randint(2, 9)}
         gold = rng.choice(BODIES).format(**values)
-        said = gold if rng.random() < 0.6 else rng.choice(BODIES).format(**values)
+        given = gold if rng.random() < 0.6 else rng.choice(BODIES).format(**values)
         if gold.count("/") and rng.random() < 0.3:
-            said = f"{2 * values['a']}/{2 * values['b']}"
-        out.append((rng.choice(HEADS) + said + rng.choice(TAILS), gold))
+            given = f"{2 * values['a']}/{2 * values['b']}"
+        out.append((rng.choice(HEADS) + given + rng.choice(TAILS), gold))
     return out
 
 
@@ -362,7 +362,7 @@ MATH_STRICTER: Reasons = {
     "a unit that is none of length or angle (dollars, kg, m/s)": lambda reply, gold: (
         re.search(r"dollars|kg|m/s", reply) is not None
     ),
-    "another answer or other words stand beside it": lambda reply, gold: (
+    "another answer or other words stand next to it": lambda reply, gold: (
         set(re.findall(r"[A-Za-z]{2,}", reply)) - {"text", "cm", "units"} != set()
     ),
     "a mark stands behind it, or brackets around it with its unit": lambda reply, gold: (
@@ -392,9 +392,9 @@ def test_a_number_in_any_dress_is_graded_by_its_value(
     """``math`` against exact fractions, wherever the reply is a number and nothing else."""
     checked = 0
     for reply, gold in library:
-        said, meant = value(reply), value(gold)
-        if said is None or meant is None or "kg" in reply or "m/s" in reply or "dollars" in reply:
+        given, meant = value(reply), value(gold)
+        if given is None or meant is None or "kg" in reply or "m/s" in reply or "dollars" in reply:
             continue
-        assert MATCHERS["math"](reply, sample(gold, kind="math")) == (said == meant), (reply, gold)
+        assert MATCHERS["math"](reply, sample(gold, kind="math")) == (given == meant), (reply, gold)
         checked += 1
     assert checked > 1000

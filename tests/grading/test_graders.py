@@ -401,7 +401,7 @@ def test_braces_in_a_box_are_balanced() -> None:
 
 
 def test_a_missing_box_is_the_word_none_as_in_mathruler() -> None:
-    """Kept as published, for this grader alone."""
+    """As published, for this grader alone."""
     assert grade("no box", sample("none"), PAPER, MATCHERS["mathruler"]).score == 1
     assert grade("no box", sample("5"), PAPER, MATCHERS["mathruler"]).score == 0
 
@@ -733,7 +733,7 @@ def test_yes_or_no_is_read_as_it_is_scored(
 def test_yes_or_no_of_annotators_and_synonyms() -> None:
     split = sample("yes", annotators=("yes",) * 6 + ("no",) * 4)  # both are right
     several = sample("no", "nope")
-    for grader, one, reply, said in (
+    for grader, one, reply, meant in (
         ("vqa", split, "No", "no"), ("vqa", split, "Yes!", "yes"), ("vqa-official", split, "Yes", "yes"),
         ("vqa-official", sample("yes", annotators=("yes",) * 10), "Yes", None),  # as published: raw text
         ("exact", several, "nope", "no"), ("exact", several, "yes", "yes"), ("exact", several, "yep", None),
@@ -741,7 +741,7 @@ def test_yes_or_no_of_annotators_and_synonyms() -> None:
         score = MATCHERS[grader](reply, one)
         found = summarise(grader, [one], [Graded(reply, score, True)])["yes_no"]
         shares = (found["yes_share"], found["unparsed"])
-        assert shares == {"yes": (100, 0), "no": (0, 0), None: (0, 100)}[said], (grader, reply)
+        assert shares == {"yes": (100, 0), "no": (0, 0), None: (0, 100)}[meant], (grader, reply)
 
 
 def test_a_reply_without_the_form_says_nothing_in_the_figures() -> None:

@@ -70,10 +70,10 @@ def number(rng: random.Random) -> float:
     return (size + part) * rng.choice([1, 1, 1, -1])
 
 
-def framed(rng: random.Random, said: str, other: Callable[[], str]) -> str:
-    """``said`` in a sentence, sometimes with something else beside it."""
+def framed(rng: random.Random, text: str, other: Callable[[], str]) -> str:
+    """``text`` in a sentence, sometimes with something else next to it."""
     frame = rng.choice(FRAMES)
-    return frame.replace("{{", "\0").replace("}}", "\1").replace("{}", said).replace(
+    return frame.replace("{{", "\0").replace("}}", "\1").replace("{}", text).replace(
         "{other}", other()
     ).replace("\0", "{").replace("\1", "}")  # fmt: skip
 
@@ -126,10 +126,10 @@ def answers(seed: int, n: int) -> list[tuple[str, list[str]]]:
     for _ in range(n):
         few = [rng.choice(WORDS) for _ in range(rng.randint(1, 4))]
         weights = [10 ** rng.random() for _ in few]
-        said = rng.choice([*few, rng.choice(WORDS)])
+        text = rng.choice([*few, rng.choice(WORDS)])
         change = rng.choice([str, str, str.upper, str.title, lambda t: f"{t}.", lambda t: f"the {t}", lambda t: f" {t}\n",
                              lambda t: f"{t}!", lambda t: f"{t}, {rng.choice(WORDS)}"])  # fmt: skip
-        out.append((change(said), rng.choices(few, weights, k=10)))
+        out.append((change(text), rng.choices(few, weights, k=10)))
     return out
 
 

@@ -2,7 +2,7 @@
 
 Plain and literal, quirks included, and written apart from ``cpt_bench.grading``: nothing of ours is
 imported here. Where the published code guesses at random, these give None. Ours may be cleverer;
-``test_agreement`` lists every kind of reply on which it then says something else, with the reason.
+``test_agreement`` lists every kind of reply on which it then differs, with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def mmmu_letter(reply: str, options: dict[str, str]) -> str | None:
 
 
 def mmmu_forms(text: str) -> list[str | float]:
-    """MMMU: a number to two decimals; words in lower case; one character only beside a space."""
+    """MMMU: a number to two decimals; words in lower case; one character only next to a space."""
     text = text.strip()
     try:
         return [round(float(text.replace(",", "")), 2)]
@@ -43,8 +43,8 @@ def mmmu_forms(text: str) -> list[str | float]:
     return [" " + text, text + " "] if len(text) == 1 else [text]
 
 
-def mmmu_said(reply: str) -> list[str | float]:
-    """MMMU: all that an open reply is taken to say."""
+def mmmu_answers(reply: str) -> list[str | float]:
+    """MMMU: all that an open reply is taken to answer."""
     reply = reply.strip().strip(".").lower()
     lines, pieces = re.split(r"\.\s(?=[A-Z])|\n", reply), []
     for number, line in enumerate(lines, 1):
@@ -66,13 +66,13 @@ def mmmu_said(reply: str) -> list[str | float]:
 
 
 def mmmu_open(reply: str, golds: Sequence[str]) -> bool:
-    """MMMU: a gold number among the numbers said, or gold words inside what was said."""
+    """MMMU: a gold number among the numbers in it, or gold words inside its ends."""
     wanted = [form for gold in golds for form in mmmu_forms(gold)]
-    for said in mmmu_said(reply):
-        if isinstance(said, float):
-            if said in wanted:
+    for answer in mmmu_answers(reply):
+        if isinstance(answer, float):
+            if answer in wanted:
                 return True
-        elif any(isinstance(gold, str) and gold in said for gold in wanted):
+        elif any(isinstance(gold, str) and gold in answer for gold in wanted):
             return True
     return False
 
@@ -98,13 +98,13 @@ def scienceqa(reply: str, n_options: int) -> str | None:
     """LLaVA's: one of A to E alone or with '. ' behind it in front, else one sentence."""
     five = ["A", "B", "C", "D", "E"]
     if reply in five:
-        said = reply
+        answer = reply
     elif len(reply) >= 3 and reply[0] in five and reply[1:3] == ". ":
-        said = reply[0]
+        answer = reply[0]
     else:
         sentences = re.findall(r"The answer is ([A-Z]).", reply)
-        said = sentences[0] if len(sentences) == 1 else "FAILED"
-    return said if said in five[:n_options] else None
+        answer = sentences[0] if len(sentences) == 1 else "FAILED"
+    return answer if answer in five[:n_options] else None
 
 
 # ------------------------------------------------------------------------------------- POPE
@@ -116,9 +116,9 @@ def pope(reply: str) -> str:
     return "no" if "No" in words or "not" in words or "no" in words else "yes"
 
 
-def pope_figures(said: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+def pope_figures(answer: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
     """POPE: accuracy, precision, recall, F1 and the share of yes, from the four counts."""
-    pairs = list(zip(said, golds, strict=True))
+    pairs = list(zip(answer, golds, strict=True))
     tp, fp = pairs.count(("yes", "yes")), pairs.count(("yes", "no"))
     tn, fn = pairs.count(("no", "no")), pairs.count(("no", "yes"))
     precision, recall = tp / (tp + fp), tp / (tp + fn)
