@@ -70,7 +70,11 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
 @pytest.mark.slow
 def test_the_wheel_alone_looks_around_and_makes_samples(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    for args in (["list", "trainers"], ["show", "nano/text", "--samples", "2"], ["plan", "--gpus", "1"]):
+    for args in (
+        ["list", "trainers"],
+        ["show", "nano/text", "--samples", "2"],
+        ["plan", "--gpus", "1"],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", LIGHT.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1), *args],
             capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""},
