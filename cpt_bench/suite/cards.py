@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from cpt_bench.suite.origins import Declared, Source, Split
 
@@ -45,9 +46,6 @@ class TaskCard(Declared):
     Attributes:
         instruction: What follows every question of this task, before the protocol's own words.
         notes: What is not known about this data set, or differs from the publication.
-        typical_pixels: Of a picture; 0 where questions have none, None where it is not known.
-            For ``cptbench plan`` alone: it changes no number, and no fingerprint has it.
-        folder: Where the card is, for a ``./file.py:function`` that makes its samples.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"instruction", "notes"})
@@ -65,5 +63,8 @@ class TaskCard(Declared):
     citation: str = ""
     instruction: str = ""
     notes: tuple[str, ...] = ()
-    typical_pixels: float | None = Field(default=None, ge=0, exclude=True)
-    folder: Path | None = Field(default=None, exclude=True)
+    # No dump, and so no fingerprint and no stage.json, has these two: they change no number.
+    # Of a picture, for `cptbench plan`; 0 where questions have none, None where it is not known.
+    typical_pixels: SkipJsonSchema[float | None] = Field(default=None, ge=0, exclude=True)
+    # Where the card is, for a ./file.py:function that makes its samples.
+    folder: SkipJsonSchema[Path | None] = Field(default=None, exclude=True)

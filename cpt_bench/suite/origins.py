@@ -29,13 +29,10 @@ class Declared(BaseModel):
 
 
 class Generator(Declared):
-    """Samples that a function makes: ``target`` is called with a split, a size and ``options``.
-
-    ``target`` is ``module:function``, or ``./file.py:function`` next to the card.
-    """
+    """Samples that a function makes: ``target`` is called with a split, a size and ``options``."""
 
     kind: Literal["generator"]
-    target: str
+    target: str  # module:function, or ./file.py:function next to the card
     options: dict[str, Any] = {}
 
 
