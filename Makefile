@@ -20,11 +20,14 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null) \
 		|| echo "no chromium here: install it to run the tests of pages"
 
-test: install browser  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests are shared out one by one; those that read one costly fixture stay together (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-fast: install  ## the tests that train nothing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+test: install browser  ## the whole test suite, under 15 minutes on two cores
+	$(PYTEST) --durations=20
+
+fast: install  ## the tests that train nothing, under 3 minutes
+	$(PYTEST) -m "not slow"
 
 RESULTS := benchmarks/results
 
@@ -38,7 +41,7 @@ bench: install  ## the paired timings of docs/performance.md; on a machine that 
 	$(BIN)/python -m benchmarks.growth --out $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.stage_start --out $(RESULTS)/stage-start.json
 
-lint: install
+lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/types

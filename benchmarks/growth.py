@@ -45,10 +45,10 @@ from benchmarks.where import machine, machine_line, tell
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.models import checkpoint as policy
-from cpt_bench.run import jobs
+from cpt_bench.run.jobs import evaluate
 from cpt_bench.stage.outputs import count_parameters
 from cpt_bench.stage.recipes import named
-from cpt_bench.stage.split import prepare
+from cpt_bench.stage.split import write_split
 from cpt_bench.trainer import RewardParts, Stage
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.sft import SFT
@@ -152,7 +152,7 @@ def hundred_replies(length: int, model: Path = BASE) -> float:
 def evaluation(tasks: int, samples: int) -> float:
     """Seconds of a run's evaluation of one checkpoint on ``tasks`` times the same task."""
     with tempfile.TemporaryDirectory() as scratch:
-        order = jobs.EvaluateOrder(
+        job = evaluate.EvaluateJob(
             suite_folder=SUITE.place,
             checkpoint=BASE,
             weights=policy.weights_digest(BASE),
@@ -163,7 +163,7 @@ def evaluation(tasks: int, samples: int) -> float:
             data=Path(scratch) / "data",
         )
         start = time.process_time()
-        jobs.evaluate(lambda event: None, order)
+        evaluate.evaluate(lambda event: None, job)
         return time.process_time() - start
 
 
@@ -387,7 +387,7 @@ def main() -> None:
     sizes = [(1, 4), (1.5, 4), (2, 4), (1, 8)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        prepare(card, SUITE.protocol, None, folder / "train")
+        write_split(card, SUITE.protocol, None, folder / "train")
         splits = {n: beginning(folder / "train", n) for n in (whole // 8, whole // 2, whole)}
         models = {
             f"x{width}, {layers} layers": resized(folder / f"{width}x{layers}", width, layers)

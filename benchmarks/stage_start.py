@@ -17,10 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from cpt_bench.results.folder import RunFolder
-from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.context import base_policy
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.run.sequencer import opened
+from cpt_bench.run.splits import TrainSplits
+from cpt_bench.run.train import train
 from cpt_bench.stage.method import Asked, find_method
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Stage, Trainer
@@ -51,15 +52,17 @@ def main(times: int = 5) -> None:
             plan = Plan(
                 "nano", suite, method, round_, None, 1, False, "all", suite.base_path()
             )  # fmt: skip
-            paths = RunFolder(Path(scratch) / f"run{round_}", suite.sequence)
-            ledger = Ledger(paths.root, Path(scratch) / "shared")
-            run = Sequencer(plan, plan.identity(), paths, ledger, lambda event: None)
-            for t in plan.stages()[1:]:
-                ordered = time.monotonic()
-                run.train(t)
-                begun = float((paths.state(t) / "begun").read_text())
-                if round_ > 0:  # the first round waits for the server and writes the train splits
-                    starts.append(begun - ordered)
+            folder, shared = Path(scratch) / f"run{round_}", Path(scratch) / "shared"
+            with opened(plan, folder, shared) as context:
+                policies = {0: base_policy(plan, context.identity)}
+                splits = TrainSplits(context)
+                for t in plan.stages()[1:]:
+                    asked = time.monotonic()
+                    policies[t] = train(context, t, policies, splits)
+                    begun = float((context.paths.state(t) / "begun").read_text())
+                    if round_ > 0:  # the first round waits for the server and writes the splits
+                        starts.append(begun - asked)
+                splits.close()
     cold = []
     for _ in range(3):
         start = time.monotonic()

@@ -34,7 +34,7 @@ from cpt_bench.files import write_text
 from cpt_bench.models import checkpoint as policy
 from cpt_bench.models import quick
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
-from cpt_bench.stage.split import prepare
+from cpt_bench.stage.split import write_split
 from cpt_bench.trainer import Privileges, Stage
 from cpt_bench.trainers.answers import aligned
 from cpt_bench.trainers.rft import RFT
@@ -197,7 +197,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "train"
-        prepare(card, SUITE.protocol, BATCH * STEPS, data)
+        write_split(card, SUITE.protocol, BATCH * STEPS, data)
         (Path(scratch) / "stage").mkdir()
         learned = list(stage_in(Path(scratch) / "stage", data, lambda row: None).samples)
         for _ in range(ROUNDS):

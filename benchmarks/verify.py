@@ -44,7 +44,7 @@ def make(split: str, n: int, task: str) -> list[Sample]:
 
 
 def build(folder: Path, samples: int, seeds: int) -> None:
-    from tests.entries import make as maker
+    from tests.support.entries import make as maker
 
     suite = folder / "suite"
     shutil.rmtree(folder, ignore_errors=True)

@@ -107,20 +107,20 @@ RULES = (
     (ARITHMETIC, r"trainers/(shared|answers)", ""),
     # ------------------------------------------------------------------------------------------
     (BOOKS, r"cpt_bench/(metrics|report)/|cpt_bench/cli/(progress|tables)", ""),
-    (BOOKS, r"cpt_bench/(ledger|files|rundir|scoring|monitor|diagnosis|trackers)\.", ""),
-    (BOOKS, r"cpt_bench/(runner|aftermath|stages|memory)\.", ""),
-    (BOOKS, r"cpt_bench/(policy|worker)", r"(weights_digest|Worker\.result)"),
+    (BOOKS, r"cpt_bench/(results/|files\.|worker/monitor\.|stage/memory\.)", ""),
+    (BOOKS, r"cpt_bench/run/(?!jobs/|plan|naming|code|lanes)", ""),
+    (BOOKS, r"cpt_bench/(models/checkpoint|worker/process)", r"(weights_digest|Worker\.result)"),
     # ------------------------------------------------------------------------------------------
     (FRAMEWORK, r"^(trl|accelerate|peft)/|^huggingface_hub/utils/_telemetry", ""),
     (FRAMEWORK, r"^transformers/(train|optimization|integrations/integration)", ""),
     (FRAMEWORK, r"^torch/optim/lr_scheduler|trainers/", ""),
     # ------------------------------------------------------------------------------------------
     # Outwards of here stands what started the worker, which is not what it does.
-    (OTHER, r"cpt_bench/(jobs|training)\.", ""),
+    (OTHER, r"cpt_bench/(run/jobs/|stage/training\.)", ""),
     # ------------------------------------------------------------------------------------------
     (START, r"^multiprocessing/|^<frozen runpy>|^(typer|click)/|cpt_bench/cli/", ""),
-    (START, r"cpt_bench/(worker|isolation|plugins|method|recipes|run_plan|environment|warm)", ""),
-    (START, r"cpt_bench/(suite|contract|variants|naming|policy|cpu|launch|engines/__init__)", ""),
+    (START, r"cpt_bench/(worker/|plugins|settings|environment|run/(plan|naming|code))", ""),
+    (START, r"cpt_bench/(suite/|stage/|models/checkpoint|engines/__init__)", ""),
 )  # fmt: skip
 
 # py-spy takes some threads that wait for running ones: their innermost frame is one of these.
@@ -133,9 +133,9 @@ WAITS = (
 # Whose work a process does: the call that its stacks begin with.
 JOBS = {
     "train (cpt_bench/stage/training.py)": TRAINING,
-    "evaluate (cpt_bench/run/jobs.py)": EVALUATION,
-    "divergence (cpt_bench/run/jobs.py)": KL,
-    "diagnose (cpt_bench/run/jobs.py)": DIAGNOSIS,
+    "evaluate (cpt_bench/run/jobs/evaluate.py)": EVALUATION,
+    "diverge (cpt_bench/run/jobs/divergence.py)": KL,
+    "diagnose (cpt_bench/run/jobs/diagnose.py)": DIAGNOSIS,
 }
 WRITERS = r"(Trainer._generate|_generate_single_turn|transformers_rollouts|Rollouts.draw)"
 WRITING = re.compile(WRITERS + r" \(")

@@ -43,6 +43,12 @@ class Interrupted(CptBenchError):  # noqa: N818 - not an error
     exit_code = 130
 
 
+class WorkerLost(CptBenchError):  # noqa: N818 - nobody's mistake
+    """A process that carries out work was killed from outside; the same command may go through."""
+
+    exit_code = LOST
+
+
 class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harness's
     """A trainer broke the contract; the run records it and keeps what was committed.
 
@@ -78,6 +84,12 @@ def _rebuild_fault(kind: str, what: str, where: str, todo: str) -> TrainerFault:
 
 def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> CptBenchError:
     return kind(what, where=where, todo=todo)
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value as an error names it: in one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -38,7 +38,15 @@ def times_of_change(folder: Path) -> dict[str, tuple[int, int, int]]:
 def digest_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors=HALVES)).hexdigest()
+
+
+HALVES = "backslashreplace"
+"""How half a surrogate pair, which UTF-8 cannot hold, is written: as an escape.
+
+Models write such halves, and JSON lets them through as an escape; ``\\ud83d`` in a JSON string is
+read back as what it was.
+"""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,7 +54,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", errors=HALVES, newline="\n") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -72,44 +80,100 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; a broken one is named with the line that breaks it."""
+    text = decoded(read_bytes(path), path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CptBenchError("no such file", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CptBenchError(f"not valid JSON ({error})", where=path) from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CptBenchError(f"not valid JSON ({_reason(error)})", where=path) from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line; a broken line is named by its number."""
-    rows = []
+    return [row for _, row in parse_jsonl(read_bytes(path), path)]
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file; one that cannot be read is named with the reason."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         raise CptBenchError("no such file", where=path) from None
+    except OSError as error:
+        raise CptBenchError(f"cannot be read ({error.strerror})", where=path) from None
+    except ValueError as error:  # a name with a NUL character
+        raise CptBenchError(f"cannot be read ({error})", where=repr(str(path))) from None
+
+
+def decoded(data: bytes, name: object) -> str:
+    """UTF-8 as text, without the byte-order mark that some editors put in front."""
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CptBenchError(f"not UTF-8 ({error})", where=path) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CptBenchError(
+            f"not UTF-8 (byte 0x{data[error.start]:02x}: {error.reason})",
+            where=f"{name}:{line}",
+            todo="Save it as UTF-8",
+        ) from None
+
+
+def parse_jsonl(data: bytes, name: object) -> list[tuple[str, dict[str, Any]]]:
+    """Each line's place (``file:3``) and JSON object; empty lines are passed over.
+
+    Args:
+        data: The lines in UTF-8, with or without a byte-order mark.
+        name: Where they are from, for the places.
+
+    Raises:
+        CptBenchError: A line is not a JSON object with each key once and finite numbers.
+    """
+    rows = []
     # Not splitlines(): a reply may hold U+2028 and the like, which JSON leaves unescaped.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    for number, line in enumerate(decoded(data, name).split("\n"), 1):
+        if not line or line.isspace():
             continue
+        where = f"{name}:{number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CptBenchError(f"not valid JSON ({error})", where=f"{path}:{number}") from None
+            row = _DECODER.decode(line)
+        except (ValueError, RecursionError) as error:
+            raise CptBenchError(f"not valid JSON ({_reason(error)})", where=where) from None
         if not isinstance(row, dict):
-            raise CptBenchError("not a JSON object", where=f"{path}:{number}")
-        rows.append(row)
+            raise CptBenchError("not a JSON object", where=where)
+        rows.append((where, row))
     return rows
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_each_key_once)
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 @contextlib.contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` only when the block ends without an error."""
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what a kill left
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     settle(partial, path)
 
 

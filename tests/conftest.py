@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpt_bench.suite import Suite, open_suite
+from tests.support.commands import here, sft_args
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Two test processes with a thread for each core would spend most of their time waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-HERE = Path(__file__).parent
-TINY = HERE / "tiny"
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share tests out between processes so that nothing costly is made twice and nobody waits at the end.
+
+    Tests that read one fixture of their module are one group, which ``--dist loadgroup`` leaves
+    together; every other test goes to whoever is free. Those that take long begin first.
+    """
+    for item in items:
+        if any(fixture.scope == "module" for fixture in fixtures_of(item)):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def fixtures_of(item: pytest.Item) -> list[pytest.FixtureDef[Any]]:
+    info = getattr(item, "_fixtureinfo", None)
+    return [found[-1] for found in info.name2fixturedefs.values()] if info else []
 
 
 @pytest.fixture(autouse=True)
@@ -44,35 +61,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model(
         processor.tokenizer, seed=3, width=64, layers=2, heads=2, vision_width=32, vision_depth=1
     )
-    # Random weights never answer in the form; a nudge towards one answer gives rewards to tell apart.
     assert model.dtype == torch.float32
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-def here(folder: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    """``cptbench`` in this process and ``folder``: its fork server is warm from the second time on.
-
-    What happens when a *process* starts, is killed or interrupted is tried in processes.
-    """
-    from cpt_bench.cli.main import entry
-
-    out, err, before, code = io.StringIO(), io.StringIO(), (Path.cwd(), sys.argv), 0
-    os.chdir(folder)
-    sys.argv = ["cptbench", *map(str, args)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            entry()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except Exception:
-        traceback.print_exc(file=err)
-        code = 1
-    finally:
-        os.chdir(before[0])
-        sys.argv = before[1]
-    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -89,22 +81,6 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-SFT = [
-    "--trainer",
-    "sft",
-    "--set",
-    "learning_rate=1e-3",
-    "--set",
-    "max_steps=2",
-    "--set",
-    "device=cpu",
-]
-
-
-def sft_args(model: Path, *more: object) -> list[str]:
-    return ["run", *SFT, "--suite", str(TINY), "--base", str(model), "--no-share", *map(str, more)]
-
-
 @pytest.fixture(scope="session")
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, not to be changed."""
@@ -117,3 +93,44 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def run_copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def cpt7_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ten published tables in small, in the hub's layout."""
+    from tests.support.cpt7_fixtures import TEST, TRAIN, build_hub
+
+    return build_hub(tmp_path_factory.mktemp("hub"), TRAIN, TEST)
+
+
+@pytest.fixture(scope="session")
+def cpt7_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of cpt7 with the counts of ``cpt7_tables``, as ``--suite`` takes it."""
+    from tests.support.cpt7_fixtures import TEST, TRAIN, build_suite
+
+    return build_suite(tmp_path_factory.mktemp("suite") / "cpt7", "none", TRAIN, TEST, (4, 3))
+
+
+@pytest.fixture(scope="session")
+def cpt7_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the data of ``cpt7`` are prepared; what a test adds stays."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def cpt7_place(cpt7_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared data are looked for in ``cpt7_data``."""
+    monkeypatch.setenv("CPTBENCH_DATA", str(cpt7_data))
+
+
+@pytest.fixture(scope="session")
+def cpt7(cpt7_tables: Path, cpt7_folder: Path, cpt7_data: Path) -> Suite:
+    """cpt7 with the fixtures' counts, prepared."""
+    from cpt_bench.sources import hub
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CPTBENCH_DATA", str(cpt7_data))
+        for card in open_suite(str(cpt7_folder)).cards.values():
+            for split in card.splits:
+                hub.prepare(card, split, cpt7_tables)
+        return open_suite(str(cpt7_folder))

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,8 @@ import yaml
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
-from tests.conftest import TINY
-from tests.test_alignment import make_stage
-
-ROOT = Path(__file__).parents[1]
-Cli = Callable[..., subprocess.CompletedProcess[str]]
+from tests.support.places import ROOT, TINY
+from tests.support.stages import make_stage
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import LIGHT
-
-ROOT = Path(__file__).parent.parent
+from tests.support.commands import LIGHT
+from tests.support.places import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +41,10 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
         "tasks/cpt7/suite.yaml",
         "tasks/cpt7/adapters.py",
         "tasks/cpt7/superclevr.yaml",
+        "tasks/cpt7/base_config.json",
+        "tasks/plugins.yaml",
+        "trainers/plugins.yaml",
+        "engines/plugins.yaml",
         "tasks/nano/suite.yaml",
         "tasks/nano/science.yaml",
         "tasks/nano/assets/tiles.png",
@@ -66,7 +69,11 @@ def test_the_wheel_has_one_top_level_name_and_all_data(wheel: Path) -> None:
 @pytest.mark.slow
 def test_the_wheel_alone_looks_around_and_makes_samples(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    for args in (["list", "trainers"], ["show", "nano/text", "--samples", "2"]):
+    for args in (
+        ["list", "trainers"],
+        ["show", "nano/text", "--samples", "2"],
+        ["plan", "--gpus", "1"],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", LIGHT.replace("import sys", f"import sys; sys.path.insert(0, {str(tmp_path)!r})", 1), *args],
             capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""},

@@ -1,24 +1,38 @@
 """What is installed, what fits together, what is missing and the command that mends it.
 
-Every finding is looked up when it is asked for; nothing is assumed from a declaration. Importing
+Nothing is assumed: each finding is read from this machine when the command runs. Importing
 the heavy packages would take half a minute, so their versions are read from their metadata.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from cpt_bench import environment
+from cpt_bench.advice.plan import Needs, needs
+from cpt_bench.errors import CptBenchError
+from cpt_bench.general.vlmevalkit import INSTALL, interpreter
+from cpt_bench.plugins import listing
+from cpt_bench.suite import open_suite, prepared
+from cpt_bench.suite.origins import Generator
 
 State = Literal["ok", "note", "warn", "missing", "broken"]
+Requires = Callable[[str], Sequence[str] | None]
 
-TESTED = {
+PACKAGE: Final = "cptbench"
+TESTED: Final = {
     "torch": "2.13",
     "transformers": "5.23",
     "trl": "1.16",
@@ -27,122 +41,128 @@ TESTED = {
 }
 """The versions the test suite runs with, to the minor."""
 
-RANGES = {
-    "torch": ("2.9", "2.14"),
-    "transformers": ("5.20", "5.24"),
-    "trl": ("1.16", "1.17"),
-    "peft": ("0.18", None),
-    "accelerate": ("1.10", None),
-    "datasets": ("4", None),
-}
-"""What [train] accepts: from, and below."""
-
-VLLM: dict[str, tuple[str, str | None]] = {
-    "0.30": ("2.13", None),
-    "0.31": ("2.13", "5.17"),
-    "0.32": ("2.13", "5.19"),
-}
-"""vLLM's minor to the torch it pins and the newest transformers it accepts (from its metadata)."""
-VLLM_FOR_TRL = "0.31"
-"""The newest that trl 1.16 works with."""
-
-EXTRAS = {
-    "train": ("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
-    "grade": ("math-verify", "mathruler"),
-    "endpoint": ("openai",),
-    "eval": ("lm-eval",),
-    "vllm": ("vllm",),
-    "ray": ("ray",),
-}
-"""Extra to its packages."""
-
-NEEDED_FOR = {
+NEEDED_FOR: Final = {
     "train": "cptbench run",
     "grade": "symbolic answers, protocol paper",
     "endpoint": "--engine endpoint",
     "eval": "--general lm-eval:TASK",
     "vllm": "--engine vllm, use_vllm=true",
     "ray": "many runs at once",
+    "tensorboard": "--report-to tensorboard",
+    "study": "cptbench study build",
 }
+"""Extra to what it is for; what each installs, and in which versions, is in the metadata."""
 
 
 class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        topic: What was looked at.
+        topic: What it is about.
         state: ``ok``; ``note``: worth knowing; ``missing``: something optional is not there;
             ``warn``: untested or tight; ``broken``: what is installed does not fit together.
-        says: What was found.
+        found: What is the case.
         cure: The command that mends it, or nothing.
     """
 
     topic: str
     state: State
-    says: str
+    found: str
     cure: str = ""
 
 
 def examine(folder: Path) -> list[Finding]:
     """Everything ``cptbench doctor`` reports; ``folder`` is where runs will be written."""
-    from importlib.metadata import PackageNotFoundError, version
-
+    wanted = extras()
     found = {}
-    for name in dict.fromkeys(p for packages in EXTRAS.values() for p in packages):
+    for name in dict.fromkeys(n for packages in wanted.values() for n in packages):
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
-    hardware = environment.hardware()
-    findings = [
+    hardware, suites = environment.hardware(), [*needs()]
+    return [
         Finding("python", "ok", f"{hardware['python']} on {hardware['system']}"),
-        *packages(found),
+        *packages(found, wanted),
         *together(found, torchvision()),
-        *devices(hardware, found),
+        *devices(hardware, found, suites),
         vlmevalkit(),
         *data(),
-        room(folder),
+        room(folder, suites),
     ]
-    return findings
 
 
-def packages(found: dict[str, str]) -> list[Finding]:
-    """Each extra: all of it there and in range, or the command that installs it."""
+def extras(requires: Requires = importlib.metadata.requires) -> dict[str, dict[str, SpecifierSet]]:
+    """Extra to what it installs here: package to the versions that are accepted."""
+    wanted: dict[str, dict[str, SpecifierSet]] = {extra: {} for extra in NEEDED_FOR}
+    for requirement in _requirements(PACKAGE, requires):
+        for extra, found in wanted.items():
+            if requirement.marker and requirement.marker.evaluate({"extra": extra}):
+                found[canonicalize_name(requirement.name)] = requirement.specifier
+    return wanted
+
+
+def _requirements(package: str, requires: Requires) -> Iterator[Requirement]:
+    try:
+        lines = requires(package) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for line in lines:
+        try:
+            yield Requirement(line)
+        except InvalidRequirement:  # written before there was a rule for it
+            continue
+
+
+def packages(found: dict[str, str], wanted: dict[str, dict[str, SpecifierSet]]) -> list[Finding]:
+    """Each extra: all of it there and in range, or the command that installs it.
+
+    Args:
+        found: Installed versions by name.
+        wanted: As :func:`extras` returns them.
+    """
     out = []
-    for extra, names in EXTRAS.items():
-        absent = [n for n in names if n not in found]
-        cure = f"pip install 'cptbench[{extra}]'"
+    for extra, ranges in wanted.items():
+        if not ranges:
+            continue  # not for this system
+        absent = [n for n in ranges if n not in found]
+        cure = f"pip install '{PACKAGE}[{extra}]'"
         if absent:
             what = f"{', '.join(absent)} not installed; needed for {NEEDED_FOR[extra]}"
             out.append(Finding(extra, "missing", what, cure))
             continue
-        outside = [n for n in names if n in RANGES and not within(found[n], *RANGES[n])]
-        says = ", ".join(f"{n} {found[n]}" for n in names)
+        outside = [n for n in ranges if not within(found[n], ranges[n])]
+        line = ", ".join(f"{n} {found[n]}" for n in ranges)
         if outside:
-            wanted = ", ".join(f"{n} {spoken(*RANGES[n])}" for n in outside)
-            out.append(Finding(extra, "broken", f"{says}; cptbench needs {wanted}", cure))
+            needed = ", ".join(f"{n} {ranges[n]}" for n in outside)
+            out.append(Finding(extra, "broken", f"{line}; {PACKAGE} needs {needed}", cure))
             continue
-        untested = [n for n in names if n in TESTED and not within(found[n], TESTED[n], None, True)]
+        known = {n: TESTED[n] for n in ranges if n in TESTED}
+        untested = [n for n, minor in known.items() if not within(found[n], f"=={minor}.*")]
         if untested:
-            wanted = ", ".join(f"{n} {TESTED[n]}" for n in untested)
-            out.append(Finding(extra, "warn", f"{says}; tested with {wanted}"))
+            tested = ", ".join(f"{n} {known[n]}" for n in untested)
+            out.append(Finding(extra, "warn", f"{line}; tested with {tested}"))
         else:
-            tested = " (the tested versions)" if any(n in TESTED for n in names) else ""
-            out.append(Finding(extra, "ok", f"{says}{tested}"))
+            tested = " (the tested versions)" if known else ""
+            out.append(Finding(extra, "ok", f"{line}{tested}"))
     return out
 
 
-def together(found: dict[str, str], vision: str | None) -> list[Finding]:
-    """Known ways in which versions that are each fine do not fit together.
+def together(
+    found: dict[str, str], vision: str | None, requires: Requires = importlib.metadata.requires
+) -> list[Finding]:
+    """Ways in which versions that are each fine do not fit together.
 
     Args:
         found: Installed versions by name.
-        vision: What importing torchvision said: None if it is not there, else ``ok`` or the error.
+        vision: The result of importing torchvision: None if it is not there, else ``ok`` or the
+            error.
+        requires: Gives a package's requirements, as its metadata has them.
     """
     out = []
     if vision is None:
-        says = "not there; Qwen2.5-VL's images are read without it"
-        out.append(Finding("torchvision", "ok", says))
+        line = "not there; Qwen2.5-VL's images are read without it"
+        out.append(Finding("torchvision", "ok", line))
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
@@ -154,23 +174,34 @@ def together(found: dict[str, str], vision: str | None) -> list[Finding]:
                 "pip uninstall torchvision",
             )
         )
-    if "vllm" in found and "torch" in found and "transformers" in found:
-        minor = ".".join(found["vllm"].split(".")[:2])
-        if minor not in VLLM:
-            out.append(Finding("vllm", "warn", f"{found['vllm']} is untested; known: {[*VLLM]}"))
-        else:
-            torch, newest = VLLM[minor]
-            fits = within(found["torch"], torch, None, True)
-            fits = fits and (newest is None or compare(found["transformers"], newest) <= 0)
-            fits = fits and compare(found["vllm"], VLLM_FOR_TRL) <= 0
-            says = f"{minor} wants torch {torch} and transformers up to {newest or 'any'}"
-            says += f"; trl works with vllm up to {VLLM_FOR_TRL}"
-            cure = "" if fits else "pip install 'vllm==0.30.*' 'torch==2.13.*' 'transformers<5.24'"
-            out.append(Finding("vllm", "ok" if fits else "broken", says, cure))
-    return out
+    misfits = [misfit for name in found for misfit in _misfits(name, found, requires)]
+    if not misfits:
+        out.append(Finding("versions", "ok", "each package accepts the versions of the others"))
+    return [*out, *misfits]
 
 
-def devices(hardware: dict[str, Any], found: dict[str, str]) -> list[Finding]:
+def _misfits(package: str, found: dict[str, str], requires: Requires) -> Iterator[Finding]:
+    """Installed packages that an installed package refuses by its own metadata."""
+    for requirement in _requirements(package, requires):
+        other = canonicalize_name(requirement.name)
+        # An extra that is named after the package it adds holds what works with it.
+        marker = requirement.marker
+        applies = marker is None or marker.evaluate({"extra": other})
+        if other not in found or not applies or within(found[other], requirement.specifier):
+            continue
+        what = f"{package} {found[package]} works with {other} {requirement.specifier}"
+        cure = f"pip install '{package}=={found[package]}' '{other}{requirement.specifier}'"
+        yield Finding("versions", "broken", f"{what}, not {found[other]}", cure)
+
+
+def within(version: str, accepted: SpecifierSet | str) -> bool:
+    """Whether a version is accepted; one before a release (``rc1``) counts as any other."""
+    return SpecifierSet(str(accepted)).contains(version, prereleases=True)
+
+
+def devices(
+    hardware: dict[str, Any], found: dict[str, str], suites: Sequence[Needs] = ()
+) -> list[Finding]:
     """Processor, memory and GPUs, and whether torch was built for them."""
     out = [
         Finding(
@@ -180,21 +211,23 @@ def devices(hardware: dict[str, Any], found: dict[str, str]) -> list[Finding]:
         )
     ]
     if not hardware["gpus"]:
-        says = "none: nano runs here; cpt7 needs at least one of 80 GB"
-        return [*out, Finding("gpu", "note", says)]
+        here = [f"{s.suite} runs here" for s in suites if s.ships]
+        beyond = [
+            f"{s.suite} needs at least one of {s.gpu.memory:.0f} GB"
+            for s in suites
+            if not s.ships and s.gpu is not None
+        ]
+        return [*out, Finding("gpu", "note", "; ".join([f"none: {', '.join(here)}", *beyond]))]
     built = "+cpu" not in found.get("torch", "")
     for gpu in hardware["gpus"]:
-        cure = "" if built else "pip install --force-reinstall torch==2.13.0"
-        says = gpu if built else f"{gpu}; but torch {found['torch']} is built for CPUs"
-        out.append(Finding("gpu", "ok" if built else "broken", says, cure))
+        cure = "" if built else f"pip install --force-reinstall 'torch=={TESTED['torch']}.*'"
+        line = gpu if built else f"{gpu}; but torch {found['torch']} is built for CPUs"
+        out.append(Finding("gpu", "ok" if built else "broken", line, cure))
     return out
 
 
 def vlmevalkit() -> Finding:
     """VLMEvalKit's own environment: is there one, and does it import."""
-    from cpt_bench.errors import CptBenchError
-    from cpt_bench.general.vlmevalkit import INSTALL, interpreter
-
     try:
         python = interpreter()
     except CptBenchError:
@@ -213,39 +246,35 @@ def vlmevalkit() -> Finding:
 
 def data() -> Iterable[Finding]:
     """Which suites' data are prepared."""
-    from cpt_bench.errors import CptBenchError
-    from cpt_bench.plugins import BUILTIN
-    from cpt_bench.suite import open_suite, prepared
-    from cpt_bench.suite.origins import Generator
-
-    for name in BUILTIN["suites"]:
+    for row in listing("suites"):
+        name = row.name
         try:
             cards = open_suite(name).cards.values()
+            fetched = [c for c in cards if not isinstance(c.source, Generator)]
+            there = [prepared.is_prepared(c, s) for c in fetched for s in c.splits]
+            place = prepared.root() if fetched else None
         except CptBenchError as error:
             yield Finding(f"data {name}", "broken", str(error))
             continue
-        fetched = [c for c in cards if not isinstance(c.source, Generator)]
-        splits = [(c, s) for c in fetched for s in c.splits]
-        there = [prepared.is_prepared(c, s) for c, s in splits]
         if all(there):
-            says = "made on the spot" if not splits else f"{len(splits)} splits prepared"
-            yield Finding(f"data {name}", "ok", says)
+            line = f"{len(there)} splits prepared" if there else "made on the spot"
+            yield Finding(f"data {name}", "ok", line)
         else:
-            says = f"{sum(there)} of {len(there)} splits prepared in {prepared.root()}"
+            line = f"{sum(there)} of {len(there)} splits prepared in {place}"
             cure = f"cptbench data prepare --suite {name}"
-            yield Finding(f"data {name}", "missing", says, cure)
+            yield Finding(f"data {name}", "missing", line, cure)
 
 
-def room(folder: Path) -> Finding:
-    """Free disk space where runs will be written."""
+def room(folder: Path, suites: Sequence[Needs] = ()) -> Finding:
+    """Free disk space where runs will be written, and which suites' checkpoints it has none for."""
     place = folder
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 2**30
-    writable = os.access(place, os.W_OK)
-    if not writable:
+    if not os.access(place, os.W_OK):
         return Finding("disk", "broken", f"{place} is not writable")
-    tight = " (cpt7 with --keep all takes 124: cptbench plan)" if free < 124 else ""
+    large = [f"{s.suite} with --keep all takes {s.disk:.0f}" for s in suites if s.disk > free]
+    tight = f" ({', '.join(large)}: cptbench plan)" if large else ""
     return Finding("disk", "note" if tight else "ok", f"{free:.0f} GiB free in {place}{tight}")
 
 
@@ -253,34 +282,6 @@ def torchvision() -> str | None:
     """None when torchvision is not there, ``ok`` when it imports, else why it does not."""
     if importlib.util.find_spec("torchvision") is None:
         return None
-    import sys
-
     command = [sys.executable, "-c", "import torchvision"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return "ok" if done.returncode == 0 else done.stderr.strip().splitlines()[-1][:120]
-
-
-def compare(a: str, b: str) -> int:
-    """-1, 0 or 1 as ``a`` is older, the same or newer than ``b``, to the digits ``b`` has."""
-    left, right = _digits(a)[: len(_digits(b))], _digits(b)
-    return (left > right) - (left < right)
-
-
-def within(version: str, low: str, below: str | None, same: bool = False) -> bool:
-    """Whether ``version`` is at least ``low`` and below ``below``; ``same``: of ``low``'s minor."""
-    if same:
-        return compare(version, low) == 0
-    return compare(version, low) >= 0 and (below is None or compare(version, below) < 0)
-
-
-def spoken(low: str, below: str | None) -> str:
-    return f">={low}" + (f",<{below}" if below else "")
-
-
-def _digits(version: str) -> list[int]:
-    parts = []
-    for part in version.split("+")[0].split("."):
-        if not part.isdigit():
-            break
-        parts.append(int(part))
-    return parts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cpt_bench.cli.options import FETCHED
 from cpt_bench.errors import CptBenchError
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ app = typer.Typer(
     help="The data of suites that do not ship them.", no_args_is_help=True, rich_markup_mode=None
 )
 
-SuiteOption = Annotated[str, typer.Option(help="The benchmark; cpt7@mini is its small size.")]
+SuiteOption = Annotated[str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")]
 TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
-ProtocolOption = Annotated[str | None, typer.Option(help="Its ruler: paper needs its own gold.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(help="Its protocol [the suite's default]."),
+]
 TaskOption = Annotated[
     list[str] | None, typer.Option("--task", help="Only this task or benchmark (repeatable).")
 ]
@@ -27,7 +31,7 @@ TaskOption = Annotated[
 
 @app.command()
 def prepare(
-    suite: SuiteOption = "cpt7",
+    suite: SuiteOption = FETCHED,
     task: TaskOption = None,
     from_: Annotated[
         Path | None,
@@ -41,7 +45,7 @@ def prepare(
     One split that fails does not stop the others; the same command goes on after any interruption.
     """
     if from_ is not None and not from_.is_dir():
-        raise CptBenchError("no such folder", where=from_, todo="Give --from a folder")
+        raise CptBenchError("not a directory", where=from_, todo="Give --from a folder")
     from cpt_bench.suite import prepared
 
     failures = []
@@ -70,7 +74,7 @@ def prepare(
 
 @app.command()
 def status(
-    suite: SuiteOption = "cpt7",
+    suite: SuiteOption = FETCHED,
     task: TaskOption = None,
     tier: TierOption = None,
     protocol: ProtocolOption = None,

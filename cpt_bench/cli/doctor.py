@@ -13,7 +13,7 @@ def doctor(
     folder: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say what is installed, what fits together, what is missing and the command that mends it.
+    """Show what is installed, what fits together, what is missing and the command that mends it.
 
     Exit status 1 when something that is installed is broken; what is merely missing is no error.
     """
@@ -27,7 +27,7 @@ def doctor(
     else:
         width = max(len(f.topic) for f in findings)
         for f in findings:
-            print(f"{f.state:<8} {f.topic:<{width}}  {f.says}")
+            print(f"{f.state:<8} {f.topic:<{width}}  {f.found}")
             if f.cure:
                 print(f"{'':<8} {'':<{width}}  -> {f.cure}")
     raise typer.Exit(int(broken))

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cpt_bench.cli.options import EngineName, EngineSettings
-from cpt_bench.errors import CptBenchError
+import cpt_bench
+from cpt_bench.cli.options import TRIED, EngineName, EngineSettings, listed
 
-export = typer.Typer(help="What others need to answer the suite's questions.", no_args_is_help=True)
+export = typer.Typer(
+    help="Write down what others need: the suite's questions, or an entry for the hub.",
+    no_args_is_help=True,
+)
 
 
 def evaluate(
     model: Annotated[
-        Path | None, typer.Argument(help="One checkpoint: its zero-shot row and general scores.")
+        Path | None,
+        typer.Argument(help="One checkpoint: its accuracy on every task and general benchmark."),
     ] = None,
     stages: Annotated[
-        str | None, typer.Option(help="A glob of checkpoints, one a stage: 'ckpt/stage-*'.")
+        str | None,
+        typer.Option(help="One checkpoint a stage, as a glob pattern: 'ckpt/stage-*'."),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server.")
+        str | None, typer.Option(metavar="URL", help="The address of an OpenAI-compatible server.")
     ] = None,
     served: Annotated[
         str | None, typer.Option("--model", help="The name by which the server serves the model.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
-    name: Annotated[str | None, typer.Option(help="The method's name.")] = None,
+    suite: Annotated[str, typer.Option(help="The benchmark: a name or a folder.")] = TRIED,
+    name: Annotated[
+        str | None, typer.Option(help="The method's name [default: that of the model or folder].")
+    ] = None,
     order: Annotated[
-        str | None, typer.Option(help="The task order that was trained, with commas.")
+        str | None,
+        typer.Option(help="The task order that was trained, with commas [default: the suite's]."),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(help="The model before stage 1 [the suite's].")
+        Path | None,
+        typer.Option(help="The model before stage 1 [default: the suite's base model]."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed it was trained with.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The run folder [runs/<what it is>].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [default: one in runs, named by itself].")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N samples of each split (marked).")
+        int | None,
+        typer.Option(
+            min=1, help="Use only the first N samples of each split; the run is marked as limited."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     engine: EngineName = "transformers",
     engine_set: EngineSettings = None,
     share: Annotated[
-        bool, typer.Option(help="Take finished evaluations from runs beside this one.")
+        bool,
+        typer.Option(help="Take finished evaluations from the other runs in the same folder."),
     ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -54,103 +66,46 @@ def evaluate(
 
     With --stages, a whole run's matrix; with one MODEL or --endpoint, its row alone.
     """
-    from cpt_bench.cli.run import carry_out
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.cli.progress import progress
+    from cpt_bench.cli.tables import print_result
 
-    if [model, stages, endpoint].count(None) != 2:
-        raise CptBenchError(
-            "give one MODEL, or --stages, or --endpoint", todo="cptbench eval --help shows them"
+    with progress(quiet=json_) as display:
+        result = cpt_bench.evaluate(
+            model,
+            suite,
+            stages=stages,
+            endpoint=endpoint,
+            served=served,
+            name=name,
+            order=listed(order),
+            base=base,
+            seed=seed,
+            limit=limit,
+            engine=engine,
+            engine_settings=engine_set or (),
+            threads=threads,
+            out=out,
+            share=share,
+            progress=display,
         )
-    if base is not None and stages is None:
-        raise CptBenchError(
-            "--base goes with --stages: it is the model before stage 1",
-            todo="One MODEL, or a server's, is a row of its own: leave --base out",
-        )
-    if (endpoint is None) != (served is None):
-        raise CptBenchError("--endpoint and --model go together")
-    if endpoint is not None and (engine_set or engine != "transformers"):
-        raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
-    if endpoint is None:
-        need_training_extra()
-    from cpt_bench.engines.choice import choose
-    from cpt_bench.run.lanes import find_stages
-    from cpt_bench.run.plan import Plan
-    from cpt_bench.sources import require_prepared
-    from cpt_bench.stage.method import Method
-    from cpt_bench.suite import open_suite
-    from cpt_bench.worker import devices
-    from cpt_bench.worker.process import warm_up
-
-    found = open_suite(suite)
-    if order is not None:
-        found = found.reordered(tuple(order.split(",")))
-    given = find_stages(stages, found) if stages is not None else {}
-    require_prepared(found, suite)
-    chosen, gpus = choose(engine, engine_set or ()), devices.visible()
-    beside, seen = devices.divide(gpus, 0, None, os.cpu_count() or 1, chosen.gpus)
-    # Nothing trains: one engine may stay for all stages.
-    chosen = chosen._replace(kept=bool(gpus) or chosen.name == "vllm")
-    if endpoint is None:
-        warm_up()
-    title = name or (served or "").rpartition("/")[2]
-    title = title or (model.name if model is not None else _title(stages or ""))
-    folder = out or Path("runs") / f"{found.label}-{title}-seed{seed}"
-    lane = "endpoint" if endpoint else "checkpoints"
-    plan = Plan(
-        suite_spec=suite,
-        suite=found,
-        method=Method(title, {"spec": f"{lane}:{title}"}, {}),
-        seed=seed,
-        limit=limit,
-        threads=threads,
-        overlap=beside,
-        keep="all",
-        base=base or model or found.base_path(),
-        lane=lane,
-        given=given,
-        endpoint=_asked(folder, endpoint, served) if endpoint and served else None,
-        engine=chosen,
-        devices=seen,
-    )
-    carry_out(plan, folder, share, json_)
-
-
-def _title(pattern: str) -> str:
-    """The name of the folder that holds the checkpoints, or of the run folder that they are in."""
-    parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parent.parts)
-    folder = Path(*parts).resolve()
-    return folder.parent.name if folder.name == "stages" else folder.name
-
-
-def _asked(folder: Path, url: str, model: str) -> dict[str, str]:
-    """The server's address and model, with the nonce of this evaluation: old or new."""
-    import uuid
-
-    from cpt_bench.files import read_json
-
-    if (folder / "run.json").exists():
-        known = read_json(folder / "run.json").get("endpoint") or {}
-        if (known.get("url"), known.get("model")) == (url, model):
-            return dict(known)
-    return {"url": url, "model": model, "nonce": uuid.uuid4().hex}
+    print_result(result, json_)
 
 
 @export.callback()
 def main() -> None:
-    """What others need to answer the suite's questions."""
+    """Write down what others need: the suite's questions, or an entry for the hub."""
 
 
 @export.command("prompts")
 def prompts(
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    suite: Annotated[str, typer.Option(help="The benchmark.")] = "nano",
+    out: Annotated[Path, typer.Option(help="A new folder to write to.")],
+    suite: Annotated[str, typer.Option(help="The benchmark: a name or a folder.")] = TRIED,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N questions of each split.")
+        int | None, typer.Option(min=1, help="Write only the first N questions of each split.")
     ] = None,
 ) -> None:
-    """Write every test question as JSON lines with image files; the gold answers stay here."""
+    """Write every test question as JSON lines with image files, without the gold answers."""
     from cpt_bench.run.lanes import export_prompts
-    from cpt_bench.suite import open_suite
 
-    total = export_prompts(open_suite(suite), out, limit)
+    total = export_prompts(cpt_bench.open_suite(suite), out, limit)
     print(f"{total} questions in {out}; how to answer them: {out}/about.json")

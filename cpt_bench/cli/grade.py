@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpt_bench.errors import CptBenchError, explain
+from cpt_bench.cli.streams import read_input, utf8_output
+from cpt_bench.errors import CptBenchError, explain, shown
 
 if TYPE_CHECKING:
     from cpt_bench.suite import AnswerForm, Sample
-
-TAGS = {"open": "<answer>", "close": "</answer>", "thought": ("<think>", "</think>")}
 
 
 class Form(StrEnum):
@@ -45,8 +45,10 @@ def grade(
 
     Each line has reply and gold (a text, or a list of which any is right; for the vqa graders
     the annotators' answers); where they matter also kind, choices, annotators, category. With
-    --suite and --task a line needs only reply and id.
+    --suite and --task a line needs only reply and id, and answers a question once. The output is
+    UTF-8 in any locale.
     """
+    utf8_output()
     from cpt_bench.grading import find_matcher
     from cpt_bench.grading import grade as grade_reply
     from cpt_bench.grading.summary import Graded, summarise
@@ -57,12 +59,15 @@ def grade(
         raise CptBenchError("--profile is a suite's", todo="Give --suite and --task with it")
     name, answer_form, golds = _ruler(grader, suite, task, profile, form)
     matcher = find_matcher(name, where="--grader")
-    samples, graded, lines = [], [], []
+    samples, graded, lines, places = [], [], [], dict[str, str]()
     for where, row in _rows(file):
-        sample = _from_suite(row, golds, where) if golds is not None else _from_row(row, where)
-        got = grade_reply(_reply(row, where), sample, answer_form, matcher)
+        sample = _sample(row, golds, places, where)
+        try:
+            got = grade_reply(_reply(row, where), sample, answer_form, matcher)
+        except CptBenchError as error:
+            raise CptBenchError(error.what, where=error.where or where, todo=error.todo) from None
         samples.append(sample)
-        graded.append(Graded(got.extracted, got.score, got.format_ok))
+        graded.append(Graded(got.read, got.score, got.format_ok))
         earned = {"extracted": got.extracted, "score": got.score, "lenient": got.lenient,
                   "format_ok": got.format_ok}  # fmt: skip
         lines.append(json.dumps({**row, **earned}, ensure_ascii=False))
@@ -73,7 +78,7 @@ def grade(
 
         write_text(out, "".join(f"{line}\n" for line in lines))
     summary = {"grader": name, "form": answer_form.kind or "tags", "profile": profile,
-               **summarise(name, samples, graded)}  # fmt: skip
+               **summarise(name, samples, graded, matcher)}  # fmt: skip
     print(json.dumps(summary, ensure_ascii=False), file=sys.stderr)
 
 
@@ -81,12 +86,13 @@ def _ruler(
     grader: str | None, suite: str | None, task: str | None, profile: str | None, form: Form | None
 ) -> tuple[str, AnswerForm, dict[str, Sample] | None]:
     """The grader's name, the form of a reply, and a suite's gold by id."""
+    from cpt_bench.grading.reading import TAGS
     from cpt_bench.suite import AnswerForm
 
     forms = {
         Form.whole: AnswerForm(kind="whole"),
-        Form.tags: AnswerForm.model_validate(TAGS),
-        Form.boxed: AnswerForm(kind="boxed", open="\\boxed{", close="}", thought=TAGS["thought"]),
+        Form.tags: TAGS,
+        Form.boxed: AnswerForm(kind="boxed", open="\\boxed{", close="}", thought=TAGS.thought),
     }
     if suite is None:
         assert grader is not None
@@ -106,27 +112,12 @@ def _ruler(
 
 def _rows(file: str) -> list[tuple[str, dict[str, Any]]]:
     """Each line's place and object."""
+    from cpt_bench.files import parse_jsonl, read_bytes
+
     if file == "-":
-        text, name = sys.stdin.read(), "standard input"
+        name, rows = "standard input", parse_jsonl(read_input(), "standard input")
     else:
-        try:
-            text, name = Path(file).read_text(encoding="utf-8"), file
-        except FileNotFoundError:
-            raise CptBenchError("no such file", where=file) from None
-        except UnicodeDecodeError as error:
-            raise CptBenchError(f"not UTF-8 ({error})", where=file) from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CptBenchError(f"not valid JSON ({error})", where=where) from None
-        if not isinstance(row, dict):
-            raise CptBenchError("not a JSON object", where=where)
-        rows.append((where, row))
+        name, rows = file, parse_jsonl(read_bytes(Path(file)), file)
     if not rows:
         raise CptBenchError("no lines to grade", where=name)
     return rows
@@ -135,14 +126,28 @@ def _rows(file: str) -> list[tuple[str, dict[str, Any]]]:
 def _reply(row: dict[str, Any], where: str) -> str:
     reply = row.get("reply")
     if not isinstance(reply, str):
-        raise CptBenchError(f"reply is {reply!r}, not text", where=where)
+        raise CptBenchError(f"reply is {shown(reply)}, not text", where=where)
     return reply
 
 
-def _from_suite(row: dict[str, Any], golds: dict[str, Sample], where: str) -> Sample:
-    sample = golds.get(str(row.get("id")))
+def _sample(
+    row: dict[str, Any], golds: dict[str, Sample] | None, places: dict[str, str], where: str
+) -> Sample:
+    """The question that a line answers: its own, or the suite's with its id.
+
+    ``places`` are the lines before that answered one of the suite's; this one is added.
+    """
+    if golds is None:
+        return _from_row(row, where)
+    given = row.get("id")
+    text = isinstance(given, str | int) and not isinstance(given, bool)
+    sample = golds.get(str(given)) if text else None
     if sample is None:
-        raise CptBenchError(f"no test sample has the id {row.get('id')!r}", where=where)
+        raise CptBenchError(f"no test sample has the id {shown(given)}", where=where)
+    if sample.id in places:
+        first = places[sample.id].rpartition(":")[2]
+        raise CptBenchError(f"{sample.id!r} is answered before, in line {first}", where=where)
+    places[sample.id] = where
     return sample
 
 
@@ -152,23 +157,46 @@ def _from_row(row: dict[str, Any], where: str) -> Sample:
     from cpt_bench.suite import Sample
 
     gold = row.get("gold")
-    answers = gold if isinstance(gold, list) else [gold]
-    if not answers or not all(isinstance(a, str | int | float) for a in answers):
-        raise CptBenchError(f"gold is {gold!r}, not a text or a list of texts", where=where)
-    first = str(answers[0])
-    low = first.strip().lower()
+    answers = _texts(gold if isinstance(gold, list) else [gold])
+    if answers is None or not any(answer.strip() for answer in answers):
+        raise CptBenchError(f"gold is {shown(gold)}, not a text or a list of texts", where=where)
+    low = answers[0].strip().lower()
     kind = "yesno" if low in ("yes", "no") else "letter" if row.get("choices") else "word"
     try:
         return Sample(
-            id=str(row.get("id", where)),
-            question=str(row.get("question", "")),
-            answers=tuple(map(str, answers)),
-            kind=row.get("kind", kind),
-            choices=tuple(row.get("choices") or ()),
-            annotators=tuple(row.get("annotators") or ()),
-            category=row.get("category", ""),
+            id=_whole(row.get("id"), where),
+            question=_whole(row.get("question"), ""),
+            answers=answers,
+            kind=kind if row.get("kind") is None else row["kind"],
+            choices=_list_of("choices", row, where),
+            annotators=_list_of("annotators", row, where),
+            category=_whole(row.get("category"), ""),
         )
     except ValidationError as error:
         raise CptBenchError(explain(error), where=where) from None
-    except TypeError as error:
-        raise CptBenchError(f"choices or annotators is no list ({error})", where=where) from None
+
+
+def _list_of(key: str, row: dict[str, Any], where: str) -> tuple[str, ...]:
+    """A list of texts, which may be missing; a text is no list of its letters."""
+    given = row.get(key)
+    if given is None:
+        return ()
+    texts = _texts(given) if isinstance(given, list) else None
+    if texts is None:
+        raise CptBenchError(f"{key} is {shown(given)}, not a list of texts", where=where)
+    return texts
+
+
+def _texts(values: list[Any]) -> tuple[str, ...] | None:
+    """Texts and numbers as texts; None where one is neither."""
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, str) and not (number and math.isfinite(value)):
+            return None
+    return tuple(map(str, values))
+
+
+def _whole(value: Any, missing: str) -> str:
+    """A value that only names something, as text; halves of characters are replaced."""
+    text = missing if value is None else str(value)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,8 +1,9 @@
-"""``cptbench submit``, ``verify``, ``reproduce`` and ``leaderboard build``."""
+"""``cptbench submit``, ``verify``, ``reproduce``, ``leaderboard build`` and ``export hub``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,10 +25,11 @@ def main() -> None:
 
 
 class Division(StrEnum):
-    """Closed: the suite's base model and data alone. Open: anything declared."""
+    """Closed: the suite's base model and data alone. Open: anything declared. Joint: the bound."""
 
     closed = "closed"
     open = "open"
+    joint = "joint"
 
 
 def _known_suite(spec: str | None) -> str | None:
@@ -51,7 +53,10 @@ def submit(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of one method, one a seed.")],
     name: Annotated[str, typer.Option(help="The method, as the table shows it.")],
     author: Annotated[list[str], typer.Option(help="Whose entry it is; give it once for each.")],
-    division: Annotated[Division, typer.Option(help="The rules it is held to.")] = Division.closed,
+    division: Annotated[
+        Division | None,
+        typer.Option(help="The rules it is held to [joint for joint training, else closed]."),
+    ] = None,
     paper: Annotated[str, typer.Option(help="A link.")] = "",
     code: Annotated[str, typer.Option(help="A link.")] = "",
     checkpoints: Annotated[str, typer.Option(help="A link to each stage's weights.")] = "",
@@ -74,16 +79,24 @@ def submit(
     out: Annotated[Path, typer.Option(help="The folder of the boards.", callback=a_folder)] = Path(
         "leaderboards"
     ),
+    branch: Annotated[
+        bool,
+        typer.Option("--branch", help="Commit the entry, on a new branch of the clone it is in."),
+    ] = False,
     suite: Suite = None,
 ) -> None:
     """Pack the seeds of one method into a leaderboard entry, and verify it."""
+    from cpt_bench.leaderboard.branch import checkout_of, commit_entry
     from cpt_bench.leaderboard.pack import About, pack
     from cpt_bench.leaderboard.verify import verify as look
+
+    if branch:
+        checkout_of(out)
 
     about = About(
         name=name,
         authors=tuple(author),
-        division=division.value,
+        division=division.value if division else None,
         paper=paper,
         code=code,
         checkpoints=checkpoints,
@@ -99,7 +112,26 @@ def submit(
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}  ({size / 1024:,.0f} KiB)")
     if done.report.errors:
+        if branch:
+            print("not committed: it does not verify")
         raise typer.Exit(1)
+    if branch:
+        assert done.entry is not None
+        made = commit_entry(out, target, done.entry)
+        print(f"committed on the branch {made}. Next: git push -u origin {made}")
+    elif not (out / "RULES.md").is_file():
+        print(_outside([out]))
+
+
+def _outside(boards: Sequence[Path]) -> str:
+    """What to do where a folder of entries is not the repository's board."""
+    shown = " ".join(map(str, boards))
+    return (
+        f"{', '.join(str(board.absolute()) for board in boards)} is not the repository's board (it "
+        "has no RULES.md), so the published entries are not in it. To see yours among them: "
+        f"cptbench leaderboard build {shown} CLONE/leaderboards, with CLONE a clone of the "
+        "repository"
+    )
 
 
 def verify(
@@ -123,7 +155,7 @@ def verify(
     """
     from cpt_bench.leaderboard.changed import changed_entries, find_entries
     from cpt_bench.leaderboard.verify import verify as look
-    from cpt_bench.study.store import stored_in
+    from cpt_bench.study.stored import stored_in
 
     stored, places = stored_in(entries or [Path("leaderboards")])
     frozen: list[str] = []
@@ -140,8 +172,13 @@ def verify(
 
     reports = []
     seen: Seen = {}
+    # Given together, boards are compared with each other: a copy of one may lie on the other.
+    boards = [place for place in places if (place / "RULES.md").is_file()]
     for folder in (*folders, *stored):
-        done = look(folder, suite) if folder.is_dir() else look_at_run(folder, suite, seen)
+        if folder.is_dir():
+            done = look(folder, suite, boards=boards)
+        else:
+            done = look_at_run(folder, suite, seen)
         reports.append(done.report)
         if not json_:
             _print(done, claims)
@@ -194,9 +231,9 @@ def reproduce(
 
     Writes a report into the entry's folder, which lifts its badge to 'reproduced'.
     """
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
 
-    need_training_extra()
+    require_training()
     from cpt_bench.leaderboard.reproduce import reproduce as again
 
     share = _share(sample)
@@ -234,9 +271,10 @@ def _share(text: str) -> float:
 
 @app.command("build")
 def build(
-    boards: Annotated[Path, typer.Argument(help="The folder of the boards.")] = Path(
-        "leaderboards"
-    ),
+    boards: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of boards [leaderboards]; several are shown as one."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the pages.", callback=a_folder)] = Path(
         "site"
     ),
@@ -249,8 +287,42 @@ def build(
     from cpt_bench.leaderboard.site.collect import collect
     from cpt_bench.leaderboard.site.render import render
 
-    board = collect(boards, suite, tell=lambda line: print(line))
+    places = boards or [Path("leaderboards")]
+    board = collect(places, suite, tell=lambda line: print(line))
     render(board, out, repository=repository)
-    print(f"{len(board.rows)} rows, {len(board.left_out)} left out: {out / 'index.html'}")
+    looked = ", ".join(str(place.absolute()) for place in places)
+    counts = f"{len(board.rows)} rows, {len(board.left_out)} left out"
+    print(f"{counts}, from {looked}: {out / 'index.html'}")
+    if not any((place / "RULES.md").is_file() for place in places):
+        print(_outside(places))
     if board.left_out:
         raise typer.Exit(1)
+
+
+def export_hub(
+    entry: Annotated[Path, typer.Argument(help="An entry; it must verify.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    seed: Annotated[
+        int | None, typer.Option(help="Whose weights the repository holds [numbers of all seeds].")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="OWNER/NAME of the suite's gold on the hub [cptbench/<suite>]."),
+    ] = None,
+    url: Annotated[str, typer.Option(help="A link to the entry on the web.")] = "",
+    suite: Suite = None,
+) -> None:
+    """Write an entry as the Hugging Face hub wants it: cards and evaluation results, offline.
+
+    A model card with the verified numbers, .eval_results/ in the hub's format, and the card of the
+    suite's gold for a data set repository.
+    """
+    from cpt_bench.leaderboard.hub import export_hub as export
+
+    for file in export(entry, out, seed=seed, dataset=dataset, url=url, suite_spec=suite):
+        if "gold" not in file.parts:
+            print(file)
+    print(
+        f"upload: hf upload OWNER/MODEL {out} --exclude 'dataset/*'; "
+        f"hf upload --repo-type dataset {dataset or 'OWNER/NAME'} {out / 'dataset'}"
+    )

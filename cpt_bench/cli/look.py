@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cpt_bench.suite import Protocol
+    from cpt_bench.suite import Protocol, TaskCard
     from cpt_bench.suite.origins import Draw
 
 
@@ -19,16 +19,17 @@ class Kind(StrEnum):
     tasks = "tasks"
     trainers = "trainers"
     graders = "graders"
+    engines = "engines"
 
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     check: Annotated[
-        bool, typer.Option(help="Import each, and say which cannot be (takes seconds).")
+        bool, typer.Option(help="Import each and show which cannot be (takes seconds).")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List suites, tasks, trainers or graders, with where each comes from."""
+    """List suites, tasks, trainers, graders or engines, and where each comes from."""
     if kind is Kind.tasks:
         rows = _tasks()
     elif kind is Kind.graders:
@@ -62,16 +63,22 @@ def _problem(kind: str, name: str) -> str:
 
 
 def _tasks() -> list[tuple[str, str, str]]:
+    from cpt_bench.errors import CptBenchError
     from cpt_bench.plugins import listing
     from cpt_bench.suite import open_suite
 
     rows = []
     for found in listing("suites"):
-        suite = open_suite(found.name)
+        try:
+            suite = open_suite(found.name)
+        except CptBenchError as error:
+            rows.append((found.name, f"BROKEN: {error}", found.origin))
+            continue
         for name in (*suite.sequence, *suite.general):
             card = suite.card(name)
             what = "task" if name in suite.sequence else "general"
-            rows.append((f"{suite.name}/{name}", f"{card.title} ({card.role}'s role)", what))
+            role = f" ({card.role}'s role)" if card.role else ""
+            rows.append((f"{found.name}/{name}", f"{card.title}{role}", what))
     return rows
 
 
@@ -94,6 +101,10 @@ def _form(protocol: Protocol) -> str:
     return f"{protocol.target('…')}, after an optional {thought}"
 
 
+def _title(card: TaskCard) -> str:
+    return f"{card.title} ({card.role})" if card.role else card.title
+
+
 def _rule(draw: Draw | None) -> str:
     return f"; drawn with seed {draw.seed} from rank {draw.skip}" if draw else ""
 
@@ -105,11 +116,14 @@ def show(
     """Show a suite's sequence and protocol, or one task's card."""
     from pathlib import Path
 
+    from cpt_bench.plugins import SUITE, listing
     from cpt_bench.suite import open_suite
     from cpt_bench.suite.variants import split_spec
 
     suite_name, task = name, ""
-    if "/" in name and not (Path(split_spec(name)[0]) / "suite.yaml").is_file():
+    whole = split_spec(name)[0]
+    suites = [row.name for row in listing("suites")] if "/" in name else []
+    if "/" in name and whole not in suites and not (Path(whole) / SUITE).is_file():
         suite_name, _, task = name.rpartition("/")
     suite = open_suite(suite_name)
     if not task:
@@ -118,12 +132,10 @@ def show(
         for t, member in enumerate(suite.sequence, 1):
             card = suite.card(member)
             sizes = ", ".join(f"{s.n} {split}" for split, s in card.splits.items())
-            print(f"task {t}      {member:<10} {card.title} ({card.role}); {sizes}")
+            print(f"task {t}      {member:<10} {_title(card)}; {sizes}")
         for member in suite.general:
             card = suite.card(member)
-            print(
-                f"general     {member:<10} {card.title} ({card.role}); {card.splits['test'].n} test"
-            )
+            print(f"general     {member:<10} {_title(card)}; {card.splits['test'].n} test")
         protocol = suite.protocol
         heat = protocol.decoding.temperature
         how = f"sampled at temperature {heat:g}" if heat else "greedy"
@@ -137,7 +149,8 @@ def show(
         print(f"fingerprint {suite.fingerprint()}")
         return
     card = suite.card(task)
-    print(f"{suite.name}/{card.name} v{card.version}: {card.title}, in the role of {card.role}\n")
+    role = f", in the role of {card.role}" if card.role else ""
+    print(f"{suite.name}/{card.name} v{card.version}: {card.title}{role}\n")
     print(f"{card.description}\n")
     for split, published in card.splits.items():
         known = published.sha256 or "recorded when it is prepared"

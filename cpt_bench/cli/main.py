@@ -5,11 +5,13 @@ Nothing heavy is imported here; ``cptbench --help`` answers at once.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cpt_bench.cli import (
     compare,
@@ -19,7 +21,6 @@ from cpt_bench.cli import (
     grade,
     leaderboard,
     look,
-    nano,
     plan,
     report,
     run,
@@ -28,10 +29,30 @@ from cpt_bench.cli import (
     sweep,
     trainer,
 )
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, Interrupted
+
+
+class Commands(TyperGroup):
+    """All commands; what interrupts one has a line and an exit code of its own.
+
+    Click shows Ctrl-C, and also any file or pipe that ends too early, as 'Aborted!' and exits
+    with 1.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+        except EOFError as error:
+            what = f"a file or a pipe ended too early ({error or 'end of file'})"
+            raise CptBenchError(what, todo="--debug shows where") from error
+
 
 app = typer.Typer(
     name="cptbench",
+    cls=Commands,
     help="What does a post-training method learn, and what does it forget?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -56,14 +77,19 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(study.app, name="study")
 app.add_typer(trainer.app, name="trainer")
+evaluate.export.command("hub")(leaderboard.export_hub)
 app.add_typer(evaluate.export, name="export")
-app.add_typer(nano.app, name="nano")
 app.add_typer(data.app, name="data")
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
-MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY}
-"""A file was given for a folder, or a folder for a file, or what is not there."""
+"""A disk that is full, or must not be written to: what was committed stays."""
+
+ASCII = str.maketrans({
+    **dict.fromkeys("–−‐‑", "-"), **dict.fromkeys("‘’", "'"), **dict.fromkeys("“”", '"'),
+    "—": "--", "…": "...", "·": ".", "×": "x", "→": "->", "≥": ">=", "≤": "<=",
+})  # fmt: skip
+"""What stands for typographic characters on a terminal that has none."""
 
 
 def _version(wanted: bool) -> None:
@@ -87,6 +113,7 @@ def main(
 def entry() -> None:
     """Run the command line; errors a person can mend become one line and an exit code."""
     debug = "--debug" in sys.argv
+    _degrade_characters()
     try:
         app()
     except CptBenchError as error:
@@ -95,13 +122,50 @@ def entry() -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        if debug or error.errno not in FULL | MISPLACED:
+        if debug:
             raise
-        advice = "What was committed is kept: make room and run the same command again"
-        _complain(f"{error.strerror}{place}" + (f". {advice}" if error.errno in FULL else ""))
+        _complain(_line_of(error))
         sys.exit(CptBenchError.exit_code)
+    except UnicodeEncodeError as error:  # of a file's name: streams replace characters
+        if debug:
+            raise
+        lacking = ascii(error.object[error.start : error.end])
+        _complain(f"this locale's encoding, {error.encoding}, lacks {lacking}. Set LC_ALL=C.UTF-8")
+        sys.exit(CptBenchError.exit_code)
+
+
+def _line_of(error: OSError) -> str:
+    """What the system refused, of which file, and what to do about it."""
+    # shutil.Error has no number: it holds (source, target, message) of each file that failed.
+    parts = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    what = error.strerror or (str(parts[0][-1]) if parts else str(error)) or type(error).__name__
+    name = error.filename if error.filename is not None else parts[0][1] if parts else ""
+    place = f" ({_short(str(name))})" if name != "" else ""
+    todo = ""
+    if error.errno in FULL or "[Errno 28]" in what:
+        todo = "What was committed is kept: make room and run the same command again"
+    elif error.errno == errno.ENAMETOOLONG:
+        todo = "Give a shorter name"
+    return " ".join(f"{what}{place}{f'. {todo}' if todo else ''}".split())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:100]}…{name[-60:]}, {len(name)} characters"
 
 
 def _complain(line: str) -> None:
     print(f"cptbench: {line}", file=sys.stderr)
+
+
+def _degrade_characters() -> None:
+    """Have characters that the terminal's encoding lacks replaced, in place of an error."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        plain = error.object[error.start : error.end].translate(ASCII)
+        return "".join(c if c.isascii() else "?" for c in plain), error.end
+
+    codecs.register_error("cptbench.plain", replace)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not what a test puts in its place
+            stream.reconfigure(errors="cptbench.plain")

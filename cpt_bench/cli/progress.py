@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,88 +14,97 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cpt_bench.cli.tables import matrix_table
-
-if TYPE_CHECKING:
-    from cpt_bench.run.plan import Plan
-
-Event = dict[str, Any]
+from cpt_bench.errors import Interrupted
+from cpt_bench.report.progress import Event, Lines
+from cpt_bench.report.tables import matrix_table
 
 
 @contextlib.contextmanager
-def progress(
-    plan: Plan, folder: Path, quiet: bool, verbose: bool = False
-) -> Iterator[Callable[[Event], None]]:
-    """Yield what takes a run's events; it speaks on standard error when ``quiet``.
+def progress(quiet: bool, verbose: bool = False) -> Iterator[Display]:
+    """Yield what takes a run's events; it writes to standard error when ``quiet``.
 
-    ``verbose`` also shows what a command prints.
+    Args:
+        quiet: Whether standard output is left to the result.
+        verbose: Also show what the trainer prints.
+
+    Raises:
+        Interrupted: Ctrl-C; the same command goes on.
     """
-    console = Console(stderr=quiet, highlight=False)
-    title = f"{plan.suite.name}: {plan.method.name}, seed {plan.seed}"
-    console.print(f"[bold]{title}[/bold] → {folder}")
-    if not console.is_terminal:
-        yield Lines(plan, sys.stderr if quiet else sys.stdout, verbose)
-        return
-    board = Board(plan, console if verbose else None)
-    with Live(board, console=console, refresh_per_second=8, transient=True):
-        yield board.tell
+    display = Display(quiet, verbose)
+    try:
+        yield display
+    except KeyboardInterrupt:
+        advice = "What was committed is kept: run the same command to go on"
+        raise Interrupted("interrupted", where=display.folder, todo=advice) from None
+    finally:
+        display.close()
 
 
-class Lines:
-    """One line a finished thing."""
+class Display:
+    """Takes a run's events, and shows them as the stream allows.
 
-    def __init__(self, plan: Plan, stream: Any, verbose: bool) -> None:
-        self.plan, self.stream, self.verbose = plan, stream, verbose
-        self.lock = threading.Lock()
-        self.scores: dict[int, list[str]] = {}
+    Attributes:
+        folder: The run folder; empty before the run begins.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        stream = sys.stderr if quiet else sys.stdout
+        self.console = Console(file=stream, highlight=False)
+        self.verbose, self.folder = verbose, ""
+        self.lines = Lines(partial(print, file=stream, flush=True), verbose)
+        self.board: Board | None = None
+        self.live: Live | None = None
 
     def __call__(self, event: Event) -> None:
-        with self.lock:
-            self._tell(event)
+        """Take one event of :func:`cpt_bench.api.run`."""
+        if event["kind"] == "begin":
+            self.folder = event["folder"]
+        if not self.console.is_terminal:
+            self.lines(event)
+        elif event["kind"] == "begin":
+            self.console.print(f"[bold]{event['title']}[/bold] → {event['folder']}")
+            self.board = Board(event, self.console if self.verbose else None)
+            self.live = Live(self.board, console=self.console, refresh_per_second=8, transient=True)
+            self.live.start()
+        elif self.board is not None:
+            self.board.show(event)
 
-    def _tell(self, event: Event) -> None:
-        suite = self.plan.suite
-        if event["kind"] == "trained":
-            reused = f" (from {event['reused']})" if event.get("reused") else ""
-            self._say(f"stage {event['stage']} trained on {event['task']}{reused}")
-        elif event["kind"] == "cell":
-            row = self.scores.setdefault(event["stage"], [])
-            row.append(f"{event['name']} {event['accuracy']:.1f}")
-            if len(row) == len(suite.sequence) + len(suite.general):
-                self._say(f"stage {event['stage']} evaluated: {', '.join(row)}")
-
-        elif event["kind"] == "output" and self.verbose:
-            self._say(f"  {event['line']}")
-
-    def _say(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+    def close(self) -> None:
+        """Take the moving part off the terminal."""
+        if self.live is not None:
+            self.live.stop()
 
 
 class Board:
-    """The matrix so far, and a bar for what is being trained."""
+    """The matrix so far, and a bar for what is being trained.
 
-    def __init__(self, plan: Plan, console: Console | None) -> None:
+    Args:
+        begin: The event that a run begins with.
+        console: Where to show what the trainer prints; None: not at all.
+    """
+
+    def __init__(self, begin: Event, console: Console | None) -> None:
         self.console = console
-        suite = plan.suite
-        rows = len(suite.sequence) + 1
+        tasks, general = begin["tasks"], begin["general"]
+        rows = range(len(tasks) + 1)
         self.matrix: dict[str, Any] = {
-            "tasks": list(suite.sequence),
-            "accuracy": [[None] * len(suite.sequence) for _ in range(rows)],
+            "tasks": tasks,
+            "accuracy": [[None] * len(tasks) for _ in rows],
             "general": {
-                "benchmarks": list(suite.general),
-                "accuracy": [[None] * len(suite.general) for _ in range(rows)],
+                "benchmarks": general,
+                "accuracy": [[None] * len(general) for _ in rows],
             },
         }
         self.training: Event = {}
-        self.said = ""
+        self.output = ""
 
-    def tell(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         if event["kind"] == "train":
             self.training = event
         elif event["kind"] == "trained":
-            self.training, self.said = {}, ""
+            self.training, self.output = {}, ""
         elif event["kind"] == "output":
-            self.said = event["line"]
+            self.output = event["line"]
             if self.console is not None:
                 self.console.print(Text(event["line"]))
         elif event["kind"] == "cell":
@@ -124,6 +132,6 @@ class Board:
             f"stage {now['stage']} {now['task']}",
             ProgressBar(total=now["steps"] or 1, completed=now["step"], width=30),
             f"{now['step']}/{now['steps'] or '…'}",
-            Text("  ".join(figures) or self.said[:60], style="dim"),
+            Text("  ".join(figures) or self.output[:60], style="dim"),
         )
         return table

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.cli.options import TRIED
+from cpt_bench.cli.streams import utf8_output
 
 
 def score(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder of predictions.")],
-    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = "nano",
+    suite: Annotated[str, typer.Option(help="For predictions: the benchmark.")] = TRIED,
     name: Annotated[str, typer.Option(help="For predictions: the method's name.")] = "predictions",
     out: Annotated[
         Path | None, typer.Option(help="For predictions: the run folder to make [runs/<name>].")
@@ -32,6 +33,7 @@ def score(
     A folder of replies that another harness collected (see cptbench export prompts) is graded into
     a run folder first.
     """
+    utf8_output()
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.results.scoring import write_scores
 
@@ -60,6 +62,7 @@ def metrics(
     all_: Annotated[bool, typer.Option("--all", help="Every convention.")] = False,
 ) -> None:
     """Compute every metric of any accuracy matrix; missing cells are named, never averaged over."""
+    utf8_output()
     from cpt_bench.cli.tables import print_scores
     from cpt_bench.files import read_json
     from cpt_bench.metrics import evaluate, matrix_from_json, matrix_to_json, missing_cells
@@ -73,15 +76,3 @@ def metrics(
         print_scores(matrix_to_json(read), values, all_)
         for cell in missing:
             print(f"missing  {cell}")
-
-
-def need_training_extra() -> None:
-    """Say in one line that the [train] extra is missing, where it is."""
-    from importlib.util import find_spec
-
-    absent = [name for name in ("torch", "transformers", "trl", "datasets") if not find_spec(name)]
-    if absent:
-        raise CptBenchError(
-            f"training needs {', '.join(absent)}, not installed here",
-            todo="Install it with: pip install 'cptbench[train]'",
-        )

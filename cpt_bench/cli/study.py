@@ -49,9 +49,9 @@ def measure(
     ] = None,
 ) -> None:
     """Measure KL and kinds of forgetting of runs that lack them, from the weights they kept."""
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
 
-    need_training_extra()
+    require_training()
     from cpt_bench.study.measure import measure as measured
 
     for run in runs:

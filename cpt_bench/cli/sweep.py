@@ -48,12 +48,12 @@ def sweep(
     The same command goes on after any interruption. It ends with what compare and report say.
     """
     from cpt_bench.cli.options import a_folder
-    from cpt_bench.cli.score import need_training_extra
+    from cpt_bench.environment import require_training
     from cpt_bench.errors import Interrupted
     from cpt_bench.sweep.spec import read_sweep
 
     found = read_sweep(file)
-    need_training_extra()
+    require_training()
     from cpt_bench.sources import require_prepared
     from cpt_bench.sweep.jobs import jobs_of
     from cpt_bench.sweep.loop import Loop
@@ -61,7 +61,7 @@ def sweep(
     folder = a_folder(out or Path("runs") / file.stem)
     jobs = jobs_of(found, folder, file)
     if stored is not None:
-        from cpt_bench.study.store import ENDING
+        from cpt_bench.study.stored import ENDING
 
         jobs = [job for job in jobs if not (stored / f"{job.name}{ENDING}").is_file()]
     jobs = jobs[:first]
@@ -234,7 +234,7 @@ def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
     from cpt_bench.report.grids import grids
     from cpt_bench.results.compare import compare
     from cpt_bench.results.load import load
-    from cpt_bench.run.stages import SWEEP_PAGES
+    from cpt_bench.run.layout import SWEEP_PAGES
 
     folders = [job.folder for job in done]
     found = compare(load(folders))

@@ -1,24 +1,31 @@
-"""``cptbench trainer``: write one, prove one."""
+"""``cptbench trainer``: start a new trainer, check one."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Write a trainer, prove a trainer.", no_args_is_help=True)
+import cpt_bench
+from cpt_bench.cli.tables import print_json
+
+app = typer.Typer(help="Start a new trainer, or check one.", no_args_is_help=True)
 
 
 @app.callback()
 def main() -> None:
-    """Write a trainer, prove a trainer."""
+    """Start a new trainer, or check one."""
 
 
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="The package's name: my-method.")],
-    parent: Annotated[Path, typer.Option("--in", help="Where to put it.")] = Path(),
+    parent: Annotated[
+        Path, typer.Option("--in", help="The folder to make it in [default: the current one].")
+    ] = Path(),
 ) -> None:
     """Make an installable package with one trainer, its recipe and its test."""
     from cpt_bench.scaffold import scaffold
@@ -30,8 +37,6 @@ def new(
 @app.command("schema")
 def schema() -> None:
     """Print the JSON schema of stage.json."""
-    import json
-
     from cpt_bench.stage.document import schema as of_stage
 
     print(json.dumps(of_stage(), indent=2))
@@ -39,51 +44,30 @@ def schema() -> None:
 
 @app.command("check")
 def check(
-    spec: Annotated[str, typer.Argument(help="As for cptbench run --trainer.")],
+    spec: Annotated[str, typer.Argument(help="The trainer, as for cptbench run --trainer.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the trainer (repeatable)."),
     ] = None,
     privilege: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task."),
+        typer.Option(
+            metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task (repeatable)."
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Run a trainer on two short stages and say whether it keeps the contract (a minute)."""
-    import json
-    import sys
-    import tempfile
+    """Run a trainer on two short stages and check that it keeps the contract (a minute)."""
 
-    from cpt_bench.cli.score import need_training_extra
-
-    need_training_extra()
-    from cpt_bench.suite import open_suite
-
-    suite = open_suite("nano")
-    from cpt_bench.run.check import check as try_it
-    from cpt_bench.run.plan import Plan
-    from cpt_bench.stage.method import Asked, find_method
-
-    plan = Plan(
-        suite_spec="nano",
-        suite=suite,
-        method=find_method(Asked(spec, suite.name, tuple(set_ or ()), tuple(privilege or ()))),
-        seed=0,
-        limit=None,
-        threads=1,
-        overlap=False,
-        keep="all",
-        base=suite.base_path(),
-    )
-
-    def tell(event: dict[str, Any]) -> None:
+    def show(event: dict[str, Any]) -> None:
         if event["kind"] == "trained" and not json_:
             print(f"  stage {event['stage']} ({event['task']})", file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        findings = try_it(plan, Path(folder), tell)
+    findings = cpt_bench.check_trainer(
+        spec, settings=set_ or (), privileges=privilege or (), progress=show
+    )
     if json_:
-        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+        print_json([finding._asdict() for finding in findings])
     for finding in [] if json_ else findings:
         mark = {True: "ok  ", False: "FAIL", None: "  ? "}[finding.ok]
         print(f"{mark}  {finding.what}: {finding.detail}")

@@ -99,6 +99,27 @@ def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
         raise CptBenchError(f"engine {engine} cannot force how a reply begins")
 
 
+def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
+    """Refuse words that a tokenizer would take for one of its special tokens.
+
+    Prompts of suites have none (:func:`cpt_bench.suite.protocol.as_words`); this finds those of a
+    tokenizer that has others.
+
+    Raises:
+        CptBenchError: The line names the request and the token.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    known = [*special]
+    for request in requests:
+        found = next((t for t in known if t in request.prompt or t in request.prefix), None)
+        if found is not None:
+            raise CptBenchError(
+                f"its words hold {found!r}, which this model's tokenizer takes for a special token",
+                where=f"request {request.id}",
+            )
+
+
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
     """Open the engine called ``name`` on a checkpoint folder or, for ``endpoint``, a URL.
 
@@ -124,7 +145,7 @@ def find_engine(name: str, settings: Iterable[str]) -> Resolved:
     from cpt_bench.plugins import resolve
 
     engine = resolve("engines", name)
-    known = _settings(engine.value)
+    known = [*setting_types(engine.value)]
     for key in settings:
         if key not in known:
             raise CptBenchError(
@@ -133,8 +154,14 @@ def find_engine(name: str, settings: Iterable[str]) -> Resolved:
     return engine
 
 
-def _settings(engine: Any) -> list[str]:
+def setting_types(engine: Any) -> dict[str, Any]:
+    """An engine's settings, its keyword-only arguments, to their types; Any where there is none."""
     import inspect
+    from typing import get_type_hints
 
-    kinds = (inspect.Parameter.KEYWORD_ONLY,)
-    return [p.name for p in inspect.signature(engine).parameters.values() if p.kind in kinds]
+    try:
+        hints = get_type_hints(engine.__init__)
+    except (AttributeError, NameError, TypeError):  # a function, or a name for type checkers alone
+        hints = {}
+    parameters = inspect.signature(engine).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}

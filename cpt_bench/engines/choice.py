@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cpt_bench.engines import find_engine
+from cpt_bench.engines import find_engine, setting_types
 from cpt_bench.errors import CptBenchError
-from cpt_bench.plugins import BUILTIN
-from cpt_bench.settings import value_of
+from cpt_bench.plugins import builtin
+from cpt_bench.settings import assigned, value_of
 
 MEMORY = 0.5
 """vLLM's share of its GPU in a run: KL and diagnosis put a transformers model or two beside it."""
@@ -59,15 +59,13 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
             where="--engine endpoint",
             todo="cptbench eval --endpoint URL evaluates what a server serves",
         )
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise CptBenchError(f"--engine-set {setting!r} is not key=value")
-        values[key] = value_of(text)
+    texts = assigned(settings, "--engine-set")
+    found = find_engine(name, texts) if texts else None
+    kinds = setting_types(found.value) if found else {}
+    values = {key: value_of(text, kinds.get(key, Any)) for key, text in texts.items()}
     if name == EngineChoice().name and not values:
         return EngineChoice()
-    found = find_engine(name, values)
+    found = found or find_engine(name, values)
     if name == "vllm":
         if importlib.util.find_spec("vllm") is None:
             raise CptBenchError(
@@ -76,5 +74,5 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
         values.setdefault("memory", MEMORY)
         if not isinstance(values.get("tensor_parallel", 1), int):
             raise CptBenchError(f"tensor_parallel={values['tensor_parallel']} is no whole number")
-    origin = None if name in BUILTIN["engines"] else found.origin
+    origin = None if name in builtin("engines") else found.origin
     return EngineChoice(name, values, origin, hasattr(found.value, "swap"))

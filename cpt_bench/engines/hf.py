@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.images import decode
 from cpt_bench.models import batches, quick
@@ -114,6 +114,7 @@ class TransformersEngine:
 
     def encode(self, requests: Sequence[Request]) -> Any:
         """Prompts (and what their replies begin with) as the model takes them, padded left."""
+        refuse_special(requests, self.processor.tokenizer.all_special_tokens)
         turns = [messages(r) for r in requests]
         pictures = [
             [part["image"] for part in turn[0]["content"] if part["type"] == "image"]

@@ -16,6 +16,7 @@ from typing import Any
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
 from cpt_bench.engines.hf import messages
 from cpt_bench.engines.swapping import frame, require_same, require_whole
+from cpt_bench.environment import folder_for_sockets
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.checkpoint import broken, load_processor, weights_digest
 
@@ -51,6 +52,8 @@ class VLLMEngine:
         # Requests of one process, in one order: the setting under which vLLM documents that the
         # same requests give the same replies on the same hardware.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        if (folder_of_sockets := folder_for_sockets()) is not None:
+            os.environ.setdefault("VLLM_RPC_BASE_PATH", str(folder_of_sockets))
         try:
             from vllm import LLM
         except ImportError as error:

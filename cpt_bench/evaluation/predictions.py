@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cpt_bench.engines import Engine, Request, Sampling
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, shown
+from cpt_bench.files import parse_jsonl, read_bytes
 from cpt_bench.grading import Matcher, find_matcher, grade
 from cpt_bench.suite import Protocol, Sample, Style, TaskCard
 
@@ -57,6 +59,73 @@ def evaluate(
         for s, r in zip(samples, replies, strict=True)
     ]
     return graded(rows, card, samples, protocol)
+
+
+MOST_TOKENS = 2**31
+"""No reply is longer; a larger number is somebody's mistake."""
+
+
+def read_predictions(file: Path, ids: Sequence[str], some: bool = False) -> list[Row]:
+    """The lines of a file of predictions, in the order of ``ids``, whatever their own order.
+
+    Args:
+        file: JSON lines with ``id``, ``reply`` and, if known, ``tokens``.
+        ids: Of the test samples. A line's id is compared as text: 7 is '7'.
+        some: Whether lines may be missing.
+
+    Returns:
+        One row a line; ``id`` is text.
+
+    Raises:
+        CptBenchError: A line lacks something, an id is missing, there twice or unknown.
+    """
+    known, found = set(ids), dict[str, tuple[str, Row]]()
+    for where, row in parse_jsonl(read_bytes(file), file):
+        name = _id_of(row, where)
+        if name not in known:
+            raise CptBenchError(f"no test sample has the id {shown(row['id'])}", where=where)
+        if name in found:
+            first = found[name][0].rpartition(":")[2]
+            raise CptBenchError(f"{shown(name)} is answered before, in line {first}", where=where)
+        reply = row.get("reply")
+        if not isinstance(reply, str):
+            raise CptBenchError(f"the reply is {shown(reply)}, not text", where=where)
+        tokens = _tokens_of(row, where)
+        found[name] = where, {**row, "id": name, "tokens": tokens}
+    missing = [name for name in ids if name not in found]
+    if missing and not some:
+        raise CptBenchError(
+            f"{len(missing)} of {len(ids)} test samples have no prediction: {_few(missing)}",
+            where=file,
+        )
+    return [found[name][1] for name in ids if name in found]
+
+
+def _id_of(row: Row, where: str) -> str:
+    given = row.get("id")
+    if not isinstance(given, str | int) or isinstance(given, bool):
+        raise CptBenchError(f"the id is {shown(given)}, not text or a whole number", where=where)
+    return str(given)
+
+
+def _tokens_of(row: Row, where: str) -> int | None:
+    given = row.get("tokens")
+    if given is None:
+        return None
+    # Tables with a gap in a column of whole numbers write 12.0.
+    whole = isinstance(given, int | float) and not isinstance(given, bool) and given == given // 1
+    if not whole or not 0 <= given <= MOST_TOKENS:
+        raise CptBenchError(
+            f"tokens is {shown(given)}, not a whole number of 0 or more",
+            where=where,
+            todo="Leave it out where it is not known",
+        )
+    return int(given)
+
+
+def _few(names: Iterable[str]) -> str:
+    names = [shown(name) for name in names]
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def graded(

@@ -19,6 +19,9 @@ from typing import Any
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.general.measurement import Measured
 
+LOADS_CHECKPOINTS = True
+"""``measure`` takes a checkpoint's folder, and lm-eval loads it."""
+
 NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 

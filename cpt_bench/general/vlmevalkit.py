@@ -23,6 +23,9 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.general.measurement import Measured
 
+LOADS_CHECKPOINTS = False
+"""``measure`` takes an engine that answers."""
+
 VARIABLE = "CPTBENCH_VLMEVALKIT"
 HOME = Path("~/.cache/cptbench/vlmevalkit")
 PINS = "torch==2.13.0 torchvision==0.28.0 transformers==5.23.0 ms-vlmeval==0.0.20 setuptools"
@@ -39,7 +42,14 @@ def interpreter() -> Path:
     Raises:
         CptBenchError: There is none.
     """
-    python = Path(os.environ.get(VARIABLE, HOME / "bin/python")).expanduser()
+    try:
+        python = Path(os.environ.get(VARIABLE, HOME / "bin/python")).expanduser()
+    except RuntimeError:
+        raise CptBenchError(
+            "there is no home directory to look for VLMEvalKit's environment in",
+            where="$HOME",
+            todo=f"Set {VARIABLE} to a Python that has vlmeval",
+        ) from None
     if not python.is_file():
         raise CptBenchError(
             "VLMEvalKit's environment is not there",

@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.grading.matchers import AS_PUBLISHED, MATCHERS, Matcher
-from cpt_bench.grading.reading import has_boxed_form, read_boxed, read_form, read_freely
+from cpt_bench.grading.reading import (
+    TAGS,
+    has_boxed_form,
+    is_thinking,
+    read_boxed,
+    read_form,
+    read_freely,
+    undress,
+)
+from cpt_bench.grading.symbolic import NO_BOX, mathruler
 from cpt_bench.plugins import resolve
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
 
@@ -28,12 +37,14 @@ class Grade(NamedTuple):
         extracted: The answer that was compared, or None when none was found.
         format_ok: Whether the reply has the protocol's form.
         lenient: The best reading's score, in [0, 1]; never below ``score``.
+        read: The answer that ``score`` is for; None where the strict reading finds none.
     """
 
     score: float
     extracted: str | None
     format_ok: bool
     lenient: float
+    read: str | None
 
 
 def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Grade:
@@ -44,29 +55,59 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
         sample: The question with its gold answers.
         form: The protocol's form of a reply.
         matcher: Compares an answer with the gold answers; see :data:`MATCHERS`.
+
+    Raises:
+        CptBenchError: The sample's gold is nothing that the matcher could ever find right.
     """
     if form.kind == "whole":
         whole = reply.strip()
         score = matcher(whole, sample)
-        return Grade(score, whole or None, bool(whole), score)
+        best = _best(score, reply, read_freely(reply, TAGS), TAGS, sample, matcher)
+        return Grade(score, whole or None, bool(whole), best, whole)
     if form.kind == "boxed":
         return _grade_boxed(reply, sample, form, matcher)
     answer = read_form(reply, form)
     if answer is not None:
         score = matcher(answer, sample)
-        return Grade(score, answer, True, score)
+        best = score if score >= 1 else _undressed(score, reply, answer, form, sample, matcher)
+        return Grade(score, answer, True, best, answer)
     loose = read_freely(reply, form)
-    return Grade(0.0, loose, False, matcher(loose, sample) if loose else 0.0)
+    return Grade(0.0, loose, False, _best(0.0, reply, loose, form, sample, matcher), None)
 
 
 def _grade_boxed(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Grade:
     """The publication's reading: the last box counts with or without the form around it."""
-    boxed = read_boxed(reply)
-    # mathruler gives the word None where there is no box, and grades it like any other.
-    score = matcher("None" if boxed is None else boxed, sample)
-    loose = boxed if boxed is not None else read_freely(reply, form)
-    lenient = score if boxed is not None or not loose else max(score, matcher(loose, sample))
-    return Grade(score, loose, has_boxed_form(reply), lenient)
+    read = boxed = read_boxed(reply)
+    if read is None and matcher is mathruler:
+        read = NO_BOX  # as published; to every other grader no box is no answer
+    score = 0.0 if read is None else matcher(read, sample)
+    loose = read_freely(reply, form) if boxed is None else boxed
+    best = _best(score, reply, loose, form, sample, matcher)
+    return Grade(score, loose, has_boxed_form(reply), best, read)
+
+
+def _best(
+    score: float,
+    reply: str,
+    loose: str | None,
+    form: AnswerForm,
+    sample: Sample,
+    matcher: Matcher,
+) -> float:
+    """The best of ``score`` and what ``loose`` earns as it stands, or without its dress."""
+    if score < 1 and loose:
+        score = max(score, matcher(loose, sample))
+    if score < 1 and loose:
+        score = _undressed(score, reply, loose, form, sample, matcher)
+    return score
+
+
+def _undressed(
+    score: float, reply: str, answer: str, form: AnswerForm, sample: Sample, matcher: Matcher
+) -> float:
+    """The better of ``score`` and what ``answer`` earns without its dress."""
+    bare = undress(answer, boxes=not is_thinking(reply, form))
+    return max(score, matcher(bare, sample)) if bare and bare != answer else score
 
 
 def find_matcher(name: str, where: object = "") -> Matcher:

@@ -6,17 +6,20 @@ import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
-from math import isclose, isfinite
+from math import isclose
 
+from cpt_bench.errors import CptBenchError
 from cpt_bench.grading import official, vqa
-from cpt_bench.grading.symbolic import math, mathruler, parse_math
+from cpt_bench.grading.formulas import parse_math
+from cpt_bench.grading.numbers import as_number
+from cpt_bench.grading.options import LETTERS, gold_letter, gold_yes_no, letters_of
+from cpt_bench.grading.symbolic import math, mathruler
 from cpt_bench.suite import Sample
 
 Matcher = Callable[[str, Sample], float]
 
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 _MARKED = re.compile(r"\(?([A-Za-z])[).:] ?(.+)", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 
 
 @lru_cache(maxsize=4096)  # the same gold answers and short replies come again and again
@@ -30,39 +33,45 @@ def exact(answer: str, sample: Sample) -> float:
     """1 when the answer equals one of the gold answers after :func:`normalise`."""
     given = normalise(answer)
     for gold in sample.answers:
-        if given == normalise(gold):
+        # Full stops alone normalise to nothing, and nothing is no answer.
+        if given == normalise(gold) and (given or answer.strip() == gold.strip() != ""):
             return 1.0
     return 0.0
 
 
 def letter(answer: str, sample: Sample) -> float:
     """1 for the option's letter: ``C``, ``c``, ``(C)``, ``C.`` or ``C:``."""
-    found = _LETTER.fullmatch(normalise(answer))
-    return float(found is not None and found[1].upper() == sample.answers[0].strip().upper())
+    return float(_lone_letter(answer) == gold_letter(sample))
+
+
+def _lone_letter(text: str) -> str | None:
+    found = _LETTER.fullmatch(normalise(text))
+    return found[1].upper() if found else None
 
 
 def choice(answer: str, sample: Sample) -> float:
     """1 for the option's letter, its words, or both: ``C``, ``(C) a cat``, ``a cat``."""
-    gold = sample.answers[0].strip().upper()
-    return float(parse_choice(answer, sample) == gold)
+    return float(parse_choice(answer, sample) == gold_letter(sample))
 
 
 def parse_choice(answer: str, sample: Sample) -> str | None:
-    """The letter that the whole of ``answer`` names; None when it names none, or more than one."""
+    """The letter that the whole of ``answer`` names; None when it names none, or more than one.
+
+    An option's words come before letters: where the options are blood groups, O is one of them.
+    """
     text = normalise(answer)
-    found = _LETTER.fullmatch(text)
-    if found is not None:
-        return found[1].upper()
-    words = [normalise(c) for c in sample.choices]
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    # The whole answer first: an option's words may themselves begin like 'a. '.
-    same = [x for x, option in zip(letters, words, strict=False) if option and option == text]
-    if same:
-        return same[0] if len(same) == 1 else None
+    lone = _LETTER.fullmatch(text)
+    words = [normalise(option) for option in sample.choices]
+    for said in (text, lone[1] if lone else ""):
+        same = [x for x, option in zip(LETTERS, words, strict=False) if option and option == said]
+        if same:
+            return same[0] if len(same) == 1 else None
+    if lone is not None:
+        return found if (found := lone[1].upper()) in letters_of(sample) else None
     marked = _MARKED.fullmatch(text)
     if marked is not None:
         letter_given, rest = marked[1].upper(), marked[2]
-        place = letters.find(letter_given)
+        place = LETTERS.find(letter_given)
         if 0 <= place < len(words) and words[place] == rest.strip():
             return letter_given
     return None
@@ -70,6 +79,15 @@ def parse_choice(answer: str, sample: Sample) -> str | None:
 
 def number(answer: str, sample: Sample) -> float:
     """1 when the answer is a number equal to a gold one (relative tolerance 1e-6)."""
+    if not any(as_number(gold) is not None for gold in sample.answers):
+        raise CptBenchError(
+            f"the gold answer of {sample.id!r} is {sample.answers[0][:60]!r}, not a number",
+            todo="Correct it, or choose another grader",
+        )
+    return _same_number(answer, sample)
+
+
+def _same_number(answer: str, sample: Sample) -> float:
     given = as_number(answer)
     if given is None:
         return 0.0
@@ -77,23 +95,9 @@ def number(answer: str, sample: Sample) -> float:
     return float(any(g is not None and isclose(given, g, rel_tol=1e-6) for g in golds))
 
 
-@lru_cache(maxsize=4096)
-def as_number(text: str) -> float | None:
-    """The finite number that all of ``text`` spells, or None."""
-    text = unicodedata.normalize("NFKC", text).strip()
-    if not _NUMBER.fullmatch(text) or not any(c.isdigit() for c in text):
-        return None
-    try:
-        value = float(text.replace(",", ""))
-    except ValueError:
-        return None
-    return value if isfinite(value) else None
-
-
 def yesno(answer: str, sample: Sample) -> float:
     """1 when the answer is just ``yes`` or ``no``, whichever is gold."""
-    given = normalise(answer)
-    return float(given in ("yes", "no") and given == normalise(sample.answers[0]))
+    return float(normalise(answer) == gold_yes_no(sample))
 
 
 def exact_case(answer: str, sample: Sample) -> float:
@@ -103,7 +107,7 @@ def exact_case(answer: str, sample: Sample) -> float:
 
 def open_answer(answer: str, sample: Sample) -> float:
     """1 for the same words, or the same number, as one of the gold answers."""
-    return max(exact(answer, sample), number(answer, sample))
+    return max(exact(answer, sample), _same_number(answer.strip().removesuffix("."), sample))
 
 
 def by_kind(answer: str, sample: Sample) -> float:
@@ -150,17 +154,22 @@ AS_PUBLISHED = frozenset({"mathruler", "mmlu-pro-3", "mmmu-official", "pope-offi
 
 Parser = Callable[[str, Sample], str | None]
 
+
+def _an_option(letter: str | None, sample: Sample) -> str | None:
+    return letter if letter is not None and letter in letters_of(sample) else None
+
+
 PARSERS: dict[str, Parser] = {
-    "letter": lambda text, sample: m[1] if (m := _LETTER.fullmatch(normalise(text))) else None,
+    "letter": lambda text, sample: _an_option(_lone_letter(text), sample),
     "choice": parse_choice,
     "number": lambda text, sample: text if as_number(text) is not None else None,
     "yesno": lambda text, sample: t if (t := normalise(text)) in ("yes", "no") else None,
     "math": lambda text, sample: text if text in sample.answers else parse_math(text),
-    "mmlu-pro": lambda text, sample: official.parse_mmlu_pro(text, 2),
-    "mmlu-pro-1": lambda text, sample: official.parse_mmlu_pro(text, 1),
-    "mmlu-pro-3": lambda text, sample: official.parse_mmlu_pro(text, 3),
+    "mmlu-pro": lambda text, sample: _an_option(official.parse_mmlu_pro(text, 2), sample),
+    "mmlu-pro-1": lambda text, sample: _an_option(official.parse_mmlu_pro(text, 1), sample),
+    "mmlu-pro-3": lambda text, sample: _an_option(official.parse_mmlu_pro(text, 3), sample),
     "pope": lambda text, sample: official.parse_pope(text),
-    "pope-official": lambda text, sample: official.parse_pope(text),
+    "pope-official": lambda text, sample: official.parse_pope_official(text),
     "scienceqa": official.parse_scienceqa,
 }
 """What a grader takes an answer to say, where it can fail to find anything."""

@@ -7,20 +7,18 @@ no answer, the reply here is wrong and counted as unparsed: the same reply alway
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from math import isfinite
 
+from cpt_bench.grading.numbers import plain
+from cpt_bench.grading.options import gold_letter, gold_yes_no, letters_of
 from cpt_bench.suite import Sample
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def _letters(sample: Sample) -> Sequence[str]:
-    """The letters of the sample's options; all five of the usual ones where they are not known."""
-    return LETTERS[: len(sample.choices) or 5]
+USUAL = 5
+"""How many options there are taken to be, A to E, where a sample does not give them."""
 
 
 def _right(letter: str | None, sample: Sample) -> float:
-    return float(letter is not None and letter == sample.answers[0].strip().upper())
+    return float(letter == gold_letter(sample))
 
 
 # -------------------------------------------------------------------------------- ScienceQA
@@ -29,16 +27,16 @@ _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 
 
 def parse_scienceqa(reply: str, sample: Sample) -> str | None:
-    """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X'."""
-    letters = _letters(sample)
+    """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X'.
+
+    A letter beyond the options is no answer, in front as in the sentence.
+    """
+    letters = letters_of(sample, USUAL)
     text = reply.strip()
-    if text in LETTERS and len(text) == 1:
-        found = [text]
-    elif len(text) >= 3 and text[0] in LETTERS and text[1:3] == ". ":
-        found = [text[0]]
-    else:
-        found = _THE_ANSWER_IS.findall(text)
-    return found[0] if len(found) == 1 and found[0] in letters else None
+    if text[:1] in letters and (len(text) == 1 or text[1:3] == ". "):
+        return text[0]
+    found = [letter for letter in _THE_ANSWER_IS.findall(text) if letter in letters]
+    return found[0] if len(found) == 1 else None
 
 
 def scienceqa(reply: str, sample: Sample) -> float:
@@ -100,12 +98,16 @@ _NUMBERS = (
     re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+"),
     re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
+_MARKS = r"[\s\"'*_`()\[\],.!?;:]*"
+"""What may stand around an answer in words and is not part of it."""
 
 
 def parse_mmmu_letter(reply: str, sample: Sample) -> str | None:
     """The last '(X)', else the last ' X ', else the option whose words come last if it is long."""
-    text = f" {reply.strip(',.!?;:' + chr(39))} "
-    letters = _letters(sample)
+    for mark in ",.!?;:'":  # one after the other, as published: 'C,.' ends in a comma
+        reply = reply.strip(mark)
+    text = f" {reply} "
+    letters = letters_of(sample, USUAL)
     for form in ("({})", " {} "):
         found = [x for x in letters if form.format(x) in text]
         if found:
@@ -124,7 +126,7 @@ def _mmmu_value(text: str) -> str | float:
     text = text.strip()
     try:
         return round(float(text.replace(",", "")), 2)
-    except (ValueError, OverflowError):
+    except ValueError:
         return text.lower()
 
 
@@ -141,17 +143,29 @@ def _mmmu_ends(reply: str) -> list[str]:
     sentences = text.split("\n")
     ends = []
     for i, sentence in enumerate(sentences):
-        keys = (*_KEYS, "=") if i == len(sentences) - 1 else _KEYS
-        tails = [sentence.rpartition(key)[2].strip() for key in keys if key in sentence]
-        shortest = min(filter(None, tails), key=len, default="")
+        shortest = ""
+        for key in (*_KEYS, "=") if i == len(sentences) - 1 else _KEYS:
+            if key in sentence:
+                end = sentence.rpartition(key)[2].strip()
+                # As published, nothing after a key is shorter than what followed another.
+                shortest = end if not shortest or len(end) < len(shortest) else shortest
         if shortest and shortest not in list(":,.!?;'"):
             ends.append(shortest)
     return ends or [text]
 
 
-def _mmmu_forms_of_all(ends: Sequence[str]) -> list[str | float]:
-    numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
-    return [form for piece in (*ends, *numbers) for form in _mmmu_forms(piece)]
+def _numbers_said(end: str) -> set[str | float]:
+    """The numbers in the end of a reply, each once: in 1,249 there is no 249, in 1.5e3 no 3."""
+    whole = _mmmu_value(end)
+    if isinstance(whole, float) and isfinite(whole):
+        return {whole}
+    tokens: list[tuple[int, int]] = []
+    for start, stop in sorted(m.span() for pattern in _NUMBERS for m in pattern.finditer(end)):
+        if tokens and start < tokens[-1][1]:
+            tokens[-1] = tokens[-1][0], max(stop, tokens[-1][1])
+        else:
+            tokens.append((start, stop))
+    return {_mmmu_value(end[start:stop]) for start, stop in tokens}
 
 
 def mmmu(reply: str, sample: Sample) -> float:
@@ -159,14 +173,17 @@ def mmmu(reply: str, sample: Sample) -> float:
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
     end = _mmmu_ends(reply)[-1]
-    numbers = {n for n in _mmmu_forms_of_all([end]) if isinstance(n, float)}
+    numbers: set[str | float] | None = None
     for answer in sample.answers:
-        value = _mmmu_value(answer)
-        if isinstance(value, float):
+        value, words = _mmmu_value(plain(answer)), answer.strip().lower()
+        if isinstance(value, float) and isfinite(value):
+            numbers = _numbers_said(plain(end)) if numbers is None else numbers
             if numbers == {value}:
                 return 1.0
-        elif value and re.fullmatch(rf"(?:an? |the )?{re.escape(value)}", end):
-            return 1.0
+        elif words:
+            marks = _MARKS if any(map(str.isalnum, words)) else ""
+            if re.fullmatch(rf"{marks}(?:an? |the )?{re.escape(words)}{marks}", end):
+                return 1.0
     return 0.0
 
 
@@ -175,10 +192,13 @@ def mmmu_official(reply: str, sample: Sample) -> float:
     if sample.kind == "letter":
         return _right(parse_mmmu_letter(reply, sample), sample)
     golds = [form for answer in sample.answers for form in _mmmu_forms(answer)]
+    ends = _mmmu_ends(reply)
+    numbers = [n for end in ends for pattern in _NUMBERS for n in pattern.findall(end)]
     return float(
         any(
             said == gold if isinstance(said, float) else isinstance(gold, str) and gold in said
-            for said in _mmmu_forms_of_all(_mmmu_ends(reply))
+            for piece in (*ends, *numbers)
+            for said in _mmmu_forms(piece)
             for gold in golds
         )
     )
@@ -201,14 +221,18 @@ def _first_sentence(reply: str) -> str:
 
 def pope(reply: str, sample: Sample) -> float:
     """POPE's reading of the first sentence; a reply that says neither yes nor no is wrong."""
-    return float(parse_pope(reply) == sample.answers[0].strip().lower())
+    return float(parse_pope(reply) == gold_yes_no(sample))
+
+
+def parse_pope_official(reply: str) -> str:
+    """No where the first sentence has the word No, no or not; else yes."""
+    words = _first_sentence(reply).split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
 def pope_official(reply: str, sample: Sample) -> float:
     """As published (all but a 'no' in the first sentence counts as yes): POPE's evaluation."""
-    words = _first_sentence(reply).split(" ")
-    said = "no" if {"No", "not", "no"} & set(words) else "yes"
-    return float(said == sample.answers[0].strip().lower())
+    return float(parse_pope_official(reply) == gold_yes_no(sample))
 
 
 # ---------------------------------------------------------------------------------- PathVQA

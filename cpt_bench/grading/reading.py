@@ -1,10 +1,13 @@
-"""Where in a reply the answer stands."""
+"""Where in a reply the answer stands, and what is only its dress."""
 
 from __future__ import annotations
 
 import re
 
 from cpt_bench.suite import AnswerForm
+
+TAGS = AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>"))
+"""The usual tags, for forms that have none: they come off in the best reading."""
 
 _MARKS = re.compile(r"([<>/])")
 _BOX = "\\boxed{"
@@ -50,6 +53,79 @@ def read_freely(reply: str, form: AnswerForm) -> str | None:
     return text.strip() or None
 
 
+# What may stand around an answer without being part of it: Markdown, LaTeX, quotation marks.
+_EMPHASIS = re.compile(r"(?P<mark>\*{1,3}|_{1,3}|`{1,3})(?P<inside>.+)(?P=mark)", re.DOTALL)
+_FENCE = re.compile(r"```\w*\n(?P<inside>.*)```", re.DOTALL)
+_LINE_MARK = re.compile(r"(?:#{1,6}|[*•])\s+(?P<inside>.+)", re.DOTALL)
+_COMMAND = re.compile(
+    r"\\(?:boxed|fbox|text|textbf|textit|textrm|emph|mathrm|mathbf|mathit|mathsf|operatorname)\s*\{"
+)
+_PAIRS = (
+    *(("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")),
+    *(('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("«", "»")),
+)
+_DRESS = re.compile(r"[*_`#•\\$\"'\u201c\u2018«]")
+
+
+_LAYERS = 8
+"""How much dress comes off at most: \\(\\boxed{\\text{**B**}}\\). has four layers."""
+
+
+def undress(answer: str, boxes: bool = True) -> str:
+    r"""``answer`` without what is only its dress: ``**B**``, ``\boxed{42}``, ``$42$`` → B, 42, 42.
+
+    No word is ever taken off: 'not **B**' stays what it is.
+
+    Args:
+        answer: All that stands where the answer should.
+        boxes: Whether the last box among other words is the answer: a box marks one as tags do.
+    """
+    text = answer.strip()
+    for _ in range(_LAYERS):
+        inside = _inside(text) if _DRESS.search(text) else text
+        if inside is None and text.endswith("."):
+            inside = _inside(text[:-1].rstrip())
+        if inside is None and boxes:
+            inside = read_boxed(text)
+        if inside is None or inside == text:
+            break
+        text = inside.strip()
+    return text
+
+
+def is_thinking(reply: str, form: AnswerForm) -> bool:
+    """Whether the reply ends inside its thought, where a box is none of the answer."""
+    opening, closing = form.thought
+    return bool(opening) and reply.rfind(opening) > reply.rfind(closing)
+
+
+def _inside(text: str) -> str | None:
+    """What one layer of dress is around; None where there is none around all of ``text``."""
+    for pattern in (_FENCE, _EMPHASIS, _LINE_MARK):
+        found = pattern.fullmatch(text)
+        if found and not (pattern is _EMPHASIS and found["mark"] in found["inside"]):
+            return found["inside"]
+    for opening, closing in _PAIRS:
+        inside = text[len(opening) : -len(closing)]
+        whole = len(text) > len(opening) + len(closing) - 1
+        if whole and text.startswith(opening) and text.endswith(closing):
+            return inside if opening not in inside and closing not in inside else None
+    command = _COMMAND.match(text)
+    if command and (end := _closing(text, command.end())) == len(text) - 1:
+        return text[command.end() : end]
+    return None
+
+
+def _closing(text: str, start: int) -> int:
+    """The place of the brace that closes the one before ``start``; -1 where none does."""
+    depth = 1
+    for i in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return i
+    return -1
+
+
 def has_boxed_form(reply: str) -> bool:
     r"""The publication's form: a thought, then a box, with anything around (arXiv 2507.05386).
 
@@ -79,9 +155,5 @@ def read_boxed(reply: str) -> str | None:
     start = reply.rfind(_BOX)
     if start < 0:
         return None
-    depth, inside = 1, reply[start + len(_BOX) :]
-    for i, character in enumerate(inside):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return inside[:i].strip()
-    return None
+    end = _closing(reply, start + len(_BOX))
+    return None if end < 0 else reply[start + len(_BOX) : end].strip()

@@ -1,31 +1,54 @@
-"""What a set of graded replies says as a whole: scores by group, how often there is no answer."""
+"""What a set of graded replies gives as a whole: scores by group, how often there is no answer.
+
+All of it is of the reading that scores: a reply that the strict reading finds no answer in has none
+here either.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cpt_bench.grading.matchers import parse
+from cpt_bench.errors import CptBenchError
+from cpt_bench.grading.matchers import MATCHERS, Matcher, parse
 from cpt_bench.suite import Sample
 
 
 class Graded(NamedTuple):
-    """One graded reply: the text that was compared (None for none), score in [0, 1], its form."""
+    """One graded reply: the text that was scored (None for none), score in [0, 1], its form."""
 
     answer: str | None
     score: float
     format_ok: bool
 
 
-def summarise(grader: str, samples: Sequence[Sample], replies: Sequence[Graded]) -> dict[str, Any]:
+def summarise(
+    grader: str,
+    samples: Sequence[Sample],
+    replies: Sequence[Graded],
+    matcher: Matcher | None = None,
+) -> dict[str, Any]:
     """Accuracy in percent, overall and by group, with the share of replies without an answer.
+
+    Args:
+        grader: Its name.
+        samples: What was asked.
+        replies: One a sample.
+        matcher: The grader itself; needed only where it is a third party's.
 
     Returns:
         ``n``, ``accuracy``, ``format_ok`` and ``unparsed`` (percent), ``by_kind`` and
         ``by_category`` where there are several; for yes-or-no questions ``yes_no`` as well.
     """
+    matcher = matcher or MATCHERS[grader]
+    golds = [sample.answers[0].strip().lower() for sample in samples]
+    binary = bool(samples) and set(golds) <= {"yes", "no"}
     said = [
-        parse(grader, reply.answer, sample) if reply.answer else None
+        None
+        if reply.answer is None
+        else _yes_or_no(grader, matcher, reply.answer, sample)
+        if binary
+        else parse(grader, reply.answer, sample)
         for sample, reply in zip(samples, replies, strict=True)
     ]
     out: dict[str, Any] = {
@@ -43,10 +66,27 @@ def summarise(grader: str, samples: Sequence[Sample], replies: Sequence[Graded])
                 group: _part([r.score for r, g in zip(replies, groups, strict=True) if g == group])
                 for group in sorted(set(groups))
             }
-    golds = [sample.answers[0].strip().lower() for sample in samples]
-    if samples and set(golds) <= {"yes", "no"}:
-        out["yes_no"] = yes_no(golds, [a.lower() if a else None for a in said])
+    if binary:
+        out["yes_no"] = yes_no(golds, said)
     return out
+
+
+def _yes_or_no(grader: str, matcher: Matcher, answer: str, sample: Sample) -> str | None:
+    """Which of the two the grader takes ``answer`` for: the one that it would find right."""
+    gold, scores = sample.answers[0].strip().lower(), dict[str, float]()
+    several = sample.annotators or (sample.answers if grader.startswith("vqa") else ())
+    for word in ("yes", "no"):
+        change: dict[str, Any] = {} if word == gold and not several else {"answers": (word,)}
+        if several:
+            # All but one agree where they did not all agree: some graders read the two differently.
+            last = word if len(set(several)) == 1 else ""
+            change["annotators"] = (*(word,) * (len(several) - 1), last)
+        try:
+            scores[word] = matcher(answer, sample.model_copy(update=change))
+        except CptBenchError:  # the other word is not among the options
+            scores[word] = 0.0
+    best = max(scores, key=lambda word: scores[word])
+    return best if scores[best] > min(scores.values()) else None
 
 
 def yes_no(golds: Sequence[str], said: Sequence[str | None]) -> dict[str, float | None]:

@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import json
 import os
-import re
 import selectors
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.grading.formulas import Formula, parse_math, readings, same_unit
 from cpt_bench.suite import Sample
 
 SECONDS = 300.0
@@ -31,6 +31,9 @@ START_SECONDS = 300.0
 
 LONGEST = 1000
 """Characters of an answer that are looked at; a longer one is no formula, and wrong."""
+
+NO_BOX = "None"
+"""What mathruler gives where there is no box: a word, which it then grades like any other."""
 
 
 class Helper:
@@ -142,50 +145,20 @@ def mathruler(answer: str, sample: Sample) -> float:
     return float(_equal("mathruler", answer, sample.answers[0]))
 
 
-# What a formula is made of: commands, single letters, numbers, operators. A word is no formula.
-# math-verify reads no further than it understands: what it does not must not get past here.
-_FORMULA = re.compile(
-    r"(?:\\(?:frac|dfrac|tfrac|sqrt(?=\s*[{\[])|pi|cdot|times|left|right|div|pm|circ"
-    r"|(?:text|mathrm)(?![^}]*\d)|angle|degree|sin|cos|tan|,|;|!|\s)"
-    r"|\d|[A-Za-z](?![A-Za-z])|[-+*/^=().,{}\[\]\s]|°|×|÷)+"
-)
-_AS_LATEX = (
-    (r"√|(?<![\\A-Za-z])sqrt", r"\\sqrt "),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"\\sqrt\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}"),
-    (r"π|(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-    (r"·|(?<=\d)\s*(?=(?:\\left\s*)?\()", r"\\cdot "),  # it takes 6(3) for the mixed number 9
-    (r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}"),  # a mixed number: 4 4/11
-)
-"""What people write beside LaTeX, and what math-verify reads it from."""
-_TOWER = re.compile(r"\^\s*\{?\s*-?\s*(?:\d{3,}|.{0,12}\^)|\*\s*\*")
-
-
-def parse_math(answer: str) -> str | None:
-    """A lone formula, with what does not change its value taken off; None when it is none."""
-    text = answer.strip().rstrip(".")
-    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        inside = text.removeprefix(opening)
-        if text.startswith(opening) and inside.endswith(closing):
-            text = inside.removesuffix(closing)
-            break
-    text = re.sub(r"\^\s*\{?\s*(?:\\circ|\\degree)\s*\}?|°|\\degree|\s*degrees?$", "", text)
-    text = re.sub(r"^\s*(?:m\s*)?(?:(?:\\angle|∠)\s*)?[A-Za-z]{1,3}\s*=", "", text).strip()
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    for pattern, latex in _AS_LATEX:
-        text = re.sub(pattern, latex, text)
-    if not text or len(text) > 200 or not _FORMULA.fullmatch(text) or _TOWER.search(text):
-        return None
-    return text if re.search(r"\d|\\pi|[A-Za-z]", text) else None
-
-
 def math(answer: str, sample: Sample) -> float:
-    r"""1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\frac{4}{11}."""
+    r"""1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\frac{4}{11}.
+
+    A name in front and a unit behind do not matter, unless the gold has another unit.
+    """
     _need("math_verify", "math")
     if answer.strip() in sample.answers:  # also where the gold is no formula
         return 1.0
-    given = parse_math(answer)
-    if given is None:
+    if parse_math(answer) is None:
         return 0.0
-    golds = [(gold, parse_math(gold)) for gold in sample.answers]
-    return float(any(_equal("math", given, parsed or gold) for gold, parsed in golds))
+    # Of a gold that may end in a variable or in a unit, the first reading is the one meant.
+    golds = [(readings(gold) or (Formula(gold),))[0] for gold in sample.answers]
+    return float(any(_same(mine, gold) for gold in golds for mine in readings(answer)))
+
+
+def _same(mine: Formula, gold: Formula) -> bool:
+    return same_unit(mine.unit, gold.unit) and _equal("math", mine.latex, gold.latex)

@@ -76,16 +76,19 @@ def _plain_words(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in kept)
 
 
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
 def normalise_official(text: str) -> str:
     """The VQA evaluation code's form of an answer."""
-    text = text.replace("\n", " ").replace("\t", " ").strip()
-    return _plain_words(_without_punctuation(text))
+    return _plain_words(_without_punctuation(_one_line(text)))
 
 
 def normalise_evalai(text: str) -> str:
     """TextVQA's form of an answer: lower case, no comma or question mark, possessives apart."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return _plain_words(_without_punctuation(text.replace("\n", " ").replace("\t", " ").strip()))
+    return _plain_words(_without_punctuation(_one_line(text)))
 
 
 def soft_accuracy(answer: str, annotators: Sequence[str]) -> float:
@@ -119,9 +122,9 @@ def vqa(answer: str, sample: Sample) -> float:
 
 def vqa_official(answer: str, sample: Sample) -> float:
     """Agreement as the VQA code has it: normalised only where annotators disagree."""
-    if len(set(_annotators(sample))) > 1:
+    if len({_one_line(annotator) for annotator in _annotators(sample)}) > 1:
         return _score(answer, sample, normalise_official)
-    return _score(answer, sample, lambda text: text.replace("\n", " ").replace("\t", " ").strip())
+    return _score(answer, sample, _one_line)
 
 
 def vqa_evalai(answer: str, sample: Sample) -> float:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from cpt_bench.files import write_json
-from cpt_bench.leaderboard.pack import open_run
+from cpt_bench.leaderboard.packable import open_run
 
 
 def publish(run_folder: Path, model: str | None = None) -> Path:

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import unicodedata
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cpt_bench.errors import explain
 from cpt_bench.leaderboard.findings import Refused
+from cpt_bench.leaderboard.names import plain, skeleton
 from cpt_bench.leaderboard.strict import read_json, read_yaml
 
 FORMAT: Final = 2
@@ -75,7 +77,7 @@ class Entry(Strict):
         format: Of the entry; see :data:`FORMAT`.
         rules: The version of the rules it was submitted under.
         suite: What was run.
-        division: ``closed`` or ``open``; see ``leaderboards/RULES.md``.
+        division: ``closed``, ``open`` or ``joint``; see ``leaderboards/RULES.md``.
         name: The method, as the table shows it.
         trainer: What ran: a built-in name, ``pkg/name``, or a class.
         date: Of packing, ``YYYY-MM-DD``.
@@ -97,7 +99,7 @@ class Entry(Strict):
     format: Literal[2]
     rules: str
     suite: SuiteRef
-    division: Literal["closed", "open"]
+    division: Literal["closed", "open", "joint"]
     name: str = Field(min_length=1, max_length=80)
     trainer: str = Field(min_length=1, max_length=120)
     date: str = Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")
@@ -119,6 +121,12 @@ class Entry(Strict):
     def _tuples(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("date")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        datetime.date.fromisoformat(value)  # the pattern has a 31st in every month
+        return value
+
     @field_validator("paper", "code", "checkpoints")
     @classmethod
     def _links(cls, value: str) -> str:
@@ -130,8 +138,12 @@ class Entry(Strict):
         return f"{self.date}__{slug(self.name)}__{slug(self.model.name)}"
 
     def is_by(self, *names: str) -> bool:
-        """Whether one of ``names`` is among its authors, however it is capitalised."""
-        return not {a.casefold() for a in self.authors}.isdisjoint(n.casefold() for n in names)
+        """Whether one of ``names`` is among its authors, however it is capitalised or spaced."""
+        return not {plain(a) for a in self.authors}.isdisjoint(map(plain, names))
+
+    def may_be_by(self, *names: str) -> bool:
+        """Whether one of ``names`` is an author's, or looks like one's to a reader."""
+        return not {skeleton(a) for a in self.authors}.isdisjoint(map(skeleton, names))
 
     def place(self) -> Path:
         """Where the entry belongs, below ``leaderboards/``."""
@@ -199,6 +211,11 @@ class Manifest(Strict):
     weights: dict[str, str]
     files: dict[str, FileRef]
     optional: tuple[str, ...] = ()
+
+    @property
+    def joint(self) -> bool:
+        """Whether all tasks were trained at once."""
+        return bool(self.privileges.get("joint"))
 
     @field_validator("order", "optional", mode="before")
     @classmethod

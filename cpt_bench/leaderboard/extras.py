@@ -14,8 +14,9 @@ from cpt_bench.grading import grade
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.findings import Refused, Report
 from cpt_bench.leaderboard.gold import Gold
-from cpt_bench.leaderboard.recompute import check_grades, check_row, stage_name
+from cpt_bench.leaderboard.recompute import stage_name, stages_of
 from cpt_bench.leaderboard.strict import lines, row_of
+from cpt_bench.leaderboard.tables import ABRIDGED, check_grades, check_row
 from cpt_bench.results.losses import prefixes
 from cpt_bench.suite import Suite
 
@@ -68,7 +69,7 @@ def read_extras(
             out.forced.setdefault(name, {})[prefix] = scores
             stage = stage_name(order, last)
             out.raw[f"stages/{stage}/forced/{prefix}/{name}.jsonl"] = raw
-    for t in range(1, last + 1):
+    for t in stages_of(order, manifest.joint)[1:]:
         path = kl_path(order, t)
         if not (folder / path).is_file():
             continue
@@ -79,6 +80,16 @@ def read_extras(
             continue
         out.divergence[t] = rows
         out.raw[f"stages/{stage_name(order, t)}/kl.jsonl"] = raw
+    known_paths = {
+        forced_path(prefix, name)
+        for prefix in prefixes(suite.protocol)
+        for name in (*order, *suite.general)
+    } | {kl_path(order, t) for t in stages_of(order, manifest.joint)[1:]}
+    for kind in ("forced", "kl"):
+        for file in sorted((folder / kind).rglob("*.zst")):
+            path = file.relative_to(folder).as_posix()
+            if path not in known_paths:
+                report.error("unknown-file", f"{folder.name}/{path}", "is of no stage or benchmark")
     return out
 
 
@@ -94,13 +105,17 @@ def _forced(
             row = row_of(line)
             # The forced beginning comes on top of what the protocol allows.
             check_row(row, lane, suite.protocol.decoding.max_new_tokens + 64)
+            if ABRIDGED in row:
+                raise Refused("cut", "has a reply that is cut; only replies/ has side files")
         except Refused as error:
             raise Refused(error.code, f"line {number + 1} {error.what}") from None
         at = position.get(row["id"])
         if at is None:
             raise Refused("unknown-id", f"{row['id']!r} is not in the test split")
+        if not np.isnan(scores[at]):
+            raise Refused("duplicate-id", f"answers {row['id']!r} twice")
         if at <= before:
-            raise Refused("duplicate-id", f"{row['id']!r} is answered twice or out of order")
+            raise Refused("id-order", f"{row['id']!r} is not where the published order has it")
         before = at
         got = grade(row["reply"], gold.samples[at], form, matcher)
         check_grades(row, got, where, number, report)
@@ -110,7 +125,7 @@ def _forced(
 
 def _kl(file: Path, known: set[str]) -> tuple[dict[str, list[dict[str, Any]]], str]:
     rows: dict[str, list[dict[str, Any]]] = {}
-    raw = hashlib.sha256()
+    raw, seen = hashlib.sha256(), set[tuple[str, str]]()
     for number, line in enumerate(lines(file, digest=raw), 1):
         row = row_of(line)
         if not isinstance(row.get("name"), str) or row["name"] not in known:
@@ -121,6 +136,10 @@ def _kl(file: Path, known: set[str]) -> tuple[dict[str, list[dict[str, Any]]], s
                 raise Refused(
                     "schema", f"line {number} has {key} {value!r}, not a number from 0 on"
                 )
+        at = row["name"], str(row.get("id"))
+        if at in seen:
+            raise Refused("duplicate-id", f"line {number} is of {at[1]!r} of {at[0]} once more")
+        seen.add(at)
         rows.setdefault(row["name"], []).append(row)
     return rows, raw.hexdigest()
 
@@ -128,14 +147,19 @@ def _kl(file: Path, known: set[str]) -> tuple[dict[str, list[dict[str, Any]]], s
 def check_recorded(
     folder: Path, records: dict[str, dict[str, Any]], extras: Extras, report: Report
 ) -> None:
-    """What the ledger says was measured is here, as it was measured."""
+    """What the ledger says was measured is here, as it was measured; and nothing else is."""
+    recorded = set[str]()
     for step, record in records.items():
         if not (step.endswith("/kl") or "/diagnose/" in step):
             continue
-        for path, digest in (record.get("outputs") or {}).items():
+        for path, digest in record["outputs"].items():
             found = extras.raw.get(path)
+            recorded.add(path)
             if found is None:
                 report.error("incomplete", folder.name, f"{step} wrote {path}, which is not packed")
             elif found != digest:
                 what = f"{step}: wrote {str(digest)[:12]}…; packed is {found[:12]}…"
                 report.error("predictions-changed", f"{folder.name}/{path}", what)
+    for path in sorted(extras.raw.keys() - recorded):
+        what = "was written by no step of the ledger"
+        report.error("unrecorded", f"{folder.name}/{path}", what)

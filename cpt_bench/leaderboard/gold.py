@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.findings import Refused
-from cpt_bench.plugins import BUILTIN, resolve
+from cpt_bench.plugins import SUITE, builtin, resolve
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite, load_suite
 from cpt_bench.suite.variants import split_spec
@@ -72,8 +72,9 @@ def open_known_suite(name: str, variant: str, suite_spec: str | None) -> Suite:
 
 def find_suite(spec: str) -> Path:
     """The folder of a suite that a person names, without its variant."""
-    folder = Path(split_spec(spec)[0])
-    return folder if (folder / "suite.yaml").is_file() else _builtin(str(folder))
+    name = split_spec(spec)[0]
+    given = name not in builtin("suites") and (Path(name) / SUITE).is_file()
+    return Path(name) if given else _builtin(name)
 
 
 def _varied(folder: Path, variant: str) -> Path:
@@ -81,8 +82,8 @@ def _varied(folder: Path, variant: str) -> Path:
 
 
 def _builtin(name: str) -> Path:
-    if name not in BUILTIN["suites"]:
-        known = ", ".join(BUILTIN["suites"])
+    if name not in builtin("suites"):
+        known = ", ".join(builtin("suites"))
         raise Refused("suite-unknown", f"no suite {name!r} ships with cptbench (there is: {known})")
     return Path(resolve("suites", name).value)
 

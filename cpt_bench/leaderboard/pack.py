@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,36 +10,38 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.files import digest, fresh_folder, read_json, read_jsonl
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest, fresh_folder, read_jsonl
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
 from cpt_bench.leaderboard.extras import forced_path, kl_path
 from cpt_bench.leaderboard.gold import base_row, gold_of, sample_hash
-from cpt_bench.leaderboard.recompute import (
-    ABRIDGED,
-    abridge,
-    begins_with_thought,
-    differences,
-    expected_cells,
-    stage_name,
-)
+from cpt_bench.leaderboard.packable import Run, alike, open_run
+from cpt_bench.leaderboard.recompute import expected_cells, stage_name, stages_of
 from cpt_bench.leaderboard.rules import LATEST
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.leaderboard.tables import (
+    ABRIDGED,
+    LONG_THOUGHT,
+    abridge,
+    answers_digest,
+    begins_with_thought,
+    hashed,
+    response_style,
+)
 from cpt_bench.results.losses import prefixes
-from cpt_bench.results.scoring import Scores, score, suite_of
+from cpt_bench.run.ledger import step_key
 from cpt_bench.suite import Suite
-
-LONG_THOUGHT = 400
-"""Characters of a thought beyond which it goes to the side file."""
 
 
 class About(NamedTuple):
-    """What people say of an entry; see :class:`cpt_bench.leaderboard.entry.Entry`."""
+    """What people say of an entry; see :class:`cpt_bench.leaderboard.entry.Entry`.
+
+    No division is the runs' own: ``joint`` of joint training, else ``closed``.
+    """
 
     name: str
     authors: tuple[str, ...]
-    division: str = "closed"
+    division: str | None = None
     paper: str = ""
     code: str = ""
     checkpoints: str = ""
@@ -49,25 +50,6 @@ class About(NamedTuple):
     extra_data: str = ""
     model: str | None = None
     date: str | None = None
-
-
-class Run(NamedTuple):
-    """A finished run that was checked for packing."""
-
-    folder: Path
-    suite: Suite
-    facts: dict[str, Any]
-    paths: RunFolder
-    scores: Scores
-    ledger: list[dict[str, Any]]
-
-    @property
-    def seed(self) -> int:
-        return int(self.facts["seed"])
-
-    @property
-    def lane(self) -> str:
-        return str(self.facts.get("lane", "trainer"))
 
 
 def pack(
@@ -94,7 +76,7 @@ def pack(
         CptBenchError: A run is limited, incomplete, altered or of another method.
     """
     checked = sorted((open_run(folder) for folder in runs), key=lambda run: run.seed)
-    _alike(checked)
+    alike(checked)
     entry = _entry(checked, about)
     target = root / entry.place()
     if target.exists():
@@ -112,114 +94,13 @@ def pack(
     return target
 
 
-# ------------------------------------------------------------------------------------ checking
-
-
-def open_run(folder: Path) -> Run:
-    """A run folder that is whole, unlimited and as its ledger left it.
-
-    Raises:
-        CptBenchError: It is not; the line says why.
-    """
-    suite, facts = suite_of(folder)
-
-    def refuse(what: str, todo: str = "") -> CptBenchError:
-        return CptBenchError(what, where=folder, todo=todo)
-
-    if facts.get("limit") is not None:
-        todo = "Run it again without --limit"
-        raise refuse(f"was limited to {facts['limit']} samples a split", todo)
-    if (facts.get("privileges") or {}).get("joint"):
-        todo = "`cptbench compare` shows it as the upper bound"
-        raise refuse("trained all tasks at once: it has no rows between first and last", todo)
-    paths = RunFolder(folder, suite.sequence)
-    for t, name in expected_cells(suite, suite.sequence):
-        if not paths.predictions(t, name).is_file():
-            todo = "The same `cptbench run` command finishes it"
-            raise refuse(f"is not finished: {name} was not evaluated after stage {t}", todo)
-    ledger = _ledger(folder)
-    if not ledger and facts.get("lane", "trainer") == "trainer":
-        raise refuse("has no ledger: this is not how a run was left")
-    _unaltered(folder, ledger)
-    scores = score(folder)
-    for file, found in (
-        (paths.matrix_json, scores.matrix_json()),
-        (paths.metrics_json, scores.metrics),
-    ):
-        for one in differences(read_json(file), found):
-            if one.claimed is None or ".interval" in one.path:
-                continue  # what this version adds or draws anew; packed is what is computed now
-            what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
-            raise refuse(what, f"`cptbench score {folder}` writes it anew")
-    return Run(folder, suite, facts, paths, scores, ledger)
-
-
-def _ledger(folder: Path) -> list[dict[str, Any]]:
-    place = folder / "ledger"
-    files = sorted(place.glob("*.json")) if place.is_dir() else []
-    return [dict(read_json(file)) for file in files]
-
-
-def _unaltered(folder: Path, ledger: list[dict[str, Any]]) -> None:
-    for record in ledger:
-        for path, committed in record["outputs"].items():
-            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
-                continue  # weights may have been moved away; answers may not have changed
-            file = folder / path
-            if not file.is_file() or digest(file) != committed:
-                what = f"{path} was changed or removed after step {record['step']} had committed it"
-                raise CptBenchError(what, where=folder, todo="Restore it, or run the stage again")
-
-
-SAME = (
-    "suite", "trainer", "origin", "config", "privileges", "budget", "launch", "order", "base",
-    "engine",
-)  # fmt: skip
-
-
-def _alike(runs: Sequence[Run]) -> None:
-    """Seeds of one entry differ in nothing but their seed."""
-    if not runs:
-        raise CptBenchError("no run was given")
-    first = runs[0]
-    for run in runs[1:]:
-        for key in SAME:
-            a, b = _comparable(first.facts, key), _comparable(run.facts, key)
-            if a != b:
-                what = (
-                    f"is another experiment than {first.folder}: its {key} differs ({_gap(a, b)})"
-                )
-                raise CptBenchError(what, where=run.folder, todo="Pack it as an entry of its own")
-        if run.lane != first.lane:
-            raise CptBenchError(f"its lane is {run.lane}, not {first.lane}", where=run.folder)
-        if run.seed == first.seed or [r.seed for r in runs].count(run.seed) > 1:
-            what = f"has the seed {run.seed} like another run given"
-            raise CptBenchError(what, where=run.folder, todo="Give one run a seed")
-
-
-def _comparable(facts: dict[str, Any], key: str) -> Any:
-    value = facts.get(key)
-    if key == "suite" and isinstance(value, dict):
-        return {k: v for k, v in value.items() if k != "spec"}
-    if key == "origin" and isinstance(value, dict):
-        return portable_origin(value)
-    if key == "budget":
-        return (value or {}).get("samples")  # none asked for, and runs of before it could be
-    return value["weights"] if key == "base" and isinstance(value, dict) else value
-
-
-def _gap(a: Any, b: Any) -> str:
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = [k for k in {**a, **b} if a.get(k) != b.get(k)]
-        return ", ".join(f"{k}: {a.get(k)!r} and {b.get(k)!r}" for k in keys[:3])
-    return f"{a!r} and {b!r}"[:120]
-
-
 # ------------------------------------------------------------------------------------- writing
 
 
 def _entry(runs: Sequence[Run], about: About) -> Entry:
     from pydantic import ValidationError
+
+    from cpt_bench.errors import explain
 
     first = runs[0]
     weights, suite = (first.facts.get("base") or {}).get("weights", ""), first.suite
@@ -232,7 +113,7 @@ def _entry(runs: Sequence[Run], about: About) -> Entry:
                 "format": FORMAT,
                 "rules": LATEST,
                 "suite": checks.suite_ref(suite).model_dump(),
-                "division": about.division,
+                "division": about.division or ("joint" if first.joint else "closed"),
                 "name": about.name,
                 "trainer": first.facts["trainer"],
                 "date": about.date or datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -271,8 +152,7 @@ def _style(runs: Sequence[Run]) -> str:
             for row in read_jsonl(run.paths.predictions(last, name)):
                 total += 1
                 thinking += begins_with_thought(row["reply"], form)
-    share = thinking / max(total, 1)
-    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
+    return response_style(thinking, total)
 
 
 def _write_yaml(path: Path, entry: Entry) -> None:
@@ -293,14 +173,16 @@ def _pack_seed(
     chosen = {k: run.facts[k] for k in ("budget", "launch", "engine") if run.facts.get(k)}
     recipe = {"config": run.facts["config"], "origin": portable_origin(run.facts["origin"])}
     _json(folder / "recipe.json", recipe | chosen)
-    if run.ledger:
-        zst(folder / "ledger.jsonl.zst", (_line(record) for record in run.ledger))
-    optional = []
-    for t, name in expected_cells(run.suite, order):
+    optional, ledger = [], list(run.ledger)
+    for t, name in expected_cells(run.suite, order, run.joint):
         path = f"{stage_name(order, t)}/{name}.jsonl.zst"
         source = run.paths.predictions(t, name)
-        side = _pack_answers(source, folder, path, run, with_thoughts)
+        side, answers = _pack_answers(source, folder, path, run, with_thoughts)
         optional += [side] if side else []
+        if answers and run.ledger:
+            ledger.append(_cut_record(f"stage-{t}/abridge/{name}", digest(source), answers))
+    if run.ledger:
+        zst(folder / "ledger.jsonl.zst", (_line(record) for record in ledger))
     _pack_extras(run, folder)
     if marks is not None:
         zst(folder / "extra-data.txt.zst", (f"{mark}\n".encode() for mark in marks))
@@ -329,11 +211,23 @@ def _pack_seed(
     _json(folder / "manifest.json", manifest)
 
 
-def _pack_answers(source: Path, folder: Path, path: str, run: Run, with_thoughts: bool) -> str:
+def _cut_record(step: str, predictions: str, answers: str) -> dict[str, Any]:
+    """What ties a table with cut thoughts to what the run wrote, whole thoughts at hand or not."""
+    inputs, facts = {"predictions": predictions}, {"answers": answers}
+    key = step_key(step, inputs)
+    return {
+        "step": step, "key": key, "inputs": inputs, "outputs": {}, "facts": facts, "seconds": 0.0
+    }  # fmt: skip
+
+
+def _pack_answers(
+    source: Path, folder: Path, path: str, run: Run, with_thoughts: bool
+) -> tuple[str, str]:
     """The answers of one cell as they are; only thoughts beyond a length go to a side file.
 
     Returns:
-        The side file's path below the seed, or nothing.
+        The side file's path below the seed, or nothing; and of a cell whose thoughts were cut the
+        digest of its answers, or nothing.
     """
     target = folder / "predictions" / path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -344,18 +238,18 @@ def _pack_answers(source: Path, folder: Path, path: str, run: Run, with_thoughts
         cut = abridge(row["reply"], form, LONG_THOUGHT)
         if cut != row["reply"]:
             whole.append({"id": row["id"], "reply": row["reply"]})
-            mark = hashlib.sha256(row["reply"].encode()).hexdigest()
-            row = {**row, "reply": cut, ABRIDGED: mark}
+            row = {**row, "reply": cut, ABRIDGED: hashed(row["reply"])}
         rows.append(row)
     if run.ledger and not whole and b"".join(canonical) != raw:
         raise CptBenchError("is not written as the package writes it", where=source)
     zst(target, (_line(row) for row in rows))
+    answers = answers_digest(iter(rows)) if whole else ""
     if not whole or not with_thoughts:
-        return ""
+        return "", answers
     side = folder / "replies" / path
     side.parent.mkdir(parents=True, exist_ok=True)
     zst(side, (_line(row) for row in whole))
-    return f"replies/{path}"
+    return f"replies/{path}", answers
 
 
 def _pack_extras(run: Run, folder: Path) -> None:
@@ -380,7 +274,7 @@ def _weights(run: Run) -> dict[str, str]:
     evaluated = {
         r["step"].partition("/")[0]: r["facts"] for r in run.ledger if "/evaluate/" in r["step"]
     }
-    for t in range(1, len(order) + 1):
+    for t in stages_of(order, run.joint)[1:]:
         facts = trained.get(f"stage-{t}/train") or evaluated.get(f"stage-{t}")
         if facts is None or "weights" not in facts:
             return {}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import numpy as np
 
 from cpt_bench.leaderboard.findings import Report, Status
 from cpt_bench.leaderboard.gold import BaseRow
-from cpt_bench.leaderboard.recompute import Seed, stage_name
+from cpt_bench.leaderboard.likeness import likeness
+from cpt_bench.leaderboard.recompute import Seed, stage_name, stages_of
 from cpt_bench.leaderboard.stats import wilson
 from cpt_bench.suite import Suite
 
 MIN_KEPT = 200
 """Items right before a stage, from which on losing none of them is implausible."""
 MIN_GAINED = 20
-MIN_MOVED = 200
-"""Replies that training changed, from which on their being the same in two seeds says something."""
-MIN_KINDS = 10
-"""And how many different replies there must be among them."""
+SAME_WEIGHTS = 0.97
+"""Share of questions that one set of weights answers alike when it is asked twice: decoding is
+greedy, but sums are taken in another order where batches or devices differ."""
+MIN_TIMES = 10
+"""Different durations among a ledger's steps, from which on sharing them says something."""
 
 
 def check_plausible(
@@ -28,6 +32,7 @@ def check_plausible(
             _base_row(f"seed-{number}", seed, base, report)
         _never_loses(f"seed-{number}", seed, report)
         _knows_the_future(f"seed-{number}", seed, suite, report)
+        _same_weights(f"seed-{number}", seed, report)
     _between_seeds(seeds, report)
 
 
@@ -56,8 +61,10 @@ def _base_row(where: str, seed: Seed, base: BaseRow | None, report: Report) -> N
 def _never_loses(where: str, seed: Seed, report: Report) -> None:
     """Training moves answers both ways. Gains without one loss point to picked answers."""
     kept = gained = lost = 0
+    stages = stages_of(seed.manifest.order, seed.manifest.joint)
+    earlier = {t: before for before, t in pairwise(stages)}
     for (t, bench), table in seed.tables.items():
-        before = seed.tables.get((t - 1, bench))
+        before = seed.tables.get((earlier.get(t, -1), bench))
         if before is None:
             continue
         was, now = before.outcomes[0] > 0.5, table.outcomes[0] > 0.5
@@ -87,34 +94,82 @@ def _knows_the_future(where: str, seed: Seed, suite: Suite, report: Report) -> N
                 report.error("knows-the-future", f"{where}/predictions/{stage}", what)
 
 
+def _same_weights(where: str, seed: Seed, report: Report) -> None:
+    """One set of weights gives one set of answers, whatever stages it is listed for."""
+    manifest = seed.manifest
+    digests = {
+        t: digest
+        for t in stages_of(manifest.order, manifest.joint)
+        if (digest := manifest.weights.get(stage_name(manifest.order, t)))
+    }
+    first = {digest: t for t, digest in reversed(digests.items())}
+    for t, digest in digests.items():
+        if first[digest] == t:
+            continue
+        off = []
+        for bench in sorted({name for at, name in seed.tables if at == t}):
+            if (first[digest], bench) not in seed.tables:
+                continue
+            one, two = seed.tables[first[digest], bench].answers, seed.tables[t, bench].answers
+            alike = float(np.mean(one == two))
+            if alike < SAME_WEIGHTS and int((one != two).sum()) > 1:
+                off.append(f"{bench} {100 * alike:.0f} %")
+        if off:
+            names = [stage_name(manifest.order, at) for at in (first[digest], t)]
+            what = f"{names[0]} and {names[1]} list the same weights and answer alike only in "
+            report.error("same-weights", f"{where}/manifest.json", what + ", ".join(off))
+
+
+# -------------------------------------------------------------------------------- between seeds
+
+
 def _between_seeds(seeds: dict[int, Seed], report: Report) -> None:
     """Different seeds give different weights and different answers, from the same base answers."""
-    numbers = sorted(seeds)
-    for i, a in enumerate(numbers):
-        for b in numbers[i + 1 :]:
-            _compare(a, seeds[a], b, seeds[b], report)
+    pairs = {(a, b): likeness(seeds[a], seeds[b]) for a, b in combinations(sorted(seeds), 2)}
+    for (a, b), found in pairs.items():
+        where = f"seed-{a}, seed-{b}"
+        rest = [other for pair, other in pairs.items() if pair != (a, b)]
+        if why := found.copied():
+            report.error("seed-identical", where, f"are one run, twice: {why}")
+        elif why := found.nearer_than(rest):
+            report.error("seed-alike", where, f"are nearer to each other than seeds are: {why}")
+        _shared_weights(where, seeds[a], seeds[b], report)
+        _shared_records(where, seeds[a], seeds[b], report)
+        _shared_base(where, seeds[a], seeds[b], report)
 
 
-def _compare(a: int, one: Seed, b: int, two: Seed, report: Report) -> None:
-    where = f"seed-{a}, seed-{b}"
-    trained = [cell for cell in one.tables if cell[0] > 0 and cell in two.tables]
-    same = [cell for cell in trained if one.tables[cell].replies == two.tables[cell].replies]
-    base_weights = one.manifest.base.weights
-    changed = set(one.manifest.weights.values()) - {base_weights}
-    shared = changed & set(two.manifest.weights.values())
-    if shared:
+def _shared_weights(where: str, one: Seed, two: Seed, report: Report) -> None:
+    changed = set(one.manifest.weights.values()) - {one.manifest.base.weights}
+    if shared := changed & set(two.manifest.weights.values()):
         what = f"two seeds list the same weights ({min(shared)[:12]}…)"
         report.error("seed-same-weights", where, what)
-    frozen = bool(one.manifest.weights) and not changed
-    equal, total, kinds = _moved(one, two, trained)
-    # A model that barely moved, or says one thing to everything, says it whatever the seed.
-    if not frozen and total >= MIN_MOVED and kinds >= MIN_KINDS:
-        if equal >= 0.999 * total:
-            what = f"{equal} of {total} replies that training changed are the same: one run, twice"
-            report.error("seed-identical", where, what)
-        elif len(same) > 0.5 * len(trained):
-            what = f"{len(same)} of {len(trained)} files of replies are the same"
-            report.warn("seed-alike", where, what)
+
+
+def _shared_records(where: str, one: Seed, two: Seed, report: Report) -> None:
+    """Two runs write other checkpoints and logs, and no step of theirs takes the same time."""
+    base = one.manifest.base.weights
+    for step, record in one.records.items():
+        other = two.records.get(step)
+        if other is None or record["facts"].get("weights") == base:
+            continue
+        for path, digest in record["outputs"].items():
+            telling = path.endswith(("/checkpoint", "/train.jsonl", "/kl.jsonl"))
+            if telling and other["outputs"].get(path) == digest:
+                what = f"{step}: both wrote the same {path} ({str(digest)[:12]}…)"
+                report.error("seed-same-weights", where, what)
+    times = [
+        (took, two.records[step].get("seconds"))
+        for step, record in one.records.items()
+        if step in two.records and not step.startswith("stage-0/") and "reused" not in record
+        if isinstance(took := record.get("seconds"), int | float)
+    ]
+    same = [a for a, b in times if a == b]
+    if len({a for a, _ in times}) >= MIN_TIMES and len(same) > 0.5 * len(times):
+        what = f"{len(same)} of {len(times)} steps took the same time, to the millisecond"
+        report.error("seed-same-times", where, what)
+
+
+def _shared_base(where: str, one: Seed, two: Seed, report: Report) -> None:
     for bench in sorted({name for t, name in one.tables if t == 0}):
         if (0, bench) not in two.tables:
             continue
@@ -124,19 +179,3 @@ def _compare(a: int, one: Seed, b: int, two: Seed, report: Report) -> None:
             share = f"{100 * alike:.0f} %"
             what = f"the base model answers {bench} alike in {share} only, decoding greedily"
             report.error("base-differs", where, what)
-
-
-def _moved(one: Seed, two: Seed, cells: list[tuple[int, str]]) -> tuple[int, int, int]:
-    """Of the replies that either seed's training changed: how many are equal, all, and kinds."""
-    equal = total = 0
-    seen: set[int] = set()
-    for stage, bench in cells:
-        first = one.tables.get((0, bench))
-        if first is None:
-            continue
-        left, right = one.tables[stage, bench].marks, two.tables[stage, bench].marks
-        moved = (left != first.marks) | (right != first.marks)
-        equal += int((left == right)[moved].sum())
-        total += int(moved.sum())
-        seen.update(left[moved].tolist())
-    return equal, total, len(seen)

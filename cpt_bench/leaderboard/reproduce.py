@@ -18,13 +18,14 @@ from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, fresh_folder, read_jsonl, write_json
 from cpt_bench.leaderboard.entry import Entry, Manifest, slug
-from cpt_bench.leaderboard.pack import open_run, zst
-from cpt_bench.leaderboard.recompute import expected_cells, stage_name
+from cpt_bench.leaderboard.pack import zst
+from cpt_bench.leaderboard.packable import open_run
+from cpt_bench.leaderboard.recompute import expected_cells, stage_name, stages_of
 from cpt_bench.leaderboard.reproductions import Reproduction, sampled
 from cpt_bench.leaderboard.strict import read_json
 from cpt_bench.leaderboard.verify import Verified, verify
 from cpt_bench.models.checkpoint import weights_digest
-from cpt_bench.plugins import BUILTIN
+from cpt_bench.plugins import builtin
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.sources import load_split
 from cpt_bench.stage.command import PREFIX
@@ -128,7 +129,7 @@ def _rerun(
 
 def _known_trainer(entry: Entry) -> str:
     """Only what ships with the package is run by name: an entry must not choose what to import."""
-    if entry.trainer in BUILTIN["trainers"]:
+    if entry.trainer in builtin("trainers"):
         return entry.trainer
     raise CptBenchError(
         f"the trainer {entry.trainer!r} does not ship with cptbench",
@@ -154,7 +155,7 @@ def _chosen(recipe: dict[str, Any]) -> list[str]:
             f"was launched with {launch!r}, which is not run for an entry", todo=ASK_WEIGHTS
         )
     out += ["--launch", launch] if launch else []
-    if engine and engine["name"] not in BUILTIN["engines"]:
+    if engine and engine["name"] not in builtin("engines"):
         raise CptBenchError(
             f"the engine {engine['name']!r} does not ship with cptbench", todo=ASK_WEIGHTS
         )
@@ -177,7 +178,7 @@ def _write_rerun(
     }
     with fresh_folder(target) as folder:
         paths = RunFolder(run_folder, order)
-        for t, name in expected_cells(suite, order):
+        for t, name in expected_cells(suite, order, run.joint):
             rows = read_jsonl(paths.predictions(t, name))
             _table(folder, stage_name(order, t), name, rows)
         said = {
@@ -219,7 +220,7 @@ def _write_sample(
 def _stages(checkpoints: Path, manifest: Manifest) -> dict[int, Path]:
     """Stage to its weights, each checked to be those of the entry."""
     found = {}
-    for t in range(len(manifest.order) + 1):
+    for t in stages_of(manifest.order, manifest.joint):
         stage = stage_name(manifest.order, t)
         for place in (checkpoints / stage, checkpoints / "stages" / stage / "checkpoint"):
             if place.is_dir() and any(place.glob("*.safetensors")):
@@ -239,7 +240,7 @@ def _ask(folder: Path, place: Path, t: int, manifest: Manifest, suite: Suite, sh
 
     engine = TransformersEngine(place)
     stage = stage_name(manifest.order, t)
-    for cell, name in expected_cells(suite, manifest.order):
+    for cell, name in expected_cells(suite, manifest.order, manifest.joint):
         if cell != t:
             continue
         card = suite.card(name)

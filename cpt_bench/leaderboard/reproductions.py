@@ -11,32 +11,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
 from cpt_bench.errors import explain
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import grade
 from cpt_bench.leaderboard.checks_files import check_digest
+from cpt_bench.leaderboard.comparisons import (
+    Answer,
+    Answers,
+    Comparison,
+    compare_rerun,
+    compare_sample,
+    rerun_scores,
+)
 from cpt_bench.leaderboard.entry import Entry, FileRef, Strict
 from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import Gold
-from cpt_bench.leaderboard.recompute import (
-    Seed,
-    Table,
-    expected_cells,
-    name_ids,
-    score_seed,
-    stage_name,
-)
-from cpt_bench.leaderboard.stats import predicted, wilson
+from cpt_bench.leaderboard.names import check_names
+from cpt_bench.leaderboard.recompute import Seed, expected_cells, stage_name, stages_of
+from cpt_bench.leaderboard.rules import check_date
 from cpt_bench.leaderboard.strict import lines, read_json, row_of
-from cpt_bench.results.scoring import Scores
+from cpt_bench.leaderboard.tables import mark_of, name_ids
 from cpt_bench.suite import Suite
-
-HEADLINE = ("AvgAcc", "Learn", "FM", "GeneralDelta")
-AGREEMENT = 0.97
-"""Share of sampled replies that earn the same score from the same weights."""
 
 
 class ReproductionReport(Strict):
@@ -73,20 +70,6 @@ class ReproductionReport(Strict):
         return float(value) if type(value) is int else value
 
 
-class Comparison(NamedTuple):
-    """One number of the entry beside the rerun's."""
-
-    name: str
-    claimed: float
-    found: float
-    low: float
-    high: float
-
-    @property
-    def within(self) -> bool:
-        return self.low - 1e-9 <= self.found <= self.high + 1e-9
-
-
 class Reproduction(NamedTuple):
     """A reproduction that was read back.
 
@@ -94,23 +77,27 @@ class Reproduction(NamedTuple):
         report: As written.
         comparisons: What was compared.
         reproduced: Whether all of it falls within tolerance.
-        independent: Whether whoever did it is not an author of the entry.
+        independent: Whether whoever did it is not an author of the entry, nor is called so that a
+            reader takes them for one.
+        whole: Whether every trained stage of the seed was run or asked again.
     """
 
     report: ReproductionReport
     comparisons: tuple[Comparison, ...]
     reproduced: bool
     independent: bool
+    whole: bool = True
+
+    @property
+    def lifts(self) -> bool:
+        """Whether it lifts the entry's badge."""
+        return self.reproduced and self.independent and self.whole
 
 
 def sampled(ids: Iterable[str], share: float, salt: str) -> list[str]:
     """A share of ids that nobody chose: those whose hash with ``salt`` is low; at least one."""
     ranked = sorted(ids, key=lambda i: hashlib.sha256(f"{salt} {i}".encode()).digest())
     return ranked[: max(1, round(share * len(ranked)))]
-
-
-Answers = dict[tuple[int, str], dict[str, tuple[float, float, bool]]]
-"""(stage, benchmark) -> sample id -> strict, lenient, format_ok."""
 
 
 def read_reproduction(
@@ -145,6 +132,10 @@ def read_reproduction(
         check_digest(folder / path, f"{where}/{path}", said.files[path], out)
     if said.seed not in seeds:
         out.error("seed-mismatch", where, f"the entry has no seed {said.seed}")
+    check_names({"the name": said.by}, where, out)
+    check_date(said.date, where, out, since=entry.date)
+    if folder.name.partition("__")[0] != said.date:
+        out.error("folder-name", where, f"its report is dated {said.date}")
     if len(out.errors) > before:
         return None
     seed = seeds[said.seed]
@@ -162,12 +153,15 @@ def read_reproduction(
             return None
         comparisons = compare_sample(answers, seed, gold)
     else:
-        rerun = _rerun_scores(answers, seed, suite, gold)
+        rerun = rerun_scores(answers, seed, suite, gold)
         if rerun is None:
             out.error("missing-file", where, "a rerun answers every question of every stage")
             return None
-        comparisons = compare_rerun(rerun, seeds, said.seed)
-    independent = not entry.is_by(said.by)
+        comparisons = compare_rerun(rerun, answers, seeds, said.seed, gold)
+    independent = not entry.may_be_by(said.by)
+    order, joint = seed.manifest.order, seed.manifest.joint
+    trained = {stage_name(order, t) for t in stages_of(order, joint)[1:]}
+    asked = said.kind == "rerun" or trained <= said.weights.keys()
     reproduced = bool(comparisons) and all(c.within for c in comparisons)
     status = Status.verified if reproduced else Status.refuted
     off = [c.name for c in comparisons if not c.within]
@@ -175,7 +169,7 @@ def read_reproduction(
         f"outside tolerance: {', '.join(off)}" if off else f"{len(comparisons)} within tolerance"
     )
     out.claim(f"reproduced {said.date}", reproduced, status, how)
-    return Reproduction(said, comparisons, reproduced, independent)
+    return Reproduction(said, comparisons, reproduced, independent, asked)
 
 
 def _answers(
@@ -189,13 +183,13 @@ def _answers(
 ) -> Answers | None:
     answers: Answers = {}
     order = seed.manifest.order
-    for t, name in expected_cells(suite, order):
+    for t, name in expected_cells(suite, order, seed.manifest.joint):
         path = f"predictions/{stage_name(order, t)}/{name}.jsonl.zst"
         file = folder / path
         if not file.is_file():
             continue
         known = {s.id: s for s in gold[name].samples}
-        card, cell = suite.card(name), dict[str, tuple[float, float, bool]]()
+        card, cell = suite.card(name), dict[str, Answer]()
         try:
             for line in lines(file):
                 row = row_of(line)
@@ -205,7 +199,8 @@ def _answers(
                 if sample.id in cell:
                     raise Refused("duplicate-id", f"answers {sample.id!r} twice")
                 got = grade(row["reply"], sample, suite.protocol.form, matcher_of(card))
-                cell[sample.id] = got.score, got.lenient, got.format_ok
+                said = row["reply"] if got.extracted is None else got.extracted
+                cell[sample.id] = Answer(got.score, got.lenient, got.format_ok, mark_of(said))
         except Refused as error:
             out.error(error.code, f"{where}/{path}", error.what)
             return None
@@ -228,7 +223,7 @@ def _check_sample(
 
     Whoever could leave questions out would leave out those that come out differently.
     """
-    for t, name in expected_cells(suite, seed.manifest.order):
+    for t, name in expected_cells(suite, seed.manifest.order, seed.manifest.joint):
         stage = stage_name(seed.manifest.order, t)
         drawn = set[str]()
         if stage in said.weights:
@@ -240,59 +235,3 @@ def _check_sample(
             if extra := len(found - drawn):
                 what += f", and {extra} others"
             out.error("sample", f"{where}/predictions/{stage}/{name}.jsonl.zst", what)
-
-
-def _rerun_scores(
-    answers: Answers, seed: Seed, suite: Suite, gold: dict[str, Gold]
-) -> Scores | None:
-    tables = {}
-    for cell, rows in answers.items():
-        graded = np.array([[float(v) for v in row] for row in rows.values()]).T
-        values = np.vstack([graded, np.full((2, graded.shape[1]), np.nan)])
-        tables[cell] = Table(values, "", "", np.zeros(0, np.uint64), 0, False)
-    return score_seed(suite, seed.manifest.order, tables, gold)
-
-
-def compare_rerun(rerun: Scores, seeds: dict[int, Seed], seed: int) -> tuple[Comparison, ...]:
-    """Headline numbers of a rerun against where one more seed of the entry should fall.
-
-    A rerun on other hardware is, after a few hundred steps, another draw: it is held to the 95 %
-    prediction interval of the entry's seeds, and to no less than the width of the interval over
-    test samples.
-    """
-    out = []
-    for key in HEADLINE:
-        passports = {n: s.scores.metrics[key] for n, s in seeds.items() if s.scores is not None}
-        found = rerun.metrics[key]["value"]
-        values = [p["value"] for p in passports.values()]
-        if found is None or not values or any(v is None for v in values):
-            continue
-        own = passports[seed]
-        half = (own["interval"]["high"] - own["interval"]["low"]) / 2
-        low, high = predicted(values, half)
-        out.append(Comparison(key, own["value"], found, low, high))
-    return tuple(out)
-
-
-def compare_sample(answers: Answers, seed: Seed, gold: dict[str, Gold]) -> tuple[Comparison, ...]:
-    """Sampled answers of the same weights against the entry's answers to the same questions."""
-    out = []
-    agree = total = 0
-    for (t, name), cell in answers.items():
-        table = seed.tables[t, name]
-        position = {s.id: i for i, s in enumerate(gold[name].samples)}
-        claimed = np.array([table.outcomes[0, position[i]] for i in cell])
-        found = np.array([row[0] for row in cell.values()])
-        if len(found) == 0:
-            continue
-        agree += int((claimed == found).sum())
-        total += len(found)
-        low, high = wilson(100 * float(claimed.mean()), len(claimed))
-        label = f"{stage_name(seed.manifest.order, t)}/{name}"
-        out.append(
-            Comparison(label, 100 * float(claimed.mean()), 100 * float(found.mean()), low, high)
-        )
-    if total:
-        share = 100 * agree / total
-        out.insert(0, Comparison("agreement, % of samples", 100.0, share, 100 * AGREEMENT, 100.0))
-    return tuple(out)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 
 import yaml
 
+from cpt_bench.documents import KeyTwiceError, refuse_key_twice
 from cpt_bench.leaderboard.findings import Refused, printable
 
 BIGGEST_INT: Final = 2**53
@@ -321,13 +322,15 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    try:
+        refuse_key_twice(loader, node)
+    except KeyTwiceError as error:
+        _refuse("duplicate-key", f"gives the key {error.key!r} twice, {error.lines}")
     found: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             _refuse("not-yaml", f"has the key {key!r}, which is not text")
-        if key in found:
-            _refuse("duplicate-key", f"gives the key {key!r} twice")
         found[key] = loader.construct_object(value_node, deep=True)
     return found
 

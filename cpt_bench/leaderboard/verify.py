@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.grading import Grade
-from cpt_bench.leaderboard import checks, checks_files
+from cpt_bench.leaderboard import checks, checks_files, checks_ledger
+from cpt_bench.leaderboard.board import neighbours
+from cpt_bench.leaderboard.checks_ledger import Ledger
+from cpt_bench.leaderboard.claims import check_claims
+from cpt_bench.leaderboard.copies import check_copies
+from cpt_bench.leaderboard.corrections import check_correction, check_look
 from cpt_bench.leaderboard.entry import Entry, Manifest, read_entry, read_manifest
 from cpt_bench.leaderboard.extras import Extras, read_extras
 from cpt_bench.leaderboard.findings import Refused, Report, Status
 from cpt_bench.leaderboard.gold import BaseRow, Gold, base_row, gold_of, open_known_suite
 from cpt_bench.leaderboard.plausibility import check_plausible
-from cpt_bench.leaderboard.recompute import (
-    Difference,
-    Seed,
-    Table,
-    check_replies,
-    differences,
-    expected_cells,
-    grade_table,
-    score_seed,
-    stage_name,
-)
+from cpt_bench.leaderboard.recompute import Seed, expected_cells, score_seed, stage_name
 from cpt_bench.leaderboard.reproductions import Reproduction, read_reproduction
-from cpt_bench.leaderboard.rules import LATEST, RULES, check_rules
+from cpt_bench.leaderboard.rules import LATEST, RULES, STRICT, check_rules
 from cpt_bench.leaderboard.strict import read_json
+from cpt_bench.leaderboard.tables import Table, check_replies, grade_table, response_style
 from cpt_bench.suite import Suite
 
 
@@ -54,14 +48,18 @@ class Verified(NamedTuple):
 
 
 def verify(
-    folder: Path, suite_spec: str | None = None, tell: Callable[[str], None] = lambda line: None
+    folder: Path,
+    suite_spec: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    boards: Sequence[Path] = (),
 ) -> Verified:
-    """Look at everything in an entry's folder.
+    """Look at everything in an entry's folder, and at its neighbours for what it copies.
 
     Args:
         folder: The entry.
         suite_spec: A suite that does not ship with the package; never taken from the entry.
         tell: Receives a word about what is being done.
+        boards: Boards beside the entry's own whose entries it may not copy.
 
     Raises:
         CptBenchError: There is no such folder. All that is wrong inside it is a finding.
@@ -69,6 +67,27 @@ def verify(
     if not folder.is_dir() or folder.is_symlink():
         raise CptBenchError("no such folder", where=folder, todo="Give an entry's folder")
     folder = Path(folder.absolute())
+    done = _look(folder, suite_spec, tell)
+    if done.entry is None:
+        return done
+    others = neighbours(folder, done.entry, [board.absolute() for board in boards])
+    on_board = (folder.parents[3] / "RULES.md").is_file() if len(folder.parents) > 3 else False
+    check_correction(folder, done.entry, others, on_board, done.report)
+    check_look(folder, done.entry, others, done.report)
+    if done.suite is not None:
+        seen: dict[Path, dict[int, Seed]] = {}
+
+        def seeds_of(other: Path) -> dict[int, Seed]:
+            if other not in seen:
+                seen[other] = _look(other, suite_spec, tell).seeds
+            return seen[other]
+
+        check_copies(folder, done.entry, done.seeds, others, done.suite, seeds_of, done.report)
+    return done
+
+
+def _look(folder: Path, suite_spec: str | None, tell: Callable[[str], None]) -> Verified:
+    """Look at an entry by itself."""
     report = Report(folder.name)
     done = Verified(folder, None, report, {})
     if not checks_files.check_tree(folder, RULES[LATEST], report):
@@ -91,7 +110,7 @@ def verify(
         return done
     same_suite = checks.check_suite(entry, suite, report)
     manifests = _manifests(folder, entry, suite, report)
-    check_rules(entry, manifests, suite, report)
+    check_rules(entry, folder, manifests, suite, report)
     if not same_suite:
         return done
     return _recompute(done._replace(suite=suite), entry, manifests, suite, tell)
@@ -162,7 +181,7 @@ def _recompute(
 
 
 def _own_base(entry: Entry, base: BaseRow | None) -> bool:
-    return base is None or entry.division == "closed" or entry.model.weights == base.weights
+    return base is None or entry.division in STRICT or entry.model.weights == base.weights
 
 
 def _gold(suite: Suite, report: Report) -> tuple[dict[str, Gold], str]:
@@ -204,7 +223,8 @@ def _seed(
     folder, tables = root / f"seed-{number}", dict[tuple[int, str], Table]()
     if sorted(manifest.order) != sorted(suite.sequence):
         return Seed(manifest, tables, None)
-    for t, name in expected_cells(suite, manifest.order):
+    ledger = checks_ledger.open_ledger(folder, manifest, report)
+    for t, name in expected_cells(suite, manifest.order, manifest.joint):
         stage = stage_name(manifest.order, t)
         where = f"{folder.name}/predictions/{stage}/{name}.jsonl.zst"
         file = root / where
@@ -220,30 +240,40 @@ def _seed(
             tables[t, name] = table
             side = folder / "replies" / stage / f"{name}.jsonl.zst"
             if side.is_file():
-                check_replies(
-                    side, file, suite.protocol.form, f"{folder.name}/replies/{stage}", report
-                )
-    for place in sorted((folder / "predictions").glob("*/*.jsonl.zst")):
-        cell = f"{place.parent.name}/{place.name.removesuffix('.jsonl.zst')}"
-        cells = expected_cells(suite, manifest.order)
-        if cell not in {f"{stage_name(manifest.order, t)}/{n}" for t, n in cells}:
-            report.error(
-                "unknown-file", f"{folder.name}/predictions/{cell}", "is no cell of the suite"
-            )
+                raw = _wrote(ledger, t, stage, name)
+                label = f"{folder.name}/replies/{stage}/{name}.jsonl.zst"
+                check_replies(side, file, raw, suite.protocol.form, label, report)
+    cells = expected_cells(suite, manifest.order, manifest.joint)
+    known_cells = {f"{stage_name(manifest.order, t)}/{n}" for t, n in cells}
+    for kind in ("predictions", "replies"):
+        for place in sorted((folder / kind).glob("*/*.jsonl.zst")):
+            cell = f"{place.parent.name}/{place.name.removesuffix('.jsonl.zst')}"
+            if cell not in known_cells:
+                where = f"{folder.name}/{kind}/{cell}"
+                report.error("unknown-file", where, "is no cell of the suite")
     extras = read_extras(folder, manifest, suite, gold, report)
-    _documents(folder, manifest, tables, extras, report)
+    _documents(folder, manifest, suite, ledger, tables, extras, report)
     scores = None
     if not absent:
         more = extras.forced, extras.divergence
-        scores = score_seed(suite, manifest.order, tables, gold, *more)
-    seed = Seed(manifest, tables, scores)
-    _claims(folder, seed, absent, report)
+        scores = score_seed(suite, manifest.order, tables, gold, *more, joint=manifest.joint)
+    seed = Seed(manifest, tables, scores, ledger.records if ledger else {})
+    check_claims(folder, seed, absent, report)
     return seed
+
+
+def _wrote(ledger: Ledger | None, t: int, stage: str, name: str) -> str | None:
+    """The digest of what the run wrote for a cell, if its ledger has it."""
+    record = ledger.records.get(f"stage-{t}/evaluate/{name}") if ledger else None
+    found = (record or {"outputs": {}})["outputs"].get(f"stages/{stage}/predictions/{name}.jsonl")
+    return None if found is None else str(found)
 
 
 def _documents(
     folder: Path,
     manifest: Manifest,
+    suite: Suite,
+    ledger: Ledger | None,
     tables: dict[tuple[int, str], Table],
     extras: Extras,
     report: Report,
@@ -260,115 +290,10 @@ def _documents(
             whole = False
             report.error(error.code, f"{folder.name}/{name}", error.what)
     if whole:
-        checks.check_ledger(folder, manifest, tables, extras, report)
+        if ledger is not None:
+            checks_ledger.check_ledger(folder, manifest, suite, ledger, tables, extras, report)
         how = "as the run recorded it"
         report.claim(f"{folder.name}: environment and cost", None, Status.self_reported, how)
-
-
-def _claims(folder: Path, seed: Seed, absent: str, report: Report) -> None:
-    """Matrix and metrics as claimed against matrix and metrics as recomputed."""
-    claimed: dict[str, Any] = {}
-    for name in ("matrix.json", "metrics.json"):
-        try:
-            claimed[name] = read_json(folder / name)
-        except FileNotFoundError:
-            return
-        except Refused as error:
-            report.error(error.code, f"{folder.name}/{name}", error.what)
-            return
-        if not isinstance(claimed[name], dict):
-            report.error("schema", f"{folder.name}/{name}", "is not a mapping of keys to values")
-            return
-    label = f"{folder.name}: "
-    if seed.scores is None:
-        why = absent or "a table of answers is missing or broken"
-        status = Status.unverifiable if absent else Status.refuted
-        report.claim(f"{label}matrix", None, status, why)
-        for key, passport in claimed["metrics.json"].items():
-            report.claim(label + key, _value(passport), status, why)
-        return
-    matrix = claimed["matrix.json"]
-    recomputed = seed.scores.matrix_json()
-    # Newer packages state more; what every version states must be there.
-    later = recomputed.keys() - matrix.keys() - {"tasks", "accuracy", "n", "general"}
-    off = [*differences(matrix, {k: v for k, v in recomputed.items() if k not in later})]
-    for one in off:
-        where = f"{folder.name}/matrix.json"
-        report.error("matrix", where, f"{one.path}: claims {one.claimed}; recomputed {one.found}")
-    n = sum(len(t.marks) for t in seed.tables.values())
-    how = f"{len(seed.tables)} cells from {n:,} predictions"
-    report.claim(f"{label}matrix", None, Status.refuted if off else Status.verified, how)
-    other_numpy = _numpy(folder) != np.__version__
-    for key, passport in claimed["metrics.json"].items():
-        found = seed.scores.metrics.get(key)
-        if found is None:
-            how = "this package has no such metric"
-            report.claim(label + key, _value(passport), Status.self_reported, how)
-            continue
-        if _value(passport) is not None or found["value"] is not None:
-            _metric(folder, key, passport, found, other_numpy, report)
-    for key in seed.scores.metrics.keys() - claimed["metrics.json"].keys():
-        report.note("metric-absent", f"{folder.name}/metrics.json", f"does not state {key}")
-
-
-def _metric(
-    folder: Path, key: str, passport: Any, found: Any, other_numpy: bool, report: Report
-) -> None:
-    off = [*differences(passport, found, key)]
-    absent_keys = [one for one in off if one.claimed is None and one.found is not None]
-    if isinstance(passport, dict) and passport.get("value") == found.get("value"):
-        # A passport may have gained keys since; its numbers are what is claimed.
-        off = [one for one in off if one not in absent_keys]
-    if off and other_numpy and all(".interval." in one.path and _near(one) for one in off):
-        how = "value recomputed; its interval was drawn by another version of numpy"
-        report.claim(f"{folder.name}: {key}", _value(passport), Status.verified, how)
-        return
-    if off and all(".interval." in one.path for one in off):
-        methods = [_method(passport), _method(found)]
-        if isinstance(methods[0], str) and methods[0] != methods[1]:  # of another version
-            what = f"{key}: its interval is by {methods[0][:90]!r}, not by today's method"
-            report.note("interval-method", f"{folder.name}/metrics.json", what)
-            how = "value recomputed; its interval was made by another method and is not compared"
-            report.claim(f"{folder.name}: {key}", _value(passport), Status.verified, how)
-            return
-    for one in off:
-        what = f"{one.path}: claims {one.claimed}; recomputed {one.found}"
-        report.error("metric", f"{folder.name}/metrics.json", what)
-    status = Status.refuted if off else Status.verified
-    how = "recomputed from the predictions"
-    if key.startswith("KL_") and not off and _value(passport) is not None:
-        status, how = Status.self_reported, "from the run's own KL rows; checking takes the weights"
-    report.claim(f"{folder.name}: {key}", _value(passport), status, how)
-
-
-def _method(passport: Any) -> Any:
-    """How a passport's interval was made, or None."""
-    interval = passport.get("interval") if isinstance(passport, dict) else None
-    return interval.get("method") if isinstance(interval, dict) else None
-
-
-def _near(one: Difference) -> bool:
-    """Two draws of one bootstrap interval: its ends move by a small part of a percentage point."""
-    pair = one.claimed, one.found
-    return all(isinstance(v, int | float) for v in pair) and abs(pair[0] - pair[1]) <= 0.3
-
-
-def _numpy(folder: Path) -> str:
-    try:
-        return str(read_json(folder / "environment.json")["versions"]["numpy"])
-    except (OSError, Refused, KeyError, TypeError):
-        return ""
-
-
-def _value(passport: Any) -> Any:
-    return passport.get("value") if isinstance(passport, dict) else None
-
-
-def response_style(tables: list[Table]) -> str:
-    """``thinking`` when nine replies in ten begin with a thought, ``direct`` when one in ten do."""
-    total = sum(len(table.marks) for table in tables)
-    share = sum(table.thinking for table in tables) / max(total, 1)
-    return "thinking" if share >= 0.9 else "direct" if share <= 0.1 else "mixed"
 
 
 def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
@@ -382,7 +307,7 @@ def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
         how = "no replies could be read"
         report.claim("response style", entry.response_style, Status.unverifiable, how)
         return
-    found = response_style(last)
+    found = response_style(sum(t.thinking for t in last), sum(len(t.marks) for t in last))
     fine = found == entry.response_style or entry.rules == "0"
     if not fine:
         what = f"says the final model answers {entry.response_style!r}; its replies are {found!r}"

@@ -10,7 +10,7 @@ signed 'after minus before', so that forgetting is negative; the few keys called
 signed as their papers have them.
 """
 
-from cpt_bench.metrics.definitions import METRICS, Metric
+from cpt_bench.metrics.definitions import METRICS, SIGNED, Metric
 from cpt_bench.metrics.intervals import (
     DRAWS,
     Interval,
@@ -32,11 +32,14 @@ from cpt_bench.metrics.matrix import (
     rounded,
 )
 from cpt_bench.metrics.passports import evaluate, general_delta, passport
+from cpt_bench.metrics.stages import Forgotten, forgotten_by, quadratic
 
 __all__ = [
     "DRAWS",
     "METRICS",
+    "SIGNED",
     "Array",
+    "Forgotten",
     "Interval",
     "Matrix",
     "Metric",
@@ -44,6 +47,7 @@ __all__ = [
     "cell_name",
     "evaluate",
     "exact_sign_test",
+    "forgotten_by",
     "general_delta",
     "holm",
     "interval",
@@ -51,6 +55,7 @@ __all__ = [
     "matrix_to_json",
     "missing_cells",
     "passport",
+    "quadratic",
     "rounded",
     "sample_interval",
     "t_interval",

@@ -261,3 +261,20 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 BY_KEY = {metric.key: metric for metric in METRICS}
+
+
+def _is_change(metric: Metric) -> bool:
+    """A difference of accuracies is 0 where nothing changes; a mean of them is that accuracy."""
+    same = np.full((4, 3), 50.0)
+    return float(metric.number(same, Matrix(("a", "b", "c"), same))) == 0
+
+
+SIGNED = frozenset(
+    {
+        "GeneralDelta",
+        "GeneralDelta_others",
+        "GapToJoint",
+        *(m.key for m in METRICS if _is_change(m)),
+    }
+)
+"""Keys of differences: they are shown with their sign."""

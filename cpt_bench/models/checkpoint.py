@@ -87,13 +87,8 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     if base is None:
         model = _load_whole(folder, dtype, attention)
     else:
-        from peft import PeftModel
-
-        whole = _load_whole(Path(base), dtype, attention)
-        try:
-            model = PeftModel.from_pretrained(whole, folder).merge_and_unload()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise broken(folder, error) from error
+        model = _merged(_load_whole(Path(base), dtype, attention), folder)
+    _require_finite(model, folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return quick.arrange(model.to(device))
@@ -118,6 +113,53 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     if absent:  # transformers fills them with random numbers and goes on
         raise broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
     return model
+
+
+def _merged(whole: Any, folder: Path) -> Any:
+    """``whole`` with the adapter in ``folder`` merged into it.
+
+    Raises:
+        CptBenchError: Some of the adapter's tensors have no place in the model, or some of its
+            places have no tensor: PEFT leaves out the ones and the other at zero, without a word.
+    """
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+
+    try:
+        model = PeftModel.from_pretrained(whole, folder)
+        tensors = load_peft_weights(str(folder), device="cpu")
+        placed = set_peft_model_state_dict(model, tensors)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise broken(folder, error) from error
+    prefix = getattr(model.base_model, "prefix", "lora_")
+    empty = [name for name in placed.missing_keys if prefix in name]
+    for names, what in (
+        (placed.unexpected_keys, "of the adapter's {} tensors have no place in the model"),
+        (empty, "places of the adapter have no tensor among its {}"),
+    ):
+        if names:
+            raise CptBenchError(
+                f"{len(names)} {what.format(len(tensors))}, among them {sorted(names)[0]}",
+                where=folder,
+                todo="Train or convert it for this base model: its keys are another model's",
+            )
+    return model.merge_and_unload()
+
+
+def _require_finite(model: Any, folder: Path) -> None:
+    """Refuse weights that are not numbers: such a model writes the same character for ever.
+
+    Raises:
+        CptBenchError: The line names one of them.
+    """
+    import torch
+
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise CptBenchError(
+                f"holds NaN or infinite weights ({name})",
+                where=folder,
+                todo="Its training diverged: give another checkpoint",
+            )
 
 
 def broken(folder: Path, error: object) -> CptBenchError:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
+from cpt_bench.metrics import SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
 """The columns of a table; everything is in the JSON."""
-
-SIGNED = {"FM", "BWT", "Gain", "GeneralDelta", "FWT"}
 
 
 class Grid(NamedTuple):
@@ -147,8 +146,8 @@ def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], referenc
         "about seeds."
     )
     if len(comparison["orders"]) > 1:
-        told = "; ".join(f"{k}: {', '.join(v)}" for k, v in comparison["orders"].items())
-        note += f" Orders: {told}."
+        named = "; ".join(f"{k}: {', '.join(v)}" for k, v in comparison["orders"].items())
+        note += f" Orders: {named}."
     if comparison["versions_differ"]:
         note += f" Not the same in all runs: {', '.join(comparison['versions_differ'])}."
     return Grid(title, ("method", "seeds", *COLUMNS), rows, note)
@@ -174,11 +173,11 @@ def _differences(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
 def _verdict(d: dict[str, Any]) -> str:
     if d["value"] is None:
         return "–"
-    told = d["verdict"]
-    if told != "tie" and "seeds" not in d["over"]:
-        told += " (one seed)"
+    verdict = d["verdict"]
+    if verdict != "tie" and "seeds" not in d["over"]:
+        verdict += " (one seed)"
     seeds = f" {{{between(d['over_seeds'], True)}}}" if d["over_seeds"] else ""
-    return f"{number(d['value'], True)} [{between(d['over_samples'], True)}]{seeds} {told}"
+    return f"{number(d['value'], True)} [{between(d['over_samples'], True)}]{seeds} {verdict}"
 
 
 def _tasks(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
@@ -211,9 +210,9 @@ def _orders(over: dict[str, Any]) -> Grid:
         cells = []
         for key in COLUMNS:
             f = found.get(key)
-            told = "–" if f is None else number(f["value"], key in SIGNED)
+            shown = "–" if f is None else number(f["value"], key in SIGNED)
             bounds = f and between(f["over_orders"], key in SIGNED)
-            cells.append(f"{told} [{bounds}]" if bounds else told)
+            cells.append(f"{shown} [{bounds}]" if bounds else shown)
         count = len(next(iter(found.values()))["by_order"]) if found else 0
         rows.append((name(kind), str(count), *cells))
     note = "Mean over orders (each order's mean over its seeds) [95 % interval over orders, t]."

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from cpt_bench.metrics import forgotten_by, quadratic
 from cpt_bench.report.grids import name as shown_name
 from cpt_bench.report.samples import browser
 from cpt_bench.report.text import visible
 from cpt_bench.results.load import Run, costs, methods, train_logs
+from cpt_bench.results.scoring import percent
 
 POINTS = 250
 """Points a curve of one stage has at most; more are averaged in bins."""
@@ -57,11 +59,11 @@ def payload(runs: Sequence[Run], comparison: dict[str, Any]) -> dict[str, Any]:
 def _shown(comparison: dict[str, Any]) -> dict[str, Any]:
     """The parts of a comparison that the page draws, names made visible."""
     keys = ("name", "kind", "learning_rate", "seeds", "numbers", "costs", "device", "lane")
-    kept = []
+    shown = []
     for method in comparison["methods"]:
         mine = {key: method[key] for key in keys}
-        kept.append({**mine, "name": shown_name(mine["name"]), "kind": shown_name(mine["kind"])})
-    return {"methods": kept, "missing": comparison["missing"]}
+        shown.append({**mine, "name": shown_name(mine["name"]), "kind": shown_name(mine["kind"])})
+    return {"methods": shown, "missing": comparison["missing"]}
 
 
 def _run(run: Run, method: str) -> dict[str, Any]:
@@ -84,8 +86,8 @@ def _settings(run: Run) -> str:
     import json
 
     keys = ("trainer", "origin", "config", "privileges", "seed", "versions", "hardware", "git")
-    told = {key: run.record.get(key) for key in keys}
-    return json.dumps(told, indent=1, ensure_ascii=False)
+    known = {key: run.record.get(key) for key in keys}
+    return json.dumps(known, indent=1, ensure_ascii=False)
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -111,20 +113,15 @@ def _mean(values: Any) -> float | None:
 
 
 def _divergence(run: Run, index: int) -> list[dict[str, Any]]:
-    """A point a stage: KL to the base, and what was forgotten by then, in percentage points.
-
-    ``general`` is mean_b (G[t][b] - G[0][b]); ``tasks`` is mean_{j<t} (R[t][j] - R[j][j]), BWT so
-    far. None where not measured.
-    """
-    strict = {n: 100 * o.strict.mean(axis=1) for n, o in run.scores.outcomes.items()}
+    """A point a stage: KL to the base, and what was forgotten by then, in percentage points."""
     accuracy, out = run.scores.matrix.accuracy, []
+    columns = [percent(run.scores.outcomes[name].strict) for name in run.suite.general]
+    measured = np.array(columns).reshape(len(columns), len(accuracy)).T
     new = run.scores.metrics["KL_new"]["stages"]
     general = run.scores.metrics["KL_general"]["stages"]
     for t, task in enumerate(run.suite.sequence, 1):
         if str(t) not in new:
             continue
-        lost = [strict[b][t] - strict[b][0] for b in run.suite.general]
-        earlier = [accuracy[t, j] - accuracy[j + 1, j] for j in range(t - 1)]
         out.append({
             "run": index,
             "stage": t,
@@ -133,14 +130,9 @@ def _divergence(run: Run, index: int) -> list[dict[str, Any]]:
             "kl_general": general.get(str(t), {}).get("kl"),
             "entropy": new[str(t)]["entropy"],
             "base_entropy": new[str(t)]["base_entropy"],
-            "general": _whole(lost),
-            "tasks": _whole(earlier),
+            **forgotten_by(t, accuracy, measured)._asdict(),
         })  # fmt: skip
     return out
-
-
-def _whole(values: list[float]) -> float | None:
-    return None if not values or np.isnan(values).any() else round(float(np.mean(values)), 4)
 
 
 def fits(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -159,12 +151,10 @@ def fits(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
             xs, ys = np.array(known).T
             if np.ptp(xs) == 0 or np.ptp(ys) == 0:
                 continue
-            powers = np.vander(xs, 3, increasing=True)
-            best = np.linalg.lstsq(powers, ys, rcond=None)[0]
-            r2 = 1 - ((ys - powers @ best) ** 2).sum() / ((ys - ys.mean()) ** 2).sum()
+            r2, best = quadratic(xs, ys)
             out[f"{x},{y}"] = {
                 "coefficients": [float(f"{c:.6g}") for c in best],
-                "r2": round(float(r2), 3),
+                "r2": round(r2, 3),
                 "n": len(known),
             }
     return out

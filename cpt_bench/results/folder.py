@@ -17,14 +17,26 @@
     failures.jsonl                    stages that failed: when, which, how
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 
-What a stage learns lies beside the runs that share it, in ``.shared/data/<task>-<hash>/`` (with
+What a stage learns is shared by the runs in one folder, in ``.shared/data/<task>-<hash>/`` (with
 ``--no-share`` in ``data/``): ``train.jsonl``, one line a sample, and pictures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+def stage_name(order: Sequence[str], stage: int) -> str:
+    """What a stage's folder is called: ``0-base``, ``1-science`` and so on."""
+    return f"{stage}-{'base' if stage == 0 else order[stage - 1]}"
+
+
+def is_joint(run: Mapping[str, Any]) -> bool:
+    """Whether the run of a ``run.json`` trained on all tasks at once: it has no rows in between."""
+    privileges = run.get("privileges")
+    return isinstance(privileges, Mapping) and bool(privileges.get("joint"))
 
 
 class RunFolder(NamedTuple):
@@ -40,8 +52,7 @@ class RunFolder(NamedTuple):
 
     def stage(self, index: int) -> Path:
         """The folder of a stage: ``stages/0-base``, ``stages/1-science``, and so on."""
-        name = "base" if index == 0 else self.tasks[index - 1]
-        return self.root / "stages" / f"{index}-{name}"
+        return self.root / "stages" / stage_name(self.tasks, index)
 
     def checkpoint(self, index: int) -> Path:
         return self.stage(index) / "checkpoint"

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, read_json, read_jsonl
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.files import digest_json, read_jsonl
+from cpt_bench.results.committed import records
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Sample, Suite
 
@@ -45,14 +46,14 @@ class Run(NamedTuple):
 
     @property
     def joint(self) -> bool:
-        return bool((self.record.get("privileges") or {}).get("joint"))
+        return is_joint(self.record)
 
     def settings(self) -> dict[str, Any]:
         """What makes it the method it is: all that a run is but seed and order."""
         origin = {k: v for k, v in (self.record.get("origin") or {}).items() if k != "cptbench"}
-        kept = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
+        keys = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
         chosen = {"engine": self.record["engine"]} if "engine" in self.record else {}
-        return {**{k: self.record.get(k) for k in kept}, "origin": origin, **chosen}
+        return {**{k: self.record.get(k) for k in keys}, "origin": origin, **chosen}
 
 
 class Method(NamedTuple):
@@ -80,7 +81,7 @@ def folders_of(places: Iterable[Path]) -> list[Path]:
     """Of each place: itself if it is a run folder, else the run folders in it.
 
     Raises:
-        CptBenchError: There are none; the line says what it is, where that can be told.
+        CptBenchError: There are none; the error names what it is, where that is known.
     """
     return [folder for place in places for folder in _folders_in(place)]
 
@@ -93,7 +94,7 @@ def _folders_in(given: Path) -> list[Path]:
         return inside
     todo = ""
     if given.name.endswith(".jsonl.zst") or any(given.glob("*.jsonl.zst")):
-        todo = "Stored runs are read by `cptbench verify`, and told by `cptbench study build`"
+        todo = "Stored runs are read by `cptbench verify`, and shown by `cptbench study build`"
     elif (given / "entry.yaml").is_file():
         todo = "An entry is read by `cptbench verify`, and shown by `cptbench leaderboard build`"
     raise CptBenchError("neither a run folder nor a folder of runs", where=given, todo=todo)
@@ -161,7 +162,7 @@ def name_methods(settings: Sequence[dict[str, Any]]) -> list[str]:
         flat = _flat(mine)
         rivals = [_flat(s) for s in settings if s is not mine and s["trainer"] == mine["trainer"]]
         apart = [k for k in flat if any(r.get(k) != flat[k] for r in rivals)]
-        # A digest of the code or the base's path says less than any setting does.
+        # A digest of the code or the base's path explains less than any setting does.
         telling = [k for k in apart if k.startswith("config.")] or apart
         tail = ", ".join(f"{k.rpartition('.')[2]}={flat[k]}" for k in telling)
         name = f"{trainer} ({tail})" if tail else trainer
@@ -189,11 +190,11 @@ def costs(run: Run) -> dict[str, Any]:
         on (prompts included, as TRL counts them), tokens written in evaluation, peak resident
         memory of training in MiB, the device, and the wall time of the run's sessions.
     """
-    records = [read_json(f) for f in sorted((run.folder / "ledger").glob("*.json"))]
-    trained = [r for r in records if r["step"].endswith("/train")]
+    committed = records(run.folder)
+    trained = [r for r in committed if r["step"].endswith("/train")]
 
     def seconds(*parts: str) -> float | None:
-        found = [float(r["seconds"]) for r in records if any(p in r["step"] for p in parts)]
+        found = [float(r["seconds"]) for r in committed if any(p in r["step"] for p in parts)]
         return round(sum(found), 1) if found else None
 
     lengths = [o.tokens for o in run.scores.outcomes.values() if o.tokens is not None]

@@ -83,6 +83,32 @@ def peak_row(accuracy: Array, first: int, stop: int) -> int:
     return first + int(np.argmax(accuracy[first:stop]))
 
 
+def kinds_of(
+    strict: Array, lenient: Array, forced: Mapping[str, Array] | None, task: bool
+) -> Kinds | None:
+    """What was lost of a benchmark by the end, by kind; None where a row that it takes is missing.
+
+    Args:
+        strict: Scores in each row of R, shape (T+1, n), NaN where not measured.
+        lenient: Best-reading scores, likewise.
+        forced: As in :func:`kinds`.
+        task: Whether it is a task of the sequence, whose loss is since its peak in rows 1..T-1; a
+            general benchmark's is since the base.
+    """
+    last, before = len(strict) - 1, 0
+    if task:
+        if last < 2 or np.isnan(strict[1:]).any():
+            return None
+        before = peak_row(strict.mean(axis=1), 1, last)
+    rows = strict[[before, last]]
+    if np.isnan(rows).any():
+        return None
+    # Where nothing was lost in any form, nothing had to be asked.
+    if forced is None and not (rows[0] > np.maximum(lenient[last], rows[1])).any():
+        forced = {"none": np.full(rows.shape[1], np.nan)}
+    return kinds(rows[0], rows[1], lenient[last], forced)
+
+
 def to_ask(
     rows: Mapping[int, Sequence[Mapping[str, Any]]], task: int | None, last: int
 ) -> list[str]:

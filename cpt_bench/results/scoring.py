@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from cpt_bench import general
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import read_json, read_jsonl, write_json
+from cpt_bench.evaluation.predictions import graded, read_predictions
+from cpt_bench.files import parse_jsonl, read_bytes, read_json, write_json
 from cpt_bench.metrics import (
     DRAWS,
     Matrix,
@@ -32,8 +32,8 @@ from cpt_bench.metrics import (
     rounded,
 )
 from cpt_bench.metrics.passports import TWO_TASKS
-from cpt_bench.results.folder import RunFolder
-from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row, prefixes
+from cpt_bench.results.folder import RunFolder, is_joint
+from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
 
@@ -60,6 +60,10 @@ class Outcomes(NamedTuple):
     reasoned: Array | None = None
     forced: dict[str, Array] | None = None
 
+    def kinds(self, task: bool) -> Kinds | None:
+        """What was lost by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
+        return kinds_of(self.strict, self.lenient, self.forced, task)
+
 
 class Scores(NamedTuple):
     """All that is computed from a run's predictions.
@@ -70,7 +74,7 @@ class Scores(NamedTuple):
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
         rows: The rows that the run has by its nature (a joint run: the base and the end).
-        every_stage: Whether the protocol has general benchmarks answered after every stage.
+        called: Row to the benchmarks that the protocol evaluates then.
     """
 
     matrix: Matrix
@@ -78,7 +82,7 @@ class Scores(NamedTuple):
     metrics: dict[str, Any]
     general: tuple[str, ...]
     rows: tuple[int, ...] | None = None
-    every_stage: bool = False
+    called: Mapping[int, tuple[str, ...]] = {}
 
     def matrix_json(self) -> dict[str, Any]:
         """``matrix.json``: R strict, the best reading's R, the share of replies with the form."""
@@ -118,17 +122,17 @@ class Scores(NamedTuple):
 
     def missing(self) -> list[str]:
         """The cells, general ones included, that the protocol calls for and the run lacks."""
-        tasks, last = self.matrix.tasks, len(self.matrix.tasks)
-        called = set(range(last + 1) if self.rows is None else self.rows)
+        tasks = self.matrix.tasks
+        rows = range(len(tasks) + 1) if self.rows is None else self.rows
         return [
             cell_name(tasks, t, j)
             for t, j in np.argwhere(np.isnan(self.matrix.accuracy)).tolist()
-            if t in called
+            if t in rows
         ] + [
             general_cell(name, t, tasks)
-            for t in sorted(called if self.every_stage else {0, last})
+            for t in rows
             for name in self.general
-            if np.isnan(self.outcomes[name].strict[t]).any()
+            if name in self.called.get(t, ()) and np.isnan(self.outcomes[name].strict[t]).any()
         ]
 
 
@@ -153,14 +157,18 @@ def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
     run = read_json(folder / "run.json")
     try:
         spec, order, fingerprint = run["suite"]["spec"], run["order"], run["suite"]["fingerprint"]
-    except (KeyError, TypeError):
-        raise CptBenchError("not a cptbench run", where=folder / "run.json") from None
+        limit, version = run["limit"], run["versions"].get("cptbench", "")
+        names = isinstance(spec, str) and all(isinstance(name, str) for name in order)
+    except (KeyError, TypeError, AttributeError):
+        names, limit = False, None
+    if not names or not (limit is None or (type(limit) is int and limit > 0)):
+        raise CptBenchError("not a cptbench run", where=folder / "run.json")
     suite = open_suite(spec).reordered(tuple(order))
     if suite.fingerprint() != fingerprint:
         raise CptBenchError(
             f"was run with another version of suite {suite.name}",
             where=folder,
-            todo=f"Install cptbench {run['versions'].get('cptbench', '')} to score it",
+            todo=f"Install cptbench {version} to score it",
         )
     return suite, run
 
@@ -185,8 +193,7 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
     others = general.delta([paths.general(t) for t in stages], DRAWS)
     if others is not None:
         scores.metrics["GeneralDelta_others"] = others
-    joint = (run.get("privileges") or {}).get("joint")
-    return scores._replace(rows=(0, len(suite.sequence))) if joint else scores
+    return scores._replace(rows=(0, len(suite.sequence))) if is_joint(run) else scores
 
 
 def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sample]) -> Outcomes:
@@ -198,7 +205,8 @@ def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sampl
         file = paths.predictions(t, name)
         if not file.exists():
             continue
-        for i, row in enumerate(graded(read_jsonl(file), card, samples, protocol)):
+        rows = read_predictions(file, [sample.id for sample in samples])
+        for i, row in enumerate(graded(rows, card, samples, protocol)):
             length = math.nan if row["tokens"] is None else row["tokens"]
             thinks = bool(thought) and thought in row["reply"]
             table[:, t, i] = row["score"], row["lenient"], row["format_ok"], length, thinks
@@ -215,8 +223,8 @@ def _read_forced(
         file = paths.forced(last, prefix, card.name)
         if not file.exists():
             continue
-        rows = read_jsonl(file)
-        asked = {row.get("id"): row for row in rows}
+        rows = read_predictions(file, [sample.id for sample in samples], some=True)
+        asked = {row["id"] for row in rows}
         at = [i for i, s in enumerate(samples) if s.id in asked]
         scores = np.full(len(samples), np.nan)
         regraded = graded(rows, card, [samples[i] for i in at], protocol)
@@ -231,7 +239,13 @@ def read_divergence(paths: RunFolder, suite: Suite) -> dict[int, dict[str, list[
     for t in range(1, len(suite.sequence) + 1):
         file = paths.divergence(t)
         if file.exists():
-            for row in read_jsonl(file):
+            for where, row in parse_jsonl(read_bytes(file), file):
+                figures = [row.get(key) for key in ("kl", "entropy", "base_entropy")]
+                numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in figures)
+                if not numbers or not isinstance(row.get("name"), str):
+                    raise CptBenchError(
+                        "not a KL row: name, kl, entropy, base_entropy", where=where
+                    )
                 out.setdefault(t, {}).setdefault(row["name"], []).append(row)
     return out
 
@@ -245,7 +259,7 @@ def compute(
     tasks = suite.sequence
     accuracy = np.array([percent(outcomes[task].strict) for task in tasks]).T
     matrix = Matrix(tasks, accuracy)
-    split = {name: _kinds_of(suite, outcomes[name], name) for name in (*tasks, *suite.general)}
+    split = {name: outcomes[name].kinds(name in tasks) for name in (*tasks, *suite.general)}
     draws, shares = [], {}
     for j, task in enumerate(tasks):
         extra = _shares(outcomes[task].strict, j, split[task])
@@ -260,8 +274,8 @@ def compute(
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
     metrics |= divergence_passports(suite, divergence or {})
-    every_stage = suite.protocol.general == "every-stage"
-    return Scores(matrix, outcomes, metrics, suite.general, every_stage=every_stage)
+    called = {t: suite.benchmarks_after(t) for t in range(len(tasks) + 1)}
+    return Scores(matrix, outcomes, metrics, suite.general, called=called)
 
 
 # ------------------------------------------------------------------- flips and kinds of forgetting
@@ -276,25 +290,6 @@ SHARES = {
     "Lost_content": ("lost, and wrong either way", "of Lost: knowledge or skill"),
 }  # fmt: skip
 """Key to title and formula; each is a share of samples in percent, averaged over the tasks j<T."""
-
-
-def _kinds_of(suite: Suite, found: Outcomes, name: str) -> Kinds | None:
-    """Losses from the peak (tasks) or the base (general) to the end; None where not measured."""
-    last = len(suite.sequence)
-    if name in suite.sequence:
-        if last < 2 or np.isnan(found.strict[1:]).any():
-            return None
-        before = peak_row(found.strict.mean(axis=1), 1, last)
-    else:
-        before = 0
-    rows = found.strict[[before, last]]
-    if np.isnan(rows).any():
-        return None
-    # Where nothing was lost in any form, nothing had to be asked.
-    forced = found.forced
-    if forced is None and not (rows[0] > np.maximum(found.lenient[last], rows[1])).any():
-        forced = {"none": np.full(rows.shape[1], np.nan)}
-    return kinds(rows[0], rows[1], found.lenient[last], forced)
 
 
 def _shares(strict: Array, column: int, split: Kinds | None) -> dict[str, Array]:
@@ -378,7 +373,7 @@ def _general(
 def divergence_passports(
     suite: Suite, rows: Mapping[int, Mapping[str, list[dict[str, Any]]]]
 ) -> dict[str, Any]:
-    """``KL_new`` and ``KL_general`` after the last stage, with each stage's figures beside them."""
+    """``KL_new`` and ``KL_general`` after the last stage, and each stage's figures."""
     last, out = len(suite.sequence), {}
     for key, title in (
         ("KL_new", "KL(base || policy) on the last task's prompts"),

@@ -6,22 +6,22 @@ Qwen2.5-VL, so that what passes here runs the whole suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import TrainerFault
 from cpt_bench.models.checkpoint import load_model, load_processor
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.run.context import Policy
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.run.sequencer import opened, train_stages
 
 SAMPLES, BUDGET, SECONDS = 24, 48, 120.0
 """Training samples of a task, prompts that a stage may draw, seconds that it may take."""
 
 
-class Finding(NamedTuple):
+class Check(NamedTuple):
     """One thing that was tried.
 
     Attributes:
@@ -42,7 +42,7 @@ def small(plan: Plan) -> Plan:
     return plan._replace(suite=suite, limit=SAMPLES, budget=budget)
 
 
-def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Finding]:
+def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Check]:
     """Try the plan's trainer on a small stream.
 
     Args:
@@ -54,18 +54,18 @@ def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> l
         What was tried, in order; a fault ends it, because nothing after it would mean anything.
     """
     plan = small(plan)
-    findings: list[Finding] = []
+    checks: list[Check] = []
     try:
-        findings += _first(plan, folder, tell)
-        findings += _again(plan, folder, tell)
+        checks += _first(plan, folder, tell)
+        checks += _again(plan, folder, tell)
     except TrainerFault as fault:
-        findings.append(Finding(RULES.get(fault.kind, "trains a stage"), False, str(fault)))
-        return findings
-    findings.append(Finding("leaves its inputs alone", True, "policy and train split unchanged"))
-    findings.append(
-        Finding(RULES["privilege"], True, f"declares {_declared(plan)}; nothing else was touched")
+        checks.append(Check(RULES.get(fault.kind, "trains a stage"), False, str(fault)))
+        return checks
+    checks.append(Check("leaves its inputs alone", True, "policy and train split unchanged"))
+    checks.append(
+        Check(RULES["privilege"], True, f"declares {_declared(plan)}; nothing else was touched")
     )
-    return findings
+    return checks
 
 
 RULES = {
@@ -85,36 +85,34 @@ def _declared(plan: Plan) -> str:
     return ", ".join(f"{k}={v}" for k, v in given.items()) or "no privileges"
 
 
-def _sequencer(
-    plan: Plan, identity: dict[str, Any], folder: Path, tell: Callable[[dict[str, Any]], None]
-) -> Sequencer:
-    paths = RunFolder(folder, plan.suite.sequence)
-    ledger = Ledger(folder)
-    return Sequencer(plan, identity, paths, ledger, tell, data=folder.parent / "data")
+def _train(
+    plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None], stages: Sequence[int]
+) -> tuple[dict[int, Policy], Ledger]:
+    """Train ``stages`` of ``plan`` in ``folder``, or find them done there."""
+    with opened(plan, folder, tell=tell, data=folder.parent / "data") as context:
+        return train_stages(context, stages), context.ledger
 
 
-def _first(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Finding]:
+def _first(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Check]:
     """Both stages, once."""
-    sequence = _sequencer(plan, plan.identity(), folder / "first", tell)
     stages = plan.stages()[1:]
-    for t in stages:
-        sequence.train(t)
-    records = [sequence.ledger.record(f"stage-{t}/train") for t in stages]
-    last = sequence.paths.checkpoint(stages[-1])
+    policies, ledger = _train(plan, folder / "first", tell, stages)
+    records = [ledger.record(f"stage-{t}/train") for t in stages]
+    last = Path(policies[stages[-1]].folder)
     load_model(last, device="cpu", attention="eager")
     load_processor(last)
-    weights = [sequence.weights[t] for t in (0, *stages)]
-    changed = len(set(weights)) == len(weights)
+    weights = {policy.weights for policy in policies.values()}
+    changed = len(weights) == len(policies)
     drawn = max(record["facts"]["samples"] for record in records)
     seconds = max(record["facts"]["wall_seconds"] for record in records)
     return [
-        Finding("writes a loadable checkpoint", True, f"{seconds:.1f} s a stage at most"),
-        Finding(
+        Check("writes a loadable checkpoint", True, f"{seconds:.1f} s a stage at most"),
+        Check(
             "changes the weights",
             changed,
             "after every stage" if changed else "a stage left them as they were",
         ),
-        Finding(
+        Check(
             "honours its budget",
             drawn <= BUDGET if drawn else None,
             f"{drawn} of {BUDGET} prompts drawn"
@@ -128,17 +126,14 @@ class _EnoughError(Exception):
     """Ends a stage in its middle."""
 
 
-def _again(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Finding]:
+def _again(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Check]:
     """The same once more, killed on the way; then another seed."""
-    identity, stages = plan.identity(), plan.stages()[1:]
-    first = _sequencer(plan, identity, folder / "first", tell)
-    for t in stages:
-        first.train(t)  # committed: read from the ledger
-    second = _sequencer(plan, identity, folder / "second", tell)
-    second.train(stages[0])
-    same = second.weights[stages[0]] == first.weights[stages[0]]
-    findings = [
-        Finding(
+    stages = plan.stages()[1:]
+    first, _ = _train(plan, folder / "first", tell, stages)  # committed: read from the ledger
+    second, _ = _train(plan, folder / "second", tell, stages[:1])
+    same = second[stages[0]].weights == first[stages[0]].weights
+    checks = [
+        Check(
             "honours its seed",
             same,
             "the same seed gives the same weights" if same else "the same seed gave other weights",
@@ -151,28 +146,21 @@ def _again(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> 
 
     if len(stages) > 1 and same:
         try:
-            killed = _sequencer(plan, identity, folder / "second", interrupt)
-            for t in stages:
-                killed.train(t)
+            _train(plan, folder / "second", interrupt, stages)
             how = "in a new process"
         except _EnoughError:
             how = "after being killed in the middle of stage 2"
-        resumed = _sequencer(plan, identity, folder / "second", tell)
-        for t in stages:
-            resumed.train(t)
-        exact = resumed.weights[stages[-1]] == first.weights[stages[-1]]
-        findings.append(
-            Finding("resumes", exact, f"{'the same' if exact else 'other'} weights, {how}")
-        )
+        resumed, _ = _train(plan, folder / "second", tell, stages)
+        exact = resumed[stages[-1]].weights == first[stages[-1]].weights
+        checks.append(Check("resumes", exact, f"{'the same' if exact else 'other'} weights, {how}"))
     other = plan._replace(seed=plan.seed + 1)
-    third = _sequencer(other, other.identity(), folder / "third", tell)
-    third.train(stages[0])
-    differs = third.weights[stages[0]] != first.weights[stages[0]]
-    findings.append(
-        Finding(
+    third, _ = _train(other, folder / "third", tell, stages[:1])
+    differs = third[stages[0]].weights != first[stages[0]].weights
+    checks.append(
+        Check(
             "uses its seed",
             True if differs else None,
             "another seed gives other weights" if differs else "another seed changes nothing",
         )
     )
-    return findings
+    return checks

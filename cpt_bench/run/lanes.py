@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import read_jsonl, write_json, write_jsonl
+from cpt_bench.evaluation.predictions import graded, read_predictions
+from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import Scores, write_scores
@@ -24,19 +25,18 @@ from cpt_bench.stage.split import write_images
 from cpt_bench.suite import Suite
 
 
-def find_stages(pattern: str, suite: Suite) -> dict[int, Path]:
-    """The checkpoints of stages 1 to T, in the natural order of their names.
+def find_stages(given: str | Sequence[Path], suite: Suite) -> dict[int, Path]:
+    """The checkpoints of stages 1 to T.
 
     Args:
-        pattern: A glob of folders: ``ckpt/stage-*``; ``stage-10`` comes after ``stage-9``.
+        given: A glob of folders, taken in the natural order of their names: ``ckpt/stage-*``, of
+            which ``stage-10`` comes after ``stage-9``. Or the folders, in training order.
         suite: Tells how many there must be.
 
     Raises:
         CptBenchError: There are more or fewer than the suite has tasks, or one holds no weights.
     """
-    anchor = Path(Path(pattern).anchor)
-    inside = str(Path(pattern).relative_to(anchor))
-    found = sorted(anchor.glob(inside), key=_natural) if inside != "." else []
+    found = _matching(given) if isinstance(given, str) else list(given)
     folders = [f / "checkpoint" if (f / "checkpoint").is_dir() else f for f in found if f.is_dir()]
     # The stages of a run folder begin with the base model's, which has no checkpoint of its own.
     folders = [f for f in folders if f.name == "checkpoint" or not f.name.startswith("0-")]
@@ -45,12 +45,18 @@ def find_stages(pattern: str, suite: Suite) -> dict[int, Path]:
         raise CptBenchError(
             f"{len(folders)} checkpoints match, {suite.name} has {wanted} stages "
             f"({', '.join(suite.sequence)})",
-            where=f"--stages {pattern!r}",
+            where=f"--stages {given!r}" if isinstance(given, str) else "stages",
             todo="Give one folder a stage, in training order by name",
         )
     for folder in folders:
         weights_digest(folder)
     return dict(enumerate(folders, 1))
+
+
+def _matching(pattern: str) -> list[Path]:
+    anchor = Path(Path(pattern).anchor)
+    inside = str(Path(pattern).relative_to(anchor))
+    return sorted(anchor.glob(inside), key=_natural) if inside != "." else []
 
 
 def _natural(path: Path) -> list[Any]:
@@ -133,11 +139,9 @@ def import_predictions(
                     where=file,
                     todo=f"There is: {', '.join(splits)}",
                 )
-            card = suite.card(file.stem)
-            try:
-                rows = graded(read_jsonl(file), card, splits[file.stem], suite.protocol)
-            except CptBenchError as error:
-                raise CptBenchError(error.what, where=file, todo=error.todo) from None
+            card, samples = suite.card(file.stem), splits[file.stem]
+            rows = read_predictions(file, [sample.id for sample in samples])
+            rows = graded(rows, card, samples, suite.protocol)
             write_jsonl(partial.predictions(t, file.stem), rows)
     write_json(
         partial.run_json,

@@ -38,6 +38,8 @@ class Ledger:
         self.folder, self.shared = folder, shared
         self.stages = None if stages is None else {*stages}
         self.records = folder / "ledger"
+        self.session: list[dict[str, Any]] = []
+        """Records of the steps that were done since this ledger was opened."""
 
     def find(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """The record of a step that is done here or in a run beside this one, or None.
@@ -74,6 +76,7 @@ class Ledger:
             "seconds": round(seconds, 3),
         }
         self._write(name, record)
+        self.session.append(record)
         return record
 
     def _file(self, name: str) -> Path:

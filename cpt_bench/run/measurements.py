@@ -1,137 +1,145 @@
-"""What a run asks of its checkpoints beside the evaluation: how far they moved, what they lost how.
+"""Measures after evaluation: KL to the base, what kind each loss was, other harnesses.
 
-Both are steps of the ledger like any other. A run that was finished before these were measured, and
-whose weights were dropped since, stays without them; its metrics say 'not measured'.
+Each is a step of the ledger like any other. A run that was finished before these were measured, and
+whose weights were deleted since, stays without them; its metrics say 'not measured'.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
 
 from cpt_bench import general
 from cpt_bench.evaluation.divergence import GENERAL, NEW
 from cpt_bench.files import read_jsonl
 from cpt_bench.results.losses import prefixes, to_ask
-from cpt_bench.run import jobs
+from cpt_bench.run import keys
+from cpt_bench.run.context import Context, Event, Policy
+from cpt_bench.run.evaluate import halves, in_parts
+from cpt_bench.run.jobs import diagnose as diagnosis
+from cpt_bench.run.jobs import divergence
+from cpt_bench.run.jobs import general as harnesses
+from cpt_bench.run.steps import Commit, Step, carry_out
 
-if TYPE_CHECKING:
-    from cpt_bench.run.sequencer import Sequencer
 
-Event = dict[str, Any]
-
-
-def diverge(run: Sequencer, t: int) -> None:
+def diverge(context: Context, t: int, policy: Policy, base: Policy) -> None:
     """KL(base || policy) after stage ``t``, on the prompts of its task and on general ones."""
-    suite = run.plan.suite
-    names = [suite.sequence[t - 1], *suite.general]
-    replies = {name: run.paths.predictions(0, name) for name in names}
-    if not run.checkpoint(t).exists() or not all(file.exists() for file in replies.values()):
+    plan, paths = context.plan, context.paths
+    new, *others = plan.suite.sequence[t - 1], *plan.suite.general
+    prompts = {new: NEW, **dict.fromkeys(others, GENERAL)}
+    replies = {name: paths.predictions(0, name) for name in prompts}
+    if not Path(policy.folder).exists() or not all(file.exists() for file in replies.values()):
         return
-    prompts = {name: NEW if name == names[0] else GENERAL for name in names}
-    step, output = f"stage-{t}/kl", run.paths.divergence(t)
-    inputs = {
-        **run.evaluation_inputs(t, names[0]),
-        "card": {name: suite.card(name).model_dump(mode="json") for name in names},
-        "base": run.weights[0],
-        **run.framed(0, "base_frame"),
-        "prompts": prompts,
+    output = paths.divergence(t)
+    inputs = keys.divergence(plan, context.identity, policy, base, prompts)
+    step = Step(f"stage-{t}/kl", inputs, (paths.relative(output),))
+
+    def work(steps: Sequence[Step], commit: Commit) -> None:
+        job = divergence.DivergenceJob(
+            suite_folder=plan.suite.place,
+            base=plan.base,
+            checkpoint=Path(policy.folder),
+            weights=policy.weights,
+            predictions=replies,
+            prompts=prompts,
+            output=output,
+            threads=plan.threads,
+            data=context.data,
+        )
+        start, what = time.monotonic(), f"stage {t}, KL to the base"
+        worker = context.workers.start(divergence.diverge, job, paths.log(t, "kl"), what)
+        context.workers.result(worker, context.tell_of(t))
+        commit(step, {"weights": policy.weights}, time.monotonic() - start)
+
+    carry_out(context.ledger, [step], work)
+
+
+def diagnose(context: Context, t: int, policy: Policy) -> None:
+    """Ask what was lost again, the reply's beginning forced; after the last stage alone."""
+    plan, paths = context.plan, context.paths
+    forced = prefixes(plan.suite.protocol)
+    if t != len(plan.suite.sequence) or not forced or not Path(policy.folder).exists():
+        return
+    lost = _lost(context, t)
+    files = {name: {p: paths.forced(t, p, name) for p in forced} for name in lost}
+    steps = {
+        name: Step(
+            f"stage-{t}/diagnose/{name}",
+            keys.diagnosis(plan, context.identity, policy, name, forced, ids),
+            tuple(paths.relative(file) for file in files[name].values()),
+        )
+        for name, ids in lost.items()
     }
-    if run.ledger.find(step, inputs) is not None:
-        return
-    order = jobs.DivergenceOrder(
-        suite_folder=suite.place,
-        base=run.plan.base,
-        checkpoint=run.checkpoint(t),
-        weights=run.weights[t],
-        predictions=replies,
-        prompts=prompts,
-        output=output,
-        threads=run.plan.threads,
-        data=run.data,
-    )
-    start = time.monotonic()
-    run.result(run.worker(jobs.divergence, (order,), t, "kl", f"stage {t}, KL to the base"), t)
-    facts, outputs = {"weights": run.weights[t]}, [run.paths.relative(output)]
-    seconds = time.monotonic() - start
-    run.done.append(run.ledger.commit(step, inputs, outputs, facts, seconds))
+
+    def work(todo: Sequence[Step], commit: Commit) -> None:
+        names = [name for name, step in steps.items() if step in todo]
+
+        def ask(part: list[str]) -> None:
+            job = diagnosis.DiagnoseJob(
+                suite_folder=plan.suite.place,
+                checkpoint=Path(policy.folder),
+                weights=policy.weights,
+                prefixes=forced,
+                samples={name: lost[name] for name in part},
+                outputs={name: files[name] for name in part},
+                threads=plan.threads,
+                data=context.data,
+            )
+            tell = context.tell_of(t)
+
+            def heard(event: Event) -> None:
+                if event["kind"] == "written":
+                    facts = {"weights": policy.weights}
+                    commit(steps[event["name"]], facts, event["seconds"])
+                tell(event)
+
+            log, what = paths.log(t, "diagnose"), f"stage {t}, diagnosis"
+            worker = context.workers.start(diagnosis.diagnose, job, log, what)
+            context.workers.result(worker, heard)
+
+        in_parts(halves(plan, t, names), ask)
+
+    carry_out(context.ledger, [*steps.values()], work)
 
 
-def diagnose(run: Sequencer, t: int) -> None:
-    """Ask what was lost again, with the reply's beginning forced; after the last stage."""
-    suite = run.plan.suite
-    if t != len(suite.sequence) or not run.checkpoint(t).exists():
-        return
-    forced = prefixes(suite.protocol)
-    if not forced:
-        return
-    wanted, inputs = {}, {}
+def _lost(context: Context, t: int) -> dict[str, list[str]]:
+    """Benchmark to the ids of the samples that were lost by the end, where any were."""
+    suite, lost = context.plan.suite, {}
     for name in (*suite.sequence, *suite.general):
         task = suite.sequence.index(name) if name in suite.sequence else None
         rows = [0, t] if task is None else [*range(1, t), t]
-        files = {row: run.paths.predictions(row, name) for row in rows}
+        files = {row: context.paths.predictions(row, name) for row in rows}
         if not all(file.exists() for file in files.values()):
             continue  # a joint run, or one model, has no stages between
-        ids = to_ask({row: read_jsonl(file) for row, file in files.items()}, task, t)
-        if not ids:
-            continue
-        inputs[name] = {**run.evaluation_inputs(t, name), "forced": forced, "ids": ids}
-        if run.ledger.find(f"stage-{t}/diagnose/{name}", inputs[name]) is None:
-            wanted[name] = ids
-    if not wanted:
-        return
-    outputs = {name: {p: run.paths.forced(t, p, name) for p in forced} for name in wanted}
-
-    def on_event(event: Event) -> None:
-        if event["kind"] == "diagnosed":
-            name = event["name"]
-            written = [run.paths.relative(path) for path in outputs[name].values()]
-            step = f"stage-{t}/diagnose/{name}"
-            facts, seconds = {"weights": run.weights[t]}, event["seconds"]
-            run.done.append(run.ledger.commit(step, inputs[name], written, facts, seconds))
-
-    def ask(names: list[str]) -> None:
-        order = jobs.DiagnoseOrder(
-            suite_folder=suite.place,
-            checkpoint=run.checkpoint(t),
-            weights=run.weights[t],
-            prefixes=forced,
-            samples={name: wanted[name] for name in names},
-            outputs={name: outputs[name] for name in names},
-            threads=run.plan.threads,
-            data=run.data,
-        )
-        worker = run.worker(jobs.diagnose, (order,), t, "diagnose", f"stage {t}, diagnosis")
-        run.result(worker, t, on_event)
-
-    run.in_halves(t, list(wanted), ask)
+        if ids := to_ask({row: read_jsonl(file) for row, file in files.items()}, task, t):
+            lost[name] = ids
+    return lost
 
 
-def measure_others(run: Sequencer, t: int) -> None:
+def measure_others(context: Context, t: int, policy: Policy) -> None:
     """The benchmarks of other harnesses; see :mod:`cpt_bench.general`."""
-    for spec in map(general.parse, run.plan.general):
-        name = f"stage-{t}/general/{spec.slug}"
-        inputs = {
-            "weights": run.weights[t],
-            **run.framed(t),
-            "benchmark": spec.name,
-            "harness": general.installed(spec),
-            **{k: run.identity[k] for k in ("limit", "threads", "versions")},
-        }
-        if run.ledger.find(name, inputs) is not None:
-            continue
-        order = jobs.GeneralOrder(
-            checkpoint=run.checkpoint(t),
-            weights=run.weights[t],
-            specs=[spec.name],
-            folder=run.paths.general(t),
-            threads=run.plan.threads,
-            options={spec.name: {"limit": run.plan.limit}},
+    plan, paths = context.plan, context.paths
+    for spec in map(general.parse, plan.general):
+        written = general.paths(paths.general(t), spec)
+        step = Step(
+            f"stage-{t}/general/{spec.slug}",
+            keys.general(context.identity, policy, spec.name, general.installed(spec)),
+            tuple(paths.relative(file) for file in written),
         )
-        start = time.monotonic()
-        worker = run.worker(jobs.measure_general, (order,), t, "general", f"stage {t}, {spec.name}")
-        run.result(worker, t)
-        outputs = [run.paths.relative(p) for p in general.paths(run.paths.general(t), spec)]
-        facts = {"weights": run.weights[t]}
-        seconds = time.monotonic() - start
-        run.done.append(run.ledger.commit(name, inputs, outputs, facts, seconds))
+
+        def work(steps: Sequence[Step], commit: Commit, spec: general.Spec = spec) -> None:
+            job = harnesses.GeneralJob(
+                checkpoint=Path(policy.folder),
+                weights=policy.weights,
+                spec=spec.name,
+                folder=paths.general(t),
+                threads=plan.threads,
+                limit=plan.limit,
+            )
+            start, what = time.monotonic(), f"stage {t}, {spec.name}"
+            worker = context.workers.start(harnesses.measure, job, paths.log(t, "general"), what)
+            context.workers.result(worker, context.tell_of(t))
+            commit(steps[0], {"weights": policy.weights}, time.monotonic() - start)
+
+        carry_out(context.ledger, [step], work)

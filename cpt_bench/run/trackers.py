@@ -83,13 +83,12 @@ def _module(package: str, name: str) -> Any:
         ) from None
 
 
-def names_of(given: str) -> list[str]:
-    """The trackers in ``trackio,wandb``, each known.
+def known(names: Sequence[str]) -> list[str]:
+    """The names of trackers, each once.
 
     Raises:
         CptBenchError: There is no tracker of that name.
     """
-    names = [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         if name not in KNOWN:
             raise CptBenchError(
@@ -107,7 +106,7 @@ class Reporter:
     t-1 ended, also when its steps were done in an earlier session.
 
     Args:
-        names: From :func:`names_of`.
+        names: From :func:`known`.
         folder: The run folder, whose name the run has there.
         config: What is shown as its configuration.
         complain: Takes one line about a tracker that failed.

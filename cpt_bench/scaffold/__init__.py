@@ -9,12 +9,13 @@ from pathlib import Path
 from string import Template
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.plugins import default
 
 FILES = {
     "pyproject.toml": "pyproject.toml.txt",
     "README.md": "README.md.txt",
     "src/{module}/__init__.py": "trainer.py.txt",
-    "src/{module}/recipes/nano/{name}.yaml": "recipe.yaml.txt",
+    "src/{module}/recipes/{suite}/{name}.yaml": "recipe.yaml.txt",
     "tests/test_{module}.py": "test.py.txt",
 }
 """Where each template goes."""
@@ -37,6 +38,7 @@ def scaffold(name: str, parent: Path) -> Path:
     names = {
         "name": name,
         "module": module,
+        "suite": default("suites", "run"),
         "cls": "".join(part.capitalize() for part in module.split("_")),
     }
     here = importlib.resources.files(__name__)

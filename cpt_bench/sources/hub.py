@@ -9,7 +9,6 @@ accounted for.
 from __future__ import annotations
 
 import importlib
-import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.images import BROKEN
+from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
+from cpt_bench.sources.checks import check_sample
+from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
 from cpt_bench.suite import Sample, TaskCard, prepared
 from cpt_bench.suite.origins import Draw, Hub, Join, Table
 
@@ -69,7 +70,10 @@ def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scrat
         except Unfit as reason:
             passed.append(f"{table.repo}: {reason}")
             continue
-        samples = _samples(card, split, source, table, rows, wanted.join, pictures)
+        home = Repository(
+            table.repo, _revision(rows) or table.revision, origin, split, _caches(scratch)
+        )
+        samples = _samples(card, split, source, table, rows, pictures, home)
         facts = {
             "repo": table.repo,
             "configs": list(table.configs),
@@ -233,20 +237,23 @@ def _samples(
     source: Hub,
     table: Table,
     rows: Any,
-    join: Join | None,
     pictures: tuple[Any, dict[str, int]] | None,
+    home: Repository,
 ) -> Iterator[Sample]:
     """The split's samples, in order; pictures of rows that are not drawn are not read."""
-    module, _, function = source.target.partition(":")
-    adapter: Adapter = getattr(importlib.import_module(module), function)
+    adapter: Adapter = load_target(source.target, card.folder)
+    wanted, place_of = source.splits[split], f"{table.repo}, split {table.split}"
+    join = wanted.join
 
     def adapt(row: dict[str, Any], number: int, kept: int) -> Sample | None:
         try:
             return adapter(row, kept, split, **source.options)
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, SyntaxError) as error:
             raise CptBenchError(
-                f"row {number} makes no sample ({type(error).__name__}: {error})"[:300],
-                where=f"{table.repo}, split {table.split}",
+                f"row {number}{_named(row)} makes no sample ({type(error).__name__}: {error})"[
+                    :300
+                ],
+                where=place_of,
             ) from None
 
     published = card.splits[split]
@@ -261,7 +268,7 @@ def _samples(
     else:
         chosen = _in_order(rows, adapt)
     for number, kept in chosen:
-        row = {name: _bytes(value) for name, value in rows[number].items()}
+        row = {n: encoded_bytes(value, home.picture) for n, value in rows[number].items()}
         if join is not None and pictures is not None:
             images, places = pictures
             place = places.get(row[join.on])
@@ -269,14 +276,28 @@ def _samples(
                 raise CptBenchError(
                     f"row {number} names the picture {row[join.on]!r}, which is not in "
                     f"{join.config}",
-                    where=f"{table.repo}, split {table.split}",
+                    where=place_of,
                 )
-            row["image"] = _bytes(images[place][join.image])
+            row["image"] = encoded_bytes(images[place][join.image], home.picture)
         sample = adapt(row, number, kept)
         assert sample is not None
+        check_sample(sample, wanted, card.answer_kinds, place_of)
         for picture in sample.images:
-            _check_picture(picture, f"{table.repo}, {sample.id}")
+            check_picture(picture, f"{table.repo}, {sample.id}")
         yield sample
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """A row's own id, where it has one, for errors."""
+    found = next((row[key] for key in ("id", "question_id") if row.get(key) is not None), None)
+    return f" ({found})" if found is not None else ""
+
+
+def _caches(scratch: Path) -> tuple[Path, ...]:
+    """Where ``datasets`` may have unpacked a picture that a row names by an absolute path."""
+    from huggingface_hub import constants
+
+    return scratch, Path(constants.HF_HOME)
 
 
 def _in_order(rows: Any, adapt: Callable[..., Sample | None]) -> Iterator[tuple[int, int]]:
@@ -307,25 +328,3 @@ def _without_pictures(rows: Any) -> Iterator[dict[str, Any]]:
             blank: Any = b"" if types[name] == "image" else []
             row[name] = blank if there[name][number] else None
         yield row
-
-
-def _bytes(value: Any) -> Any:
-    """A picture's encoded bytes, a list of them, or the value as it is."""
-    if isinstance(value, list):
-        return [_bytes(item) for item in value]
-    if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-        if value["bytes"] is not None:
-            return value["bytes"]
-        return Path(value["path"]).read_bytes() if value["path"] else None
-    return value
-
-
-def _check_picture(data: bytes, where: str) -> None:
-    """The header alone: decoding every picture would take hours, and is done when it is shown."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)):
-            pass
-    except (*BROKEN, Image.DecompressionBombError, UnidentifiedImageError) as error:
-        raise CptBenchError(f"the picture is broken ({error})", where=where) from None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 from cpt_bench.errors import CptBenchError
+from cpt_bench.plugins import load
 from cpt_bench.sources.cache import read
 from cpt_bench.sources.digests import split_digest
 from cpt_bench.suite import Sample, Suite, TaskCard
@@ -29,8 +28,7 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
         raise CptBenchError(f"task {card.name} has no {split} split")
     if not isinstance(card.source, Generator):
         return read(card, split, check=check)
-    module, _, function = card.source.target.partition(":")
-    make = getattr(importlib.import_module(module), function)
+    make = load(card.source.target, card.folder)
     samples: list[Sample] = list(make(split, published.n, **card.source.options))
     if check and (found := split_digest(samples)) != published.sha256:
         raise CptBenchError(

@@ -72,7 +72,8 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
     process = subprocess.Popen(
         command(launch, str(stage.document), trainer),
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     assert process.stdout is not None

@@ -2,94 +2,102 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
-from cpt_bench.plugins import Resolved
-from cpt_bench.settings import value_of
+from cpt_bench.plugins import Located, Resolved, folders
+from cpt_bench.settings import assigned, field_type, value_of
 from cpt_bench.trainer import Privileges, Trainer, TrainerConfig
 
+RECIPES = "recipes"
+"""In the folder of a trainer's code: ``recipes/<suite>/<trainer>.yaml``."""
 
-def recipe(suite: str, trainer: Resolved) -> dict[str, Any]:
-    """The recipe that ships beside a trainer for a suite; empty where there is none.
+
+def recipe(suite: str, trainer: Resolved | Located) -> dict[str, Any]:
+    """The recipe that comes with a trainer for a suite; empty where there is none.
 
     It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for the trainers of
     this package and of others alike.
     """
-    file = trainer.folder / "recipes" / suite / f"{trainer.name}.yaml"
-    if not file.is_file():
-        return {}
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    return shipped(trainer, suite, trainer.name) or {}
+
+
+def shipped(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any] | None:
+    """A recipe from the folder of a trainer's code; None where there is none of that name."""
+    if trainer.folder is None:
+        return None
+    file = trainer.folder / RECIPES / suite / f"{name}.yaml"
+    return read_mapping(file, "settings") if file.is_file() else None
 
 
 def named(spec: str) -> dict[str, Any]:
     """A recipe by name (``cpt7/rft-lora``) or as a YAML file.
+
+    Names are those of the recipes that ship, and of those in folders of plug-ins.
 
     Raises:
         CptBenchError: There is none, or it is not a mapping.
     """
     file = Path(spec)
     if not file.is_file():
-        suite, _, name = spec.partition("/")
-        folder = importlib.resources.files("cpt_bench.trainers") / "recipes"
-        known = sorted(
-            f"{s.name}/{f.name.removesuffix('.yaml')}"
-            for s in folder.iterdir()
-            if s.is_dir()
-            for f in s.iterdir()
-            if f.name.endswith(".yaml")
-        )
+        known = recipes()
         if spec not in known:
-            raise CptBenchError(f"no recipe is called {spec!r}", todo=did_you_mean(spec, known))
-        file = Path(str(folder / suite / f"{name}.yaml"))
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise CptBenchError("not valid YAML", where=file) from error
-    if not isinstance(data, dict):
-        raise CptBenchError("not a mapping of settings to values", where=file)
-    return data
+            raise CptBenchError(
+                f"no recipe is called {spec!r}", todo=did_you_mean(spec, sorted(known))
+            )
+        file = known[spec]
+    return read_mapping(file, "settings")
+
+
+def recipes() -> dict[str, Path]:
+    """``<suite>/<name>`` to its file; one that ships comes before one of another folder."""
+    found: dict[str, Path] = {}
+    for folder in folders("trainers"):
+        for file in sorted((folder / RECIPES).glob("*/*.yaml")):
+            found.setdefault(f"{file.parent.name}/{file.stem}", file)
+    return found
 
 
 def configure(
-    trainer: type[Trainer], shipped: dict[str, Any], overrides: Sequence[str]
+    trainer: type[Trainer], recipe: dict[str, Any], overrides: Sequence[str]
 ) -> TrainerConfig:
     """The trainer's config from a recipe and ``key=value`` overrides.
 
     Raises:
         CptBenchError: An unknown key, or a value of the wrong type.
     """
-    known = list(trainer.Config.model_fields)
-    values = dict(shipped)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise CptBenchError(f"--set {override!r} is not key=value")
-        if key not in known and trainer.Config.model_config.get("extra") != "allow":
+    known, values = list(trainer.Config.model_fields), dict(recipe)
+    open_ended = trainer.Config.model_config.get("extra") == "allow"
+    for key, text in assigned(overrides).items():
+        if key not in known and not open_ended:
             raise CptBenchError(
                 f"{trainer.__name__} has no setting {key!r}",
-                where=f"--set {override}",
+                where=f"--set {key}={text}",
                 todo=did_you_mean(key, known) if known else "It has no settings",
             )
-        values[key] = value_of(text)
+        values[key] = typed(trainer.Config, key, text)
     try:
         return trainer.Config.model_validate(values)
     except ValidationError as error:
         raise CptBenchError(explain(error), where=f"settings of {trainer.__name__}") from None
 
 
+def typed(model: type[BaseModel], key: str, text: str) -> Any:
+    """The value of a setting, read as the type of its field in ``model``."""
+    field = model.model_fields.get(key)
+    return value_of(text, Any if field is None else field_type(field))
+
+
 def declare(settings: Sequence[str]) -> Privileges:
-    """Privileges from ``key=value``, for trainers that are commands."""
-    values = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        values[key] = value_of(text) if equals else True
+    """Privileges from ``key=value``, for trainers that are commands; a key alone is ``true``."""
+    whole = [setting if "=" in setting else f"{setting}=true" for setting in settings]
+    given = assigned(whole, "--privilege")
+    values = {key: typed(Privileges, key, text) for key, text in given.items()}
     try:
         return Privileges.model_validate(values)
     except ValidationError as error:

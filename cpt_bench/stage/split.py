@@ -1,6 +1,6 @@
 """A task's train split as every trainer reads it: ``train.jsonl`` and picture files, written once.
 
-The folder is named by the hash of all that can change it, so that runs beside each other share it.
+The folder is named by the hash of all that can change it, so that runs in one folder share it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cpt_bench.stage.document import FORMAT, Row
 from cpt_bench.suite import Protocol, Sample, TaskCard
 
 NAMED = 32
-"""Digits of a picture's SHA-256 in its name."""
+"""Hexadecimal digits of a picture's SHA-256 in its file name."""
 
 SIGNATURES = {b"P6": "ppm", b"\x89P": "png", b"\xff\xd8": "jpg", b"GI": "gif", b"RI": "webp"}
 
 DIGEST = "train.sha256"
-"""Beside ``train.jsonl``, its SHA-256; pictures are named by theirs."""
+"""The file with the SHA-256 of ``train.jsonl``; pictures are named by theirs."""
 
 
-def prepared(card: TaskCard, protocol: Protocol, limit: int | None, root: Path) -> Path:
-    """Where the train split of ``card`` lies, or will lie, under ``root``."""
+def split_folder(card: TaskCard, protocol: Protocol, limit: int | None, root: Path) -> Path:
+    """The folder under ``root`` that holds, or will hold, the train split of ``card``."""
     key = digest_json(
         {
             "format": FORMAT,
@@ -33,14 +33,14 @@ def prepared(card: TaskCard, protocol: Protocol, limit: int | None, root: Path) 
             "prompt": protocol.prompts[protocol.style],
             "form": protocol.form.model_dump(),
             "limit": limit,
-            "digest": DIGEST,  # those of before had none
+            "digest": DIGEST,
         }
     )
     return root / f"{card.name}-{key[:16]}"
 
 
-def prepare(card: TaskCard, protocol: Protocol, limit: int | None, folder: Path) -> None:
-    """Write the train split to ``folder``, all of it or nothing; what is there stays."""
+def write_split(card: TaskCard, protocol: Protocol, limit: int | None, folder: Path) -> None:
+    """Write the train split to ``folder``, all of it or nothing; a split that is there stays."""
     if folder.exists():
         return
     with common_folder(folder) as partial:
@@ -51,11 +51,11 @@ def prepare(card: TaskCard, protocol: Protocol, limit: int | None, folder: Path)
         write_text(partial / DIGEST, digest(partial / "train.jsonl"))
 
 
-def check(folder: Path) -> None:
-    """That a train split is what was written: runs beside each other read it.
+def require_unedited(folder: Path) -> None:
+    """Refuse a train split that somebody edited: other runs read it too.
 
     Raises:
-        CptBenchError: It is not.
+        CptBenchError: A file is not what was written.
     """
     file, known = folder / "train.jsonl", folder / DIGEST
     edited = [f for f in (folder / "images").glob("*") if digest(f)[:NAMED] != f.stem]
@@ -63,7 +63,7 @@ def check(folder: Path) -> None:
         edited = [file]
     if edited:
         raise CptBenchError(
-            "is not what was prepared: it was edited since",
+            "was edited after it had been prepared",
             where=edited[0],
             todo=f"Delete {folder}, and run the same command again",
         )

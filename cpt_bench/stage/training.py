@@ -20,13 +20,13 @@ from cpt_bench.stage.outputs import check_checkpoint
 from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.worker.threads import set_threads
 
-Say = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
 
 TRAIN_LOG = "train.jsonl"
 
 
 @dataclass(frozen=True)
-class TrainOrder:
+class TrainJob:
     """Train one stage.
 
     Attributes:
@@ -47,13 +47,13 @@ class TrainOrder:
 _watch: isolation.Watch | None = None
 
 
-def isolate(order: TrainOrder) -> None:
-    """Enter the order's view, while this process has no thread yet."""
+def isolate(job: TrainJob) -> None:
+    """Enter the job's view, while this process has no thread yet."""
     global _watch
-    _watch = isolation.enter(order.view)
+    _watch = isolation.enter(job.view)
 
 
-def train(say: Say, order: TrainOrder) -> dict[str, Any]:
+def train(send: Send, job: TrainJob) -> dict[str, Any]:
     """Run the trainer on one stage.
 
     Returns:
@@ -62,54 +62,54 @@ def train(say: Say, order: TrainOrder) -> dict[str, Any]:
     Raises:
         TrainerFault: The trainer broke the contract; ``kind`` says how.
     """
-    document = StageDocument.read(order.document)
+    document = StageDocument.read(job.document)
     rows: list[dict[str, Any]] = []
     seen: list[str] = []
 
     def log(row: dict[str, Any]) -> None:
         rows.append(row)
-        say({"kind": "train", "task": document.task, **row})
+        send({"kind": "train", "task": document.task, **row})
 
     def tell(line: str) -> None:
-        say({"kind": "output", "line": line})
+        send({"kind": "output", "line": line})
 
-    trainer_class = trainer_of(order.trainer).value
+    trainer_class = trainer_of(job.trainer).value
     trainer = trainer_class(trainer_class.Config.model_validate(document.config))
-    isolation.watch_opens(order.view, seen.append)
+    isolation.watch_opens(job.view, seen.append)
     set_threads(document.threads)
-    stage = open_stage(order.document, log, tell)
+    stage = open_stage(job.document, log, tell)
     store = stage.memory
     assert isinstance(store, ReplayStore)
     kept = store.ids()
     processes = 1
     try:
-        if order.launch is None:
+        if job.launch is None:
             trainer.train(stage)
         else:
-            processes = launch.train(order.launch, order.trainer, stage, document.threads)
+            processes = launch.train(job.launch, job.trainer, stage, document.threads)
     finally:
         # Whether or not the trainer noticed, or hid, that a file was closed to it.
         seen += _watch.opened() if _watch else []
         if seen:
             raise PrivilegeError(
-                f"{order.trainer} opened what it has no privilege for: {seen[0]}"
+                f"{job.trainer} opened what it has no privilege for: {seen[0]}"
                 + (f" and {len(seen) - 1} more" if len(seen) > 1 else ""),
                 where=f"stage {document.index} ({document.task})",
                 todo="A trainer learns from its stage alone; see docs/trainer.md",
             )
     store.check(kept)
-    write_jsonl(order.document.parent / TRAIN_LOG, rows)
-    parameters = check_checkpoint(document.output, order.trainer)
-    extra = parameters - order.parameters
+    write_jsonl(job.document.parent / TRAIN_LOG, rows)
+    parameters = check_checkpoint(document.output, job.trainer)
+    extra = parameters - job.parameters
     if extra > document.privileges.extra_parameters:
         raise PrivilegeError(
-            f"{order.trainer} wrote {extra} weights more than the base model has, "
+            f"{job.trainer} wrote {extra} weights more than the base model has, "
             f"{document.privileges.extra_parameters} are declared",
             where=document.output,
             todo="Declare extra_parameters in the trainer's privileges",
         )
     # A hook watches this process alone, not those that a command or a launcher starts.
-    elsewhere = order.launch is not None or order.trainer.startswith(command.PREFIX)
+    elsewhere = job.launch is not None or job.trainer.startswith(command.PREFIX)
     return {
         "isolation": "namespace" if _watch else "none" if elsewhere else "audit hook",
         "parameters": parameters,

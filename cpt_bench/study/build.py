@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_text
+from cpt_bench.study.about import read_about
 from cpt_bench.study.claims import Claim, judge, read_claims, write_claims
-from cpt_bench.study.points import VARIANTS, Points, points
-from cpt_bench.study.store import read_all
+from cpt_bench.study.points import Points, points
+from cpt_bench.study.stored import read_all
 from cpt_bench.suite import open_suite
 from cpt_bench.sweep.spec import cells, read_sweep
 
@@ -24,7 +25,7 @@ class Study(NamedTuple):
 
     @property
     def page(self) -> Path:
-        """``docs/study.md`` beside ``docs/study/``."""
+        """``docs/study.md``, of ``docs/study/``."""
         return self.folder.with_suffix(".md")
 
 
@@ -32,7 +33,7 @@ def open_study(folder: Path) -> Study:
     """Read a study's runs and judge its claims.
 
     Raises:
-        CptBenchError: A file is missing or broken; the line says which.
+        CptBenchError: A file is missing or broken; the error names it.
     """
     sweep = read_sweep(folder / "sweep.yaml")
     runs = read_all(folder / "results")
@@ -40,14 +41,14 @@ def open_study(folder: Path) -> Study:
         raise CptBenchError(
             "no stored runs", where=folder / "results", todo="Store some: cptbench study store RUN"
         )
-    found = points(runs, open_suite(sweep.suite))
+    found = points(runs, open_suite(sweep.suite), read_about(folder))
     judged = tuple(judge(claim, found) for claim in read_claims(folder / "claims.yaml"))
     return Study(folder, found, judged, planned(folder))
 
 
 def planned(folder: Path) -> int:
-    """How many different runs the sweep file names; what goes without saying may be said."""
-    usual = {f"{key}={value}" for key, value in VARIANTS.items()}
+    """How many different runs the sweep file names; naming a variant's usual value adds none."""
+    usual = {f"{key}={value}" for key, value in read_about(folder).variants.items()}
     distinct = {
         cell._replace(settings=tuple(sorted({*cell.settings} - usual)), where="")
         for cell in cells(read_sweep(folder / "sweep.yaml"))

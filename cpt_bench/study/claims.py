@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from cpt_bench.documents import read_yaml
 from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.files import write_text
 from cpt_bench.study.evidence import Evidence, find
@@ -43,7 +44,7 @@ class Claim(BaseModel):
     Attributes:
         id: Its name.
         claim: In one sentence, as it would be true or false of nano.
-        source: Who says so, and with which numbers.
+        source: Who claims it, and with which numbers.
         evidence: What is measured; see :mod:`cpt_bench.study.evidence`.
         supports: The rule that supports it.
         refutes: The rule that refutes it.
@@ -79,13 +80,7 @@ def read_claims(file: Path) -> list[Claim]:
     Raises:
         CptBenchError: Not such a file; the line names the claim and the key.
     """
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CptBenchError("no such file", where=file) from None
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise CptBenchError(f"not valid YAML ({line})", where=file) from None
+    data = read_yaml(file)
     rows = data.get("claims") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise CptBenchError("has no list of claims", where=file)
@@ -146,15 +141,15 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     if found.value is None or found.interval is None:
         return "undecided", f"not measured yet: {found.missing}"
     low, high = found.interval.low, found.interval.high
-    said = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
+    shown = f"{found.value:.3g} [{low:.3g}, {high:.3g}]"
     pro, contra = holds(claim.supports, found), holds(claim.refutes, found)
     if pro and contra:
         raise CptBenchError(f"both {claim.supports!r} and {claim.refutes!r} hold", where=claim.id)
     if pro:
-        return "supported", f"{said}: {claim.supports}"
+        return "supported", f"{shown}: {claim.supports}"
     if contra:
-        return "refuted", f"{said}: {claim.refutes}"
-    return "undecided", f"{said}: neither {claim.supports} nor {claim.refutes}"
+        return "refuted", f"{shown}: {claim.refutes}"
+    return "undecided", f"{shown}: neither {claim.supports} nor {claim.refutes}"
 
 
 def _short(value: float) -> float:

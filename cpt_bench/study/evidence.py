@@ -166,13 +166,16 @@ def _curve(points: Points, point: Point, method: str) -> bool:
 
 
 def among(points: Points, methods: str) -> list[Point]:
-    """``all`` runs, those of ``rft`` (whose name begins so), or those of ``sft``."""
-    if methods == "all":
-        return [p for p in points.used if not p.joint]
-    rewarded = [p for p in points.used if p.stages and p.stages[-1].varied is not None]
-    if methods == "rft":
-        return rewarded
-    return [p for p in points.used if p not in rewarded and not p.joint]
+    """``all`` runs that go stage by stage, the ``rewarded`` ones, or the ``taught`` ones.
+
+    Raises:
+        CptBenchError: It is none of these.
+    """
+    wanted = {"all": (True, False), "rewarded": (True,), "taught": (False,)}
+    if methods not in wanted:
+        todo = did_you_mean(methods, [*wanted])
+        raise CptBenchError(f"no methods are called {methods!r}", where="methods", todo=todo)
+    return [p for p in points.used if p.rewarded in wanted[methods] and not p.joint]
 
 
 def law(points: Points, x: str, y: str, methods: str, stages: str = "all") -> Evidence:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -13,32 +14,21 @@ from cpt_bench.study import laws, pareto
 from cpt_bench.study.evidence import among, by_seed
 from cpt_bench.study.points import Points
 
-REWARDED: Final = (
-    "rft-grpo", "rft-rloo", "rft-remax", "rft-direct", "rft-kl", "rft-kl-base", "rft-replay",
-    "rft-ewc", "rft-lwf", "rif-rft", "rapo",
-)  # fmt: skip
-TAUGHT: Final = (
-    "sft", "replay", "rationale-sft", "self-sft", "iterative-sft", "lwf", "ewc", "flow", "sft-lora",
-    "olora", "joint",
-)  # fmt: skip
-"""The methods of each family, its plain one first; what is not listed is drawn in grey."""
 TINTS: Final = (
     "#2f6fa8", "#b3443c", "#2f8f6b", "#d68a2e", "#6b5fb3", "#3aa6b0", "#c766a5", "#7a5a3a",
     "#8a8f2a", "#2b2b2b", "#e0b354",
 )  # fmt: skip
-COLOURS: Final = {
-    **dict(zip(REWARDED, TINTS, strict=True)),
-    **dict(zip(TAUGHT, (TINTS[1], TINTS[0], *TINTS[2:]), strict=True)),  # sft is not rft's blue
-}
+GREY: Final = "#7f7f7f"
+"""Of methods beyond the tints."""
 PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
 LAWS: Final = (
     ("kl_new", "all", "first", "KL, new task's prompts"),
-    ("kl_new", "rft", "first", "KL, new task's prompts"),
+    ("kl_new", "rewarded", "first", "KL, new task's prompts"),
     ("kl_new", "all", "all", "KL, new task's prompts"),
     ("kl_general", "all", "all", "KL, general prompts"),
-    ("varied", "rft", "all", "prompts with reward variance"),
-    ("step", "rft", "all", "step²"),
-    ("push", "rft", "all", "share with reward variance × step²"),
+    ("varied", "rewarded", "all", "prompts with reward variance"),
+    ("step", "rewarded", "all", "step²"),
+    ("push", "rewarded", "all", "share with reward variance × step²"),
 )
 """What predicts, among which methods, at which stages, in words."""
 DRAWN: Final = (0, 2, 3, 5, 6)
@@ -103,18 +93,34 @@ def _figures(plt: Any, points: Points) -> Iterator[tuple[str, Any]]:
     yield "orders", _orders(plt, points)
 
 
-def colour(method: str) -> str:
-    """A method's colour, the same in all figures; the two families have the same ones."""
-    return COLOURS.get(method, "#7f7f7f")
+class Look(NamedTuple):
+    """How a method is drawn, the same in all figures.
+
+    Attributes:
+        colour: The two families have the same ones.
+        marker: Which family it is, where both are drawn: a triangle for rewards, else a dot.
+    """
+
+    colour: str
+    marker: str
 
 
-def marker(method: str) -> str:
-    """What tells the families apart where both are drawn: a triangle for rewards, else a dot."""
-    return "^" if method in REWARDED else "o"
+def looks(points: Points) -> dict[str, Look]:
+    """Method to its look: colours by the study's order, then by that of the tables."""
+    found = {}
+    for rewarded in (True, False):
+        family = points.family(rewarded)
+        ordered = [m for m in points.about.colours if m in family]
+        ordered += [m for m in family if m not in ordered]
+        # The plain methods of the two families stand in one panel: not in the same blue.
+        tints = TINTS if rewarded else (TINTS[1], TINTS[0], *TINTS[2:])
+        for method, tint in zip_longest(ordered, tints[: len(ordered)], fillvalue=GREY):
+            found[method] = Look(tint, "^" if rewarded else "o")
+    return found
 
 
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
-    """Runs as dots, learning against what is kept, and each method's curve through them.
+    """Runs as dots, learning against what remains, and each method's curve through them.
 
     A panel for each family; in each, the other's plain method is a dashed line.
     """
@@ -126,20 +132,23 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
     if not found:
         return None
     figure, grid = plt.subplots(1, 2, figsize=(9.6, 5.6), sharex=True, sharey=True)
-    panels = (("SFT and what builds on it", False, REWARDED[0]),
-              ("RFT and what builds on it", True, TAUGHT[0]))  # fmt: skip
-    for axes, (title, rewarded, other) in zip(grid, panels, strict=True):
+    shown, families = looks(points), [points.family(False), points.family(True)]
+    titles = points.about.titles
+    panels = ((titles[0], *families), (titles[1], *families[::-1]))
+    for axes, (title, family, others) in zip(grid, panels, strict=True):
         axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-        if other in found:
-            edge = _edge(found[other])
-            axes.plot(edge[:, 0], edge[:, 1], "--", color="#999999", linewidth=1.4, label=other)
+        for other in others[:1]:
+            if other in found:
+                edge = _edge(found[other])
+                axes.plot(edge[:, 0], edge[:, 1], "--", color="#999999", linewidth=1.4, label=other)
         for method, settings in found.items():
-            if (method in REWARDED) != rewarded:
+            if method not in family:
                 continue
+            look = shown[method]
             dots, edge = np.vstack([s.runs for s in settings]), _edge(settings)
-            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=colour(method), marker=marker(method),
+            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=look.colour, marker=look.marker,
                          alpha=0.45, linewidths=0)  # fmt: skip
-            axes.plot(edge[:, 0], edge[:, 1], color=colour(method), linewidth=1.6,
+            axes.plot(edge[:, 0], edge[:, 1], color=look.colour, linewidth=1.6,
                       label=f"{method} ({len(dots)})")  # fmt: skip
         axes.set_title(title)
         axes.set_xlabel("learned: accuracy just after each task, above the base, points")
@@ -178,8 +187,8 @@ def _kinds(plt: Any, points: Points) -> Any:
 
 
 def _laws(plt: Any, points: Points) -> Any:
-    """What is said to predict forgetting, against general capability lost, with its fit."""
-    asked = [LAWS[i] for i in DRAWN]
+    """What is claimed to predict forgetting, against general capability lost, with its fit."""
+    asked, shown = [LAWS[i] for i in DRAWN], looks(points)
     found = [(laws.fit(among(points, law[1]), law[0], "general", law[2] == "first"), law)
              for law in asked]  # fmt: skip
     fits = [(law, *words[1:]) for law, words in found if law is not None]
@@ -196,8 +205,9 @@ def _laws(plt: Any, points: Points) -> Any:
             dots = laws.table(mine, (law.x, law.y), stages == "first")
             if dots:
                 xy = np.vstack(dots)
-                axes.scatter(xy[:, 0] / unit, xy[:, 1], s=9, color=colour(method), linewidths=0,
-                             marker=marker(method), label=method)  # fmt: skip
+                look = shown[method]
+                axes.scatter(xy[:, 0] / unit, xy[:, 1], s=9, color=look.colour, linewidths=0,
+                             marker=look.marker, label=method)  # fmt: skip
         xs = np.linspace(law.points[:, 0].min(), law.points[:, 0].max(), 60)
         fitted = np.vander(xs, 3, increasing=True) @ law.coefficients
         axes.plot(xs / unit, fitted, color="#333333")
@@ -217,19 +227,20 @@ def _laws(plt: Any, points: Points) -> Any:
 
 def _orders(plt: Any, points: Points) -> Any:
     """Forgetting in each task order, for the methods that were run in several."""
-    orders = points.orders()
+    orders, shown = points.orders(), looks(points)
     methods = [m for m in points.methods() if sum(bool(points.of(m, order=o)) for o in orders) > 1]
     if not methods:
         return None
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
     for i, method in enumerate(methods):
+        look = shown[method]
         for k, order in enumerate(orders):
             values = [*by_seed(points.of(method, order=order), "FM").values()]
             if values:
                 x = k + 0.14 * (i - (len(methods) - 1) / 2)
-                axes.scatter([x] * len(values), values, s=16, color=colour(method),
-                             marker=marker(method), label=method if k == 0 else None)  # fmt: skip
-                axes.plot([x - 0.05, x + 0.05], [np.mean(values)] * 2, color=colour(method))
+                axes.scatter([x] * len(values), values, s=16, color=look.colour,
+                             marker=look.marker, label=method if k == 0 else None)  # fmt: skip
+                axes.plot([x - 0.05, x + 0.05], [np.mean(values)] * 2, color=look.colour)
     axes.set_xticks(range(len(orders)), [order_name(points, o) for o in orders])
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_ylabel("forgetting (FM), points")

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.metrics import Interval, rounded
+from cpt_bench.metrics import Interval, quadratic, rounded
 from cpt_bench.study.points import Point
 
 Array = npt.NDArray[np.float64]
@@ -65,28 +65,14 @@ def table(points: Sequence[Point], names: Sequence[str], first: bool = False) ->
     return out
 
 
-def r_squared(x: Array, y: Array) -> tuple[float, Array]:
-    """R² of the least-squares quadratic of y on x, and its coefficients (constant first).
-
-    A spread of 0 in either leaves nothing to explain, or to explain it with: R² is 0.
-    """
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0, np.array([float(y.mean()), 0.0, 0.0])
-    scale = float(np.abs(x).max())
-    powers = np.vander(x / scale, 3, increasing=True)
-    best = np.linalg.lstsq(powers, y, rcond=None)[0]
-    rest = float(((y - powers @ best) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-    return 1 - rest, best / scale ** np.arange(3)
-
-
 def fit(points: Sequence[Point], x: str, y: str, first: bool = False) -> Law | None:
     """The law of y on x, or None with fewer than :data:`RUNS` runs that have both."""
     runs = table(points, (x, y), first)
     if len(runs) < RUNS:
         return None
     whole = np.vstack(runs)
-    r2, coefficients = r_squared(whole[:, 0], whole[:, 1])
-    drawn = [r_squared(*np.vstack([runs[i] for i in chosen]).T)[0] for chosen in _draws(len(runs))]
+    r2, coefficients = quadratic(whole[:, 0], whole[:, 1])
+    drawn = [quadratic(*np.vstack([runs[i] for i in chosen]).T)[0] for chosen in _draws(len(runs))]
     return Law(
         x, y, tuple(float(f"{c:.6g}") for c in coefficients), rounded(r2), _interval(drawn),
         len(runs), whole,
@@ -103,7 +89,7 @@ def gap(
 
     def apart(chosen: Sequence[int]) -> float:
         whole = np.vstack([runs[i] for i in chosen])
-        return r_squared(whole[:, 0], whole[:, 2])[0] - r_squared(whole[:, 1], whole[:, 2])[0]
+        return quadratic(whole[:, 0], whole[:, 2])[0] - quadratic(whole[:, 1], whole[:, 2])[0]
 
     drawn = [apart(chosen) for chosen in _draws(len(runs))]
     return rounded(apart(range(len(runs)))), _interval(drawn), len(runs)

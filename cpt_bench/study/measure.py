@@ -15,12 +15,11 @@ from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.models.checkpoint import weights_digest
-from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import suite_of, write_scores
-from cpt_bench.run.ledger import Ledger
+from cpt_bench.run.context import Policy, base_policy
 from cpt_bench.run.measurements import diagnose, diverge
-from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import Sequencer
+from cpt_bench.run.request import Request, plan_of
+from cpt_bench.run.sequencer import opened
 from cpt_bench.stage.method import Method
 from cpt_bench.trainer import Privileges
 
@@ -47,50 +46,45 @@ def measure(
     if not (folder / f"ledger/stage-{len(suite.sequence)}.train.json").is_file():
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("is not finished", where=folder, todo=todo)
-    plan = Plan(
-        suite_spec=run["suite"]["spec"],
-        suite=suite,
-        method=Method(
-            run["trainer"],
-            run.get("origin") or {},
-            run["config"],
-            Privileges.model_validate(run.get("privileges") or {}),
-        ),
+    method = Method(
+        run["trainer"],
+        run.get("origin") or {},
+        run["config"],
+        Privileges.model_validate(run.get("privileges") or {}),
+    )
+    request = Request(
+        suite=run["suite"]["spec"],
+        order=suite.sequence,
         seed=run["seed"],
         limit=run["limit"],
         threads=run["threads"],
+        base=base,
         overlap=False,
-        keep="all",
-        base=base or suite.base_path(),
+        gpus=(),
     )
-    paths, ledger = RunFolder(folder, suite.sequence), Ledger(folder)
+    plan = plan_of(request, method)
     # What measures now is this installation, whatever trained then.
     identity = {**run, "versions": environment.versions()}
-    sequencer = Sequencer(plan, identity, paths, ledger, tell)
     if weights_digest(plan.base) != run["base"]["weights"]:
         raise CptBenchError("began from another base model", where=folder, todo="Give its --base")
-    try:
-        for t in plan.stages()[1:]:
-            weights = ledger.record(f"stage-{t}/train")["facts"]["weights"]
-            if not paths.checkpoint(t).exists():
-                continue
-            if weights_digest(paths.checkpoint(t)) != weights:
-                raise CptBenchError(
-                    "is not the checkpoint that was evaluated", where=paths.checkpoint(t)
-                )
-            sequencer.weights[t] = weights
-            if not _done(folder, t, "kl"):
-                diverge(sequencer, t)
+    with opened(plan, folder, tell=tell, identity=identity) as context:
+        base_model = base_policy(plan, identity)
         last = len(suite.sequence)
-        if last in sequencer.weights and not _done(folder, last, "diagnose"):
-            diagnose(sequencer, last)
-    finally:
-        for worker in list(sequencer.workers):
-            worker.stop()
-        sequencer.pool.shutdown(cancel_futures=True)
-    if sequencer.done:
+        for t in plan.stages()[1:]:
+            weights = context.ledger.record(f"stage-{t}/train")["facts"]["weights"]
+            checkpoint = context.paths.checkpoint(t)
+            if not checkpoint.exists():
+                continue
+            if weights_digest(checkpoint) != weights:
+                raise CptBenchError("is not the checkpoint that was evaluated", where=checkpoint)
+            policy = Policy(checkpoint, weights)
+            if not _done(folder, t, "kl"):
+                diverge(context, t, policy, base_model)
+            if t == last and not _done(folder, last, "diagnose"):
+                diagnose(context, last, policy)
+    if context.ledger.session:
         write_scores(folder)
-    return len(sequencer.done)
+    return len(context.ledger.session)
 
 
 def _done(folder: Path, stage: int, what: str) -> bool:

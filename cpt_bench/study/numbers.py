@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from cpt_bench.metrics import METRICS, Matrix, matrix_to_json, rounded
 from cpt_bench.metrics.passports import what_is_missing
-from cpt_bench.results.losses import Kinds, kinds, lost_and_won, peak_row
-from cpt_bench.study.store import Stored
+from cpt_bench.results.losses import lost_and_won
+from cpt_bench.study.stored import Stored
 from cpt_bench.suite import Suite
 
 Array = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ def general_of(stored: Stored, suite: Suite) -> Array:
 
 
 def claims(stored: Stored, suite: Suite) -> dict[str, Any]:
-    """The matrix and all numbers, as they are written beside a stored run."""
+    """The matrix and all numbers, as they are written with a stored run."""
     general = Matrix(suite.general, general_of(stored, suite))
     return {
         "matrix": matrix_to_json(matrix_of(stored))["accuracy"],
@@ -75,31 +75,15 @@ def divergence(stored: Stored, stage: int, names: tuple[str, ...]) -> float | No
     return rounded(float(np.mean([np.mean(row["kl"]) for row in rows if row is not None])))
 
 
-def kinds_of(stored: Stored, name: str, before: int | None = None) -> Kinds | None:
-    """What was lost of a benchmark from its peak (or from a row) to the end, by kind."""
-    last, found = len(stored.order), stored.outcomes(name)
-    if before is None:
-        if last < 2 or np.isnan(found.strict[1:]).any():
-            return None
-        before = peak_row(found.strict.mean(axis=1), 1, last)
-    rows = found.strict[[before, last]]
-    if np.isnan(rows).any():
-        return None
-    forced = found.forced
-    if forced is None and not (rows[0] > np.maximum(found.lenient[last], rows[1])).any():
-        forced = {"none": np.full(rows.shape[1], np.nan)}  # nothing had to be asked
-    return kinds(rows[0], rows[1], found.lenient[last], forced)
-
-
 def _shares(stored: Stored) -> Numbers:
     keys = ("Flips_1to0", "Flips_0to1", "Lost", "Won", "Lost_format", "Lost_mode", "Lost_content")
     found: dict[str, list[float | None]] = {key: [] for key in keys}
     for j, task in enumerate(stored.order[:-1]):
-        split = kinds_of(stored, task)
+        outcomes = stored.outcomes(task)
+        split = outcomes.kinds(task=True)
         if split is None:
             return dict.fromkeys(keys)
-        strict = stored.outcomes(task).strict
-        flips = lost_and_won(strict[j + 1], strict[-1])
+        flips = lost_and_won(outcomes.strict[j + 1], outcomes.strict[-1])
         parts = (*flips, split.lost, split.won, split.format, split.mode, split.content)
         for key, part in zip(keys, parts, strict=True):
             found[key].append(None if part is None else 100 * float(part.mean()))
@@ -110,7 +94,7 @@ def _general_shares(stored: Stored, suite: Suite) -> Numbers:
     """The same split of what the general benchmarks lost since the base."""
     found: dict[str, list[float | None]] = {"lost": [], "format": [], "mode": [], "content": []}
     for name in suite.general:
-        split = kinds_of(stored, name, 0)
+        split = stored.outcomes(name).kinds(task=False)
         for key, values in found.items():
             part = None if split is None else getattr(split, key)
             values.append(None if part is None else 100 * float(part.mean()))

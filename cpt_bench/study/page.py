@@ -16,19 +16,6 @@ from cpt_bench.study.figures import LAWS, order_name
 from cpt_bench.study.points import Points
 
 HERE = Path(__file__).parent
-ABLATIONS = (
-    ("rft-kl", "rft-grpo", "a KL penalty towards the task's start"),
-    ("rft-kl-base", "rft-grpo", "a KL penalty towards the base"),
-    ("rft-direct", "rft-grpo", "rollouts that answer directly"),
-    ("rft-rloo", "rft-grpo", "RLOO's baseline"),
-    ("rft-remax", "rft-grpo", "ReMax's baseline"),
-    ("rif-rft", "rft-grpo", "prompts filtered by own rollouts"),
-    ("rationale-sft", "sft", "rationales in the base's style"),
-    ("self-sft", "sft", "own right replies, drawn once"),
-    ("iterative-sft", "self-sft", "own right replies, redrawn"),
-    ("iterative-sft", "rft-grpo", "own right replies, without rewards as weights"),
-)
-"""First method, second method, what tells them apart."""
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
 
 
@@ -68,8 +55,8 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
         left_out=sorted(points.left_out.items()),
     )
     lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
-    return "\n".join(kept).strip() + "\n"
+    shown = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+    return "\n".join(shown).strip() + "\n"
 
 
 def _has(numbers: dict[str, float | None], key: str) -> bool:
@@ -120,21 +107,22 @@ def _mean(values: Sequence[float | None], key: str) -> str:
 
 
 def matched_table(points: Points) -> str:
-    """All pairs of methods that have curves: SFT and GRPO against every other one."""
+    """All pairs of methods that have curves: each family's plain one against every other one."""
     own = [p for p in points.used if p.order == points.suite.sequence]
     have = [
         method
         for method in points.methods()
         if not pareto.missing(method, pareto.settings([p for p in own if p.method == method], "FM"))
     ]
-    pairs = [(a, b) for b, a in combinations(have, 2) if b in ("sft", "rft-grpo")]
+    plain = [method for rewarded in (False, True) for method in points.family(rewarded)[:1]]
+    pairs = [(a, b) for b, a in combinations(have, 2) if b in plain]
     rows = []
     for first, second in pairs:
         forgets = matched(points, "FM", first, second)
         general = matched(points, "GeneralDelta", first, second)
         level = forgets.details.get("learned_by_both")
-        told = "·" if level is None else f"{level:.1f}"
-        rows.append([f"{first} − {second}", told, _spread(forgets), _spread(general)])
+        learned = "·" if level is None else f"{level:.1f}"
+        rows.append([f"{first} − {second}", learned, _spread(forgets), _spread(general)])
     if not rows:
         return (
             f"Not measured yet: a curve takes {pareto.RATES} learning rates with two seeds each, "
@@ -153,8 +141,8 @@ def _found(evidence: Evidence, digits: int = 1) -> str:
 def _spread(evidence: Evidence) -> str:
     """The same, and the ends of what the number is a mean of."""
     ends = [evidence.details.get(end) for end in ("least", "most")]
-    told = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
-    return _found(evidence) + told
+    spread = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
+    return _found(evidence) + spread
 
 
 def law_table(points: Points) -> str:
@@ -164,8 +152,8 @@ def law_table(points: Points) -> str:
         when = "the first task" if stages == "first" else "every task"
         general = law(points, x, "general", who, stages)
         tasks = _found(law(points, x, "tasks", who, stages), 2) if stages == "all" else "·"
-        told = _found(general, 2) if general.value is not None else general.missing
-        rows.append([label, who, when, str(general.runs), told, tasks])
+        shown = _found(general, 2) if general.value is not None else general.missing
+        rows.append([label, who, when, str(general.runs), shown, tasks])
     header = ["x", "methods", "after", "runs", "R² of general capability", "R² of earlier tasks"]
     return _grid(header, rows)
 
@@ -188,10 +176,12 @@ def kinds_table(points: Points) -> str:
 def ablations(points: Points) -> str:
     """What changes with one switch."""
     rows = []
-    for first, second, what in ABLATIONS:
-        found = [difference(points, k, first, second) for k in ("AvgAcc", "FM", "GeneralDelta")]
+    for pair in points.about.ablations:
+        found = [
+            difference(points, k, pair.first, pair.second) for k in ("AvgAcc", "FM", "GeneralDelta")
+        ]
         cells = [_found(f) for f in found]
         if found[0].value is None:
             cells = [found[0].missing.replace(" with AvgAcc", ""), "·", "·"]
-        rows.append([f"{first} − {second}", what, *cells])
+        rows.append([f"{pair.first} − {pair.second}", pair.what, *cells])
     return _grid(["methods", "the difference", "AvgAcc", "FM", "GeneralDelta"], rows)

@@ -6,20 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.gold import base_row
-from cpt_bench.metrics import rounded
+from cpt_bench.metrics import forgotten_by, rounded
 from cpt_bench.stage.recipes import named
+from cpt_bench.study.about import About
 from cpt_bench.study.numbers import Numbers, divergence, general_of, matrix_of, numbers
-from cpt_bench.study.store import Stored
+from cpt_bench.study.stored import Stored
 from cpt_bench.suite import Suite
-
-VARIANTS: Final[dict[str, str]] = {"algorithm": "grpo", "reference": "start", "keep": "solvable"}
-"""Settings that make another method of a trainer, with the value that goes without saying."""
 
 
 class Stage(NamedTuple):
@@ -77,13 +73,19 @@ class Point(NamedTuple):
     numbers: Numbers
     stages: tuple[Stage, ...]
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it learned from the rewards of its own replies, as its training figures show."""
+        return bool(self.stages) and self.stages[-1].varied is not None
+
 
 class Points(NamedTuple):
-    """All runs of the study, and those that are left out, with why."""
+    """Runs of a study, those that are left out, with why, and what is known of its methods."""
 
     suite: Suite
     used: tuple[Point, ...]
     left_out: dict[str, str]
+    about: About = About()
 
     def of(self, method: str, rate: float | None = None, order: Any = None) -> list[Point]:
         """A method's runs, at its recipe's learning rate unless another is named, by seed.
@@ -104,10 +106,15 @@ class Points(NamedTuple):
         return sorted(found, key=lambda p: p.seed)
 
     def methods(self) -> list[str]:
-        """Methods in the order that tables show them: SFT's, RFT's, then others."""
+        """Methods in the order that tables show them."""
         names = {p.method for p in self.used}
-        first = [n for n in ("sft", "rft-grpo", "rft-rloo", "rft-remax") if n in names]
+        first = [n for n in self.about.first if n in names]
         return [*first, *sorted(names - {*first})]
+
+    def family(self, rewarded: bool) -> list[str]:
+        """The methods that learn from rewards, or those that do not, the plain one first."""
+        found = {p.method for p in self.used if p.rewarded}
+        return [method for method in self.methods() if (method in found) == rewarded]
 
     def orders(self) -> list[tuple[str, ...]]:
         """The task orders, the suite's own first."""
@@ -116,25 +123,31 @@ class Points(NamedTuple):
         return [*([self.suite.sequence] if self.suite.sequence in found else []), *rest]
 
 
-def points(runs: Sequence[Stored], suite: Suite) -> Points:
+def points(runs: Sequence[Stored], suite: Suite, about: About | None = None) -> Points:
     """The points of all stored runs.
+
+    Args:
+        runs: The runs.
+        suite: Whose they are.
+        about: How the study names its methods.
 
     Raises:
         CptBenchError: Two are the same method, learning rate, order and seed; or one is of another
             suite version.
     """
+    about = about or About()
     used: dict[tuple[Any, ...], Point] = {}
     left_out, usual, base = {}, usual_settings(runs), base_row(suite)
     for run in runs:
         if run.facts["suite"]["fingerprint"] != suite.fingerprint():
             raise CptBenchError("is of another suite version", where=run.name)
-        why = other_settings(run, suite, usual)
+        why = other_settings(run, suite, usual, about)
         if base is not None and run.facts["base"]["weights"] != base.weights:
             why = "starts from another base model"
         if why:
             left_out[run.name] = why
             continue
-        point = point_of(run, suite)
+        point = point_of(run, suite, about)
         key = point.method, point.rate, point.order, point.seed
         if key in used:
             raise CptBenchError(
@@ -142,7 +155,7 @@ def points(runs: Sequence[Stored], suite: Suite) -> Points:
                 where=run.name,
             )
         used[key] = point
-    return Points(suite, tuple(used.values()), left_out)
+    return Points(suite, tuple(used.values()), left_out, about)
 
 
 @lru_cache(maxsize=256)
@@ -170,7 +183,9 @@ def usual_settings(runs: Sequence[Stored]) -> dict[str, dict[str, Any]]:
     }
 
 
-def other_settings(run: Stored, suite: Suite, usual: dict[str, dict[str, Any]]) -> str:
+def other_settings(
+    run: Stored, suite: Suite, usual: dict[str, dict[str, Any]], about: About
+) -> str:
     """In which settings a run differs from its trainer's others, beyond what the study varies."""
     config, trainer = run.facts["config"], run.facts["trainer"]
     recipe = _recipe(suite.name, trainer)
@@ -180,21 +195,21 @@ def other_settings(run: Stored, suite: Suite, usual: dict[str, dict[str, Any]]) 
     odd = [
         f"{key} {config.get(key)!r}, not {value!r}"
         for key, value in {**known, **recipe}.items()
-        if key not in (*VARIANTS, "learning_rate") and config.get(key) != value
+        if key not in (*about.variants, "learning_rate") and config.get(key) != value
     ]
     return "; ".join(odd)
 
 
-def method_of(run: Stored) -> str:
+def method_of(run: Stored, about: About) -> str:
     """The trainer's name with the settings that make it another method."""
     config, trainer = run.facts["config"], str(run.facts["trainer"])
-    if trainer == "rft":
-        return f"rft-{config.get('algorithm', 'grpo')}"
-    tail = [str(config[key]) for key, plain in VARIANTS.items() if config.get(key, plain) != plain]
-    return "-".join([trainer, *tail])
+    plain = about.variants.items()
+    tail = [str(config[key]) for key, value in plain if config.get(key, value) != value]
+    name = "-".join([trainer, *tail])
+    return about.names.get(name, name)
 
 
-def point_of(run: Stored, suite: Suite) -> Point:
+def point_of(run: Stored, suite: Suite, about: About) -> Point:
     """One run's point."""
     found = numbers(run, suite)
     learn, base = found["Learn"], found["BaseAcc"]
@@ -203,7 +218,7 @@ def point_of(run: Stored, suite: Suite) -> Point:
     own = float(_recipe(suite.name, run.facts["trainer"])["learning_rate"])
     return Point(
         name=run.name,
-        method=method_of(run),
+        method=method_of(run, about),
         rate=rate,
         plain=abs(rate / own - 1) < 1e-6,
         seed=int(run.facts["seed"]),
@@ -233,14 +248,13 @@ def _stages(run: Stored, suite: Suite) -> list[Stage]:
             variance += figures["reward_variance"]
         else:
             known["variance"] = False
-        change = general[t] - general[0]
-        earlier = [r[t, j] - r[j + 1, j] for j in range(t - 1)]
+        forgotten = forgotten_by(t, r, general)
         out.append(
             Stage(
                 stage=t,
                 weights=run.facts["weights"][f"stage-{t}"],
-                general=None if np.isnan(change).any() else rounded(float(change.mean())),
-                tasks=rounded(float(np.mean(earlier))) if earlier else None,
+                general=forgotten.general,
+                tasks=forgotten.tasks,
                 kl_new=divergence(run, t, (task,)),
                 kl_general=divergence(run, t, suite.general),
                 varied=rounded(varied) if known["varied"] else None,

@@ -1,111 +1,33 @@
-"""A run in one file: what the models answered and what it was worth, without weights.
-
-::
-
-    <name>.jsonl.zst     JSON Lines in one zstd frame
-      {"kind": "run", …}                              what was run: settings, seed, order, versions
-      {"kind": "answers", "stage": 0, "name": …}      replies and grades, in the test split's order
-      {"kind": "forced", "prefix": …, "name": …}      what was lost, asked with a forced beginning
-      {"kind": "kl", "stage": 1, "name": …}           KL to the base, one number a prompt
-      {"kind": "training", "stage": 1, …}             means of the training figures over the steps
-      {"kind": "claims", …}                           the matrix and the numbers made of it
-
-A run of ``nano`` takes about 40 KB. ``cptbench verify`` grades the replies again and recomputes
-every number; runs made before a measurement existed lack its lines, and are whole without them.
-"""
+"""Packing a finished run into one file; see :mod:`cpt_bench.study.stored` for its format."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import graded
-from cpt_bench.files import digest, read_json, read_jsonl
+from cpt_bench.files import read_jsonl
 from cpt_bench.leaderboard.entry import portable_origin
-from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.pack import zst
-from cpt_bench.leaderboard.strict import lines, row_of
+from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.losses import prefixes
-from cpt_bench.results.scoring import Outcomes, suite_of
+from cpt_bench.results.scoring import suite_of
 from cpt_bench.sources import load_split
+from cpt_bench.study.numbers import claims
+from cpt_bench.study.stored import ENDING, FORMAT, Row, Stored
 from cpt_bench.suite import Sample, Suite
-
-FORMAT: Final = 1
-ENDING: Final = ".jsonl.zst"
-KINDS: Final = ("run", "answers", "forced", "kl", "training", "claims")
 
 TRAINING: Final = (
     "loss", "grad_norm", "entropy", "reward", "reward_std", "frac_reward_zero_std", "accuracy",
     "format_ok", "mean_token_accuracy", "kl", "reward_variance", "completions/mean_length",
 )  # fmt: skip
-"""Figures of ``train.jsonl`` whose means are kept."""
-
-Array = npt.NDArray[np.float64]
-Row = dict[str, Any]
-
-
-class Stored(NamedTuple):
-    """A stored run, as it is in its file.
-
-    Attributes:
-        name: The file's name without its ending.
-        facts: The line of kind ``run``.
-        answers: (stage, benchmark) to its line.
-        forced: (prefix, benchmark) to its line.
-        kl: (stage, benchmark) to its line.
-        training: Stage to its line.
-        claims: The line of kind ``claims``.
-    """
-
-    name: str
-    facts: Row
-    answers: dict[tuple[int, str], Row]
-    forced: dict[tuple[str, str], Row]
-    kl: dict[tuple[int, str], Row]
-    training: dict[int, Row]
-    claims: Row
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return tuple(self.facts["order"])
-
-    @property
-    def joint(self) -> bool:
-        return bool((self.facts.get("privileges") or {}).get("joint"))
-
-    def rows(self) -> list[int]:
-        """The rows of R that the run has by its nature."""
-        last = len(self.order)
-        return [0, last] if self.joint else [*range(last + 1)]
-
-    def outcomes(self, name: str) -> Outcomes:
-        """One benchmark's per-sample scores, as a run folder gives them."""
-        mine = [row["strict"] for (_, other), row in self.answers.items() if other == name]
-        if not mine:
-            raise KeyError(f"answers of {name}")
-        n = len(mine[0])
-        table = np.full((4, len(self.order) + 1, n), np.nan)
-        for t in range(len(self.order) + 1):
-            if (t, name) in self.answers:
-                row = self.answers[t, name]
-                table[:3, t] = row["strict"], row["lenient"], row["form"]
-                table[3, t] = [np.nan if v is None else v for v in row["tokens"]]
-        found = {}
-        for (prefix, other), row in self.forced.items():
-            if other == name:
-                found[prefix] = np.full(n, np.nan)
-                found[prefix][row["at"]] = row["lenient"]
-        return Outcomes(table[0], table[1], table[2], table[3], None, found or None)
-
-
-# --------------------------------------------------------------------------------------- storing
+"""Figures of ``train.jsonl`` whose means are stored."""
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -114,19 +36,18 @@ def rows_of(folder: Path) -> list[Row]:
     Raises:
         CptBenchError: The run is limited, unfinished or altered.
     """
-    from cpt_bench.study.numbers import claims
-
     suite, run = suite_of(folder)
     if run.get("limit") is not None:
         raise CptBenchError(f"was limited to {run['limit']} samples a split", where=folder)
     paths = RunFolder(folder, suite.sequence)
-    records = {
-        record["step"]: record for record in map(read_json, sorted(folder.glob("ledger/*.json")))
-    }
-    _unaltered(folder, records)
-    stored = Stored(folder.name, _facts(run, records), {}, {}, {}, {}, {})
+    found = records(folder)
+    if not found:
+        todo = "The same `cptbench run` command finishes it"
+        raise CptBenchError("not a finished run: it has no ledger", where=folder, todo=todo)
+    refuse_altered(folder, found)
+    stored = Stored(folder.name, _facts(run, found), {}, {}, {}, {}, {})
     for t in stored.rows():
-        for name in evaluated(suite, t):
+        for name in suite.benchmarks_after(t):
             stored.answers[t, name] = _answers(paths, suite, t, name)
     last = len(suite.sequence)
     for name in (*suite.sequence, *suite.general):
@@ -154,40 +75,14 @@ def store(folder: Path, results: Path) -> Path:
     return target
 
 
-def _unaltered(folder: Path, records: dict[str, Row]) -> None:
-    if not records:
-        raise CptBenchError(
-            "is no finished run: it has no ledger",
-            where=folder,
-            todo="The same `cptbench run` command finishes it",
-        )
-    for step, record in records.items():
-        for path, committed in record["outputs"].items():
-            if not any(part in path for part in ("/predictions/", "/forced/", "/kl.jsonl")):
-                continue  # weights may be gone; answers may not have changed
-            file = folder / path
-            if not file.is_file() or digest(file) != committed:
-                raise CptBenchError(
-                    f"{path} was changed or removed after step {step} had committed it",
-                    where=folder,
-                )
-
-
-def evaluated(suite: Suite, stage: int) -> tuple[str, ...]:
-    """The benchmarks that the protocol evaluates after a stage."""
-    ends = stage in (0, len(suite.sequence))
-    general = suite.general if ends or suite.protocol.general == "every-stage" else ()
-    return (*suite.sequence, *general)
-
-
-def _facts(run: Row, records: dict[str, Row]) -> Row:
-    kept = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
+def _facts(run: Row, committed: list[Row]) -> Row:
+    stored = ("suite", "trainer", "config", "privileges", "budget", "lane", "seed", "order",
             "threads", "base", "versions", "git", "engine")  # fmt: skip
-    facts = {key: run[key] for key in kept if key in run}
+    facts = {key: run[key] for key in stored if key in run}
     facts["suite"] = {key: run["suite"][key] for key in ("name", "version", "fingerprint")}
     facts["base"] = {"weights": run["base"]["weights"]}
     hardware = run.get("hardware") or {}
-    trained = {s: r for s, r in records.items() if s.endswith("/train")}
+    trained = {r["step"]: r for r in committed if r["step"].endswith("/train")}
     return {
         "kind": "run",
         "format": FORMAT,
@@ -249,8 +144,8 @@ def _divergence(file: Path, t: int) -> Iterator[tuple[tuple[int, str], Row]]:
     for row in read_jsonl(file):
         by_name.setdefault(row["name"], []).append(row)
     for name, rows in by_name.items():
-        kept = {key: [row[key] for row in rows] for key in ("kl", "entropy", "base_entropy")}
-        yield (t, name), {"kind": "kl", "stage": t, "name": name, **kept}
+        columns = {key: [row[key] for row in rows] for key in ("kl", "entropy", "base_entropy")}
+        yield (t, name), {"kind": "kl", "stage": t, "name": name, **columns}
 
 
 def _training(file: Path, t: int) -> Row:
@@ -264,69 +159,3 @@ def _training(file: Path, t: int) -> Row:
     rates = [float(row["learning_rate"]) for row in rows if "learning_rate" in row]
     out["rate_squared"] = float(f"{np.sum(np.square(rates)):.5g}")
     return out
-
-
-# --------------------------------------------------------------------------------------- reading
-
-
-def read(file: Path) -> Stored:
-    """Read a stored run, strictly.
-
-    Raises:
-        Refused: Not one; the line says why.
-    """
-    found = Stored(file.name.removesuffix(ENDING), {}, {}, {}, {}, {}, {})
-    for number, line in enumerate(_lines(file), 1):
-        try:
-            _take(found, line)
-        except KeyError as error:
-            raise Refused("schema", f"line {number} has no {error}", where=file.name) from None
-    if not found.facts or not found.claims:
-        raise Refused("schema", "has no line of kind run, or none of kind claims", where=file.name)
-    if found.facts.get("format") != FORMAT:
-        what = f"has format {found.facts.get('format')!r}; this cptbench reads {FORMAT}"
-        raise Refused("format", what, where=file.name)
-    return found
-
-
-def _lines(file: Path) -> Iterator[Row]:
-    for line in lines(file):
-        yield row_of(line)
-
-
-def _take(found: Stored, row: Row) -> None:
-    kind = row["kind"]
-    if kind == "run":
-        found.facts.update(row)
-    elif kind == "answers":
-        found.answers[row["stage"], row["name"]] = row
-    elif kind == "forced":
-        found.forced[row["prefix"], row["name"]] = row
-    elif kind == "kl":
-        found.kl[row["stage"], row["name"]] = row
-    elif kind == "training":
-        found.training[row["stage"]] = row
-    elif kind == "claims":
-        found.claims.update(row)
-    else:
-        raise Refused("schema", f"has a line of unknown kind {kind!r}")
-
-
-def read_all(results: Path) -> list[Stored]:
-    """All stored runs below a folder, by name."""
-    return [read(file) for file in sorted(results.glob(f"**/*{ENDING}"))]
-
-
-def stored_in(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The stored runs that are, or lie in, ``places``; and the places that hold something else."""
-    files: list[Path] = []
-    rest = []
-    for place in places:
-        inside = sorted(place.glob(f"*{ENDING}")) if place.is_dir() else []
-        if place.name.endswith(ENDING) and not place.is_dir():
-            files.append(place)
-        elif inside:
-            files += inside
-        else:
-            rest.append(place)
-    return files, rest

@@ -16,7 +16,7 @@ from cpt_bench.leaderboard.recompute import differences
 from cpt_bench.leaderboard.verify import Verified
 from cpt_bench.results.losses import prefixes
 from cpt_bench.study.numbers import claims
-from cpt_bench.study.store import Row, Stored, evaluated, read
+from cpt_bench.study.stored import Row, Stored, read
 from cpt_bench.suite import Suite
 
 Seen = dict[tuple[str, int, str], Grade]
@@ -77,7 +77,7 @@ def _answers(
     stored: Stored, suite: Suite, gold: dict[str, Gold], seen: Seen, report: Report
 ) -> None:
     """Every cell is there, and its grades are those that its replies earn."""
-    wanted = {(t, name) for t in stored.rows() for name in evaluated(suite, t)}
+    wanted = {(t, name) for t in stored.rows() for name in suite.benchmarks_after(t)}
     for t, name in sorted(wanted - stored.answers.keys()):
         report.error("incomplete", stored.name, f"{name} after stage {t} has no answers")
     for t, name in sorted(stored.answers.keys() - wanted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -44,6 +45,9 @@ class TaskCard(Declared):
     Attributes:
         instruction: What follows every question of this task, before the protocol's own words.
         notes: What is not known about this data set, or differs from the publication.
+        typical_pixels: Of a picture; 0 where questions have none, None where it is not known.
+            For ``cptbench plan`` alone: it changes no number, and no fingerprint has it.
+        folder: Where the card is, for a ``./file.py:function`` that makes its samples.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"instruction", "notes"})
@@ -61,3 +65,5 @@ class TaskCard(Declared):
     citation: str = ""
     instruction: str = ""
     notes: tuple[str, ...] = ()
+    typical_pixels: float | None = Field(default=None, ge=0, exclude=True)
+    folder: Path | None = Field(default=None, exclude=True)

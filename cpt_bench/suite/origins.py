@@ -29,7 +29,10 @@ class Declared(BaseModel):
 
 
 class Generator(Declared):
-    """Samples that a function makes: ``target`` is called with a split, a size and ``options``."""
+    """Samples that a function makes: ``target`` is called with a split, a size and ``options``.
+
+    ``target`` is ``module:function``, or ``./file.py:function`` next to the card.
+    """
 
     kind: Literal["generator"]
     target: str
@@ -74,11 +77,15 @@ class HubSplit(Declared):
         columns: The columns that are read, by type: ``string``, ``int``, ``bool``, ``image`` or
             ``list<...>`` of one. Other columns may be there.
         join: Where the images are, when they are elsewhere.
+        no_picture: A question may have no picture; without this, one that has none is refused.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"no_picture"})
 
     tables: tuple[Table, ...] = Field(min_length=1)
     columns: dict[str, str]
     join: Join | None = None
+    no_picture: bool = False
 
 
 class Hub(Declared):

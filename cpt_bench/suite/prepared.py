@@ -9,16 +9,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cpt_bench.files import digest_json, read_json
+from cpt_bench.environment import cache_folder
+from cpt_bench.errors import CptBenchError
+from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Hub
 
+VARIABLE = "CPTBENCH_DATA"
+
 
 def root() -> Path:
-    """Where prepared data lie: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``."""
-    given = os.environ.get("CPTBENCH_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else cache / "cptbench" / "data"
+    """Where prepared data are: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``.
+
+    Raises:
+        CptBenchError: Nothing gives a place: no variable, and no home directory.
+    """
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else cache_folder(VARIABLE) / "data"
 
 
 def key(card: TaskCard, split: str) -> str:
@@ -33,6 +40,10 @@ def key(card: TaskCard, split: str) -> str:
         "n": published.n,
         "draw": published.draw.model_dump() if published.draw else None,
     }
+    file = source.target.rpartition(":")[0]
+    if file.endswith(".py") and card.folder is not None:
+        # Another suite may have a file of the same name.
+        declared["code"] = digest(card.folder / file)
     return f"{split}-{digest_json(declared)[:12]}"
 
 
@@ -42,10 +53,19 @@ def folder(card: TaskCard, split: str) -> Path:
 
 
 def is_prepared(card: TaskCard, split: str) -> bool:
-    return (folder(card, split) / "meta.json").is_file()
+    return _facts(card, split) is not None
 
 
 def recorded(card: TaskCard, split: str) -> str | None:
     """The SHA-256 of a prepared split; None when it is not prepared."""
-    file = folder(card, split) / "meta.json"
-    return str(read_json(file)["sha256"]) if file.is_file() else None
+    file = _facts(card, split)
+    return str(read_json(file)["sha256"]) if file else None
+
+
+def _facts(card: TaskCard, split: str) -> Path | None:
+    """``meta.json`` of a prepared split."""
+    try:
+        file = folder(card, split) / "meta.json"
+    except CptBenchError:
+        return None  # no place for data: a card can be read all the same, and nothing is prepared
+    return file if file.is_file() else None

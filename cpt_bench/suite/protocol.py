@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,24 @@ from cpt_bench.suite.origins import Declared
 
 Style = str
 """A way of asking, by name: ``neutral``, ``direct`` or ``reasoning``."""
+
+
+SPECIAL = re.compile(
+    r"<\|[^\s<>|]{1,64}\|>"  # Qwen, Llama 3, Phi: <|image_pad|>, <|im_end|>
+    r"|</?(?:image|video|audio|start_of_turn|end_of_turn|start_of_image|end_of_image"
+    r"|image_soft_token|IMG_CONTEXT|fake_token_around_image)>"  # LLaVA, Gemma 3, InternVL, Idefics
+)
+"""What tokenizers of the families in use take for one special token."""
+
+
+def as_words(text: str) -> str:
+    """``text`` in which nothing is taken for a special token.
+
+    Words of a data set, or of a reply, may spell one: ``<|image_pad|>`` in a question would be a
+    picture that is not there. A zero-width space behind the first character leaves it readable and
+    makes it plain words.
+    """
+    return SPECIAL.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
 
 
 class AnswerForm(Declared):
@@ -86,8 +105,9 @@ class Protocol(Declared):
     def prompt(self, question: str, style: Style | None = None) -> str:
         """The user's turn for ``question``, as text."""
         # Not str.format: a question may hold braces.
-        return self.prompts[style or self.style].replace("{question}", question)
+        template = self.prompts[style or self.style]
+        return template.replace("{question}", as_words(question))
 
     def target(self, answer: str) -> str:
         """What supervised training writes for ``answer``: the bare answer in its form."""
-        return f"{self.form.open}{answer}{self.form.close}"
+        return f"{self.form.open}{as_words(answer)}{self.form.close}"

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.plugins import resolve
+from cpt_bench.plugins import SUITE, builtin, resolve
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Generator
 from cpt_bench.suite.prepared import recorded
 from cpt_bench.suite.suite import Suite
 from cpt_bench.suite.variants import card_data, choose, split_spec, suite_data
-
-# libyaml where PyYAML has it: ten times as quick, and every command reads cards.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -25,36 +22,46 @@ M = TypeVar("M", bound=BaseModel)
 def open_suite(spec: str) -> Suite:
     """A suite by its plug-in name (``nano``), or a folder that holds a ``suite.yaml``.
 
-    ``@`` names a variant: ``cpt7@mini``, ``cpt7@paper``, ``cpt7@paper.direct+mini``.
+    ``@`` names a variant: ``cpt7@mini``, ``cpt7@paper``, ``cpt7@paper.direct+mini``. A built-in
+    name means the built-in suite, also where a folder of that name lies; ``./nano`` is the folder.
     """
     name, tag = split_spec(spec)
-    folder = Path(name)
-    if not (folder / "suite.yaml").is_file():
-        folder = Path(resolve("suites", name).value)
-    return _load(folder, tag)
+    return _load(suite_folder(name), tag)
+
+
+def suite_folder(name: str) -> Path:
+    """Where a suite is, named without a variant.
+
+    Raises:
+        CptBenchError: No suite has that name.
+    """
+    if name not in builtin("suites") and (Path(name) / SUITE).is_file():
+        return Path(name)
+    return Path(resolve("suites", name).value)
 
 
 def load_suite(folder: Path) -> Suite:
     """Read ``suite.yaml`` and its cards from ``folder``, which may end in ``@variant``.
 
     Raises:
-        CptBenchError: A file is missing, is not YAML, or has a wrong type; the line says which key.
+        CptBenchError: A file is missing, is not YAML, or has a wrong type; the error names the key.
     """
     name, tag = split_spec(str(folder))
     return _load(Path(name), tag)
 
 
 def _load(folder: Path, tag: str) -> Suite:
-    main = folder / "suite.yaml"
-    declared = _read_yaml(main)
+    main = folder / SUITE
+    declared = read_mapping(main)
     variant = choose(tag, declared, main)
     data = suite_data(declared, variant, main)
     protocol = data.get("protocol") or {}
-    ruler = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
+    chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
     for name in (*data.get("sequence", ()), *data.get("general", ())):
         file = folder / f"{name}.yaml"
-        card = _validate(TaskCard, card_data(_read_yaml(file), *ruler), file)
+        data_of_card = card_data(read_mapping(file), *chosen)
+        card = _validate(TaskCard, {**data_of_card, "folder": folder}, file)
         cards[str(name)] = pinned(card)
     return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
 
@@ -71,21 +78,6 @@ def pinned(card: TaskCard) -> TaskCard:
         for name, split in card.splits.items()
     }
     return card.model_copy(update={"splits": splits})
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
-    except FileNotFoundError:
-        raise CptBenchError("no such file", where=file) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise CptBenchError(f"not valid YAML ({problem})", where=f"{file}{line}") from None
-    if not isinstance(data, dict):
-        raise CptBenchError("not a mapping of keys to values", where=file)
-    return data
 
 
 def _validate(model: type[M], data: dict[str, Any], file: Path) -> M:

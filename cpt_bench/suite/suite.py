@@ -58,6 +58,15 @@ class Suite(Declared):
         """``cpt7-paper-direct-mini``: the name with whatever is not the default."""
         return "-".join(filter(None, [self.name, *self.variant.tag.replace("+", ".").split(".")]))
 
+    def general_after(self, stage: int) -> bool:
+        """Whether general benchmarks are measured after ``stage``; 0 is the base model."""
+        every = self.protocol.general == "every-stage"
+        return every or stage in (0, len(self.sequence))
+
+    def benchmarks_after(self, stage: int) -> tuple[str, ...]:
+        """What is evaluated after a stage (0: the base model): tasks, then general benchmarks."""
+        return self.sequence + (self.general if self.general_after(stage) else ())
+
     def card(self, name: str) -> TaskCard:
         if name not in self.cards:
             raise CptBenchError(

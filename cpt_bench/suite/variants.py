@@ -1,4 +1,4 @@
-"""One suite, several rulers: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
+"""Variants of a suite: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
 
 A suite may declare more than one protocol and more than one size. Cards and protocols say only what
 differs, as overlays; what comes out is plain data without a trace of the mechanism, so that a
@@ -30,7 +30,7 @@ class Variant(NamedTuple):
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """``cpt7@paper+mini`` -> (``cpt7``, ``paper+mini``); a folder with an @ stays whole."""
+    """``cpt7@paper+mini`` -> (``cpt7``, ``paper+mini``); a directory with an @ stays whole."""
     if "@" not in Path(spec).name or Path(spec).exists():
         return spec, ""
     name, _, tag = spec.rpartition("@")

@@ -12,19 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cpt_bench.engines.choice import choose
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_json
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.ledger import Ledger
-from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import CHOSEN, Plan
+from cpt_bench.run.request import Request, folder_of, plan_of
+from cpt_bench.settings import assignments
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, describe
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.variants import compose
-from cpt_bench.sweep.spec import Cell, Sweep, assigned, cells
-from cpt_bench.trainer import Budget
+from cpt_bench.sweep.spec import Cell, Sweep, cells
 
 
 class Job(NamedTuple):
@@ -82,79 +81,84 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
 def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
-    # What says the same as the recipe is left out: it would be the same run under another name.
+    # A setting that the recipe has anyway is left out: it would be the same run under another name.
     asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
     needed = _needed(asked, cell.settings)
-    ordered = suite if cell.order is None else suite.reordered(cell.order)
-    plan = Plan(
-        suite_spec=spec,
-        suite=ordered,
-        method=_described(asked._replace(settings=tuple(needed))),
+    request = Request(
+        trainer=cell.trainer,
+        suite=spec,
+        order=cell.order,
         seed=cell.seed,
+        settings=tuple(needed),
+        recipe=cell.recipe,
+        privileges=cell.privileges,
+        base=sweep.base,
         limit=sweep.limit,
+        budget=sweep.budget,
+        stage_timeout=sweep.stage_timeout,
+        memory_limit=sweep.memory_limit,
+        general=tuple(sweep.general),
+        engine=sweep.engine,
+        engine_settings=tuple(assignments(sweep.engine_set)),
         threads=sweep.threads,
         overlap=False,
         keep=sweep.keep,
-        base=sweep.base or suite.base_path(),
-        budget=Budget(samples=sweep.budget, seconds=sweep.stage_timeout),
-        general=tuple(sweep.general),
-        engine=choose(sweep.engine, assigned(sweep.engine_set)),
+        gpus=(),  # those of wherever it will run
     )
-    name = run_name(plan, [*needed, *([f"recipe={cell.recipe}"] if cell.recipe else [])])
-    folder = out / name
-    arguments = _arguments(sweep, spec, cell, needed, ordered, folder, suite)
-    return Job(name, folder, plan, arguments, tuple(chain(plan)))
+    plan = plan_of(request, _described(asked._replace(settings=tuple(needed))))
+    folder = out / folder_of(request, plan).name
+    arguments = _arguments(request, plan.suite, folder, suite)
+    return Job(folder.name, folder, plan, arguments, tuple(chain(plan)))
 
 
 _described = lru_cache(maxsize=None)(describe)
-"""A method looked at in this process, once for all runs that have it."""
+"""A method described in this process, once for all runs that have it."""
 
 
 def _needed(asked: Asked, settings: Iterable[str]) -> list[str]:
     """The settings that change something, the last word on each key alone."""
     last = {setting.partition("=")[0]: setting for setting in settings}
-    kept: list[str] = []
+    needed: list[str] = []
     try:
         before = _described(asked)
     except CptBenchError:
-        return [*last.values()]  # the recipe alone is not whole: nothing says the same as it
+        return [*last.values()]  # the recipe alone is not whole: nothing repeats it
     for setting in last.values():
-        after = _described(asked._replace(settings=(*kept, setting)))
+        after = _described(asked._replace(settings=(*needed, setting)))
         if after != before:
-            kept.append(setting)
+            needed.append(setting)
             before = after
-    return kept
+    return needed
 
 
-def _arguments(
-    sweep: Sweep, spec: str, cell: Cell, settings: list[str], ordered: Suite, folder: Path,
-    suite: Suite,
-) -> tuple[str, ...]:  # fmt: skip
-    out = ["run", "--trainer", cell.trainer, "--suite", spec, "--seed", str(cell.seed)]
-    for setting in settings:
+def _arguments(request: Request, ordered: Suite, folder: Path, suite: Suite) -> tuple[str, ...]:
+    """The options of ``cptbench run`` that stand for the request."""
+    out = ["run", "--trainer", request.trainer, "--suite", request.suite]
+    out += ["--seed", str(request.seed)]
+    for setting in request.settings:
         out += ["--set", setting]
     if ordered.sequence != suite.sequence:
         out += ["--order", ",".join(ordered.sequence)]
-    for name in sweep.general:
+    for name in request.general:
         out += ["--general", name]
-    for privilege in cell.privileges:
+    for privilege in request.privileges:
         out += ["--privilege", privilege]
-    if sweep.engine != Sweep.model_fields["engine"].default:
-        out += ["--engine", sweep.engine]
-    for setting in assigned(sweep.engine_set):
+    if request.engine != Request().engine:
+        out += ["--engine", request.engine]
+    for setting in request.engine_settings:
         out += ["--engine-set", setting]
     options = {
-        "--recipe": cell.recipe,
-        "--base": sweep.base,
-        "--limit": sweep.limit,
-        "--budget": sweep.budget,
-        "--stage-timeout": sweep.stage_timeout,
-        "--memory-limit": sweep.memory_limit,
+        "--recipe": request.recipe,
+        "--base": request.base,
+        "--limit": request.limit,
+        "--budget": request.budget,
+        "--stage-timeout": request.stage_timeout,
+        "--memory-limit": request.memory_limit,
     }
     for option, value in options.items():
         if value is not None:
             out += [option, str(value)]
-    return (*out, "--threads", str(sweep.threads), "--out", str(folder))
+    return (*out, "--threads", str(request.threads), "--out", str(folder))
 
 
 def chain(plan: Plan) -> Iterable[tuple[int, str]]:
@@ -192,10 +196,7 @@ def chain(plan: Plan) -> Iterable[tuple[int, str]]:
 def committed(job: Job, stage: int) -> bool:
     """Whether all steps of a stage are in the run's ledger: training, evaluation, KL."""
     ledger, suite = job.folder / "ledger", job.plan.suite
-    names = list(suite.sequence)
-    if suite.protocol.general == "every-stage" or stage in (0, len(suite.sequence)):
-        names += suite.general
-    steps = [f"stage-{stage}.evaluate.{name}" for name in names]
+    steps = [f"stage-{stage}.evaluate.{name}" for name in suite.benchmarks_after(stage)]
     if stage > 0:
         steps += [f"stage-{stage}.train", f"stage-{stage}.kl"]
     return all((ledger / f"{step}.json").is_file() for step in steps)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
+from cpt_bench.plugins import default
+from cpt_bench.settings import assignments, spelled
 
 DEFAULT = "default"
 """The name of the suite's own order."""
@@ -32,7 +34,7 @@ class Block(Strict):
         recipes: As for ``--recipe``; the trainer's own for this suite when none is given.
         learning_rates: The recipe's when none is given.
         set: Settings of all of these runs, as for ``--set``.
-        variants: Settings that tell the runs apart: one mapping a variant.
+        variants: Settings in which the runs differ: one mapping a variant.
         seeds: The sweep's when none are given.
         orders: Names of orders; ``default`` is the suite's own.
         privileges: Of ``cmd:`` trainers, as for ``--privilege``.
@@ -66,7 +68,7 @@ class Sweep(Strict):
     Attributes:
         suite: The benchmark; ``tier`` and ``protocol`` as for ``cptbench run``.
         tier: Its size.
-        protocol: Its ruler.
+        protocol: Its evaluation protocol.
         base: Another start checkpoint.
         limit: Only the first so many samples of each split.
         threads: Of each process.
@@ -83,7 +85,7 @@ class Sweep(Strict):
         runs: Blocks of runs; earlier ones start first, and a run that is in two counts once.
     """
 
-    suite: str = "nano"
+    suite: str = Field(default_factory=lambda: default("suites", "run"))
     tier: str | None = None
     protocol: str | None = None
     base: Path | None = None
@@ -132,16 +134,7 @@ def read_sweep(file: Path) -> Sweep:
         CptBenchError: It is not one; the line names the key and what is wrong with it.
     """
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise CptBenchError("no such file", where=file) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise CptBenchError(f"not valid YAML ({line})", where=file) from None
-    if not isinstance(data, dict):
-        raise CptBenchError("not a mapping of keys to values", where=file)
-    try:
-        sweep = Sweep.model_validate(data)
+        sweep = Sweep.model_validate(read_mapping(file))
     except ValidationError as error:
         raise _refused(error, file) from None
     for i, block in enumerate(sweep.runs):
@@ -187,27 +180,11 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
                     for recipe in recipes:
                         for variant in block.variants or [{}]:
                             for rate in rates:
-                                settings = [*assigned(block.set), *assigned(variant)]
+                                settings = [*assignments(block.set), *assignments(variant)]
                                 if rate is not None:
-                                    settings.append(f"learning_rate={plain(rate)}")
+                                    settings.append(f"learning_rate={spelled(rate)}")
                                 tasks = None if order == DEFAULT else tuple(sweep.orders[order])
                                 yield Cell(
                                     trainer, recipe, tuple(settings), seed, tasks,
                                     tuple(block.privileges), f"runs.{i}",
                                 )  # fmt: skip
-
-
-def assigned(settings: Settings) -> list[str]:
-    """Settings as ``key=value``."""
-    return [f"{key}={plain(value)}" for key, value in settings.items()]
-
-
-def plain(value: Any) -> str:
-    """A setting's value as ``--set`` takes it: ``1e-4``, ``true``, ``[1, 2]``."""
-    if isinstance(value, float):
-        digits, _, power = f"{value:.6e}".partition("e")
-        short = digits.rstrip("0").rstrip(".")
-        return f"{short}e{int(power)}" if abs(int(power)) > 2 else f"{value:.10g}"
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).split("\n")[0]

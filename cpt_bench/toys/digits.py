@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cpt_bench.metrics import quadratic
+
 METHODS = ("sft-1", "sft-2", "oracle", "rl")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 START, STEPS, EVERY = 150, 60, 6
@@ -183,9 +185,7 @@ def sweep(seed: int, tell: Callable[[str], None] = lambda line: None) -> tuple[P
 
 def r_squared(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """How much of ``y`` a quadratic in ``x`` explains, as the paper fits it."""
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    rest = b - np.polyval(np.polyfit(a, b, 2), a)
-    return float(1 - (rest**2).sum() / ((b - b.mean()) ** 2).sum())
+    return quadratic(np.asarray(x, dtype=float), np.asarray(y, dtype=float))[0]
 
 
 def best_old(points: list[Point], method: str, parity: float) -> float:

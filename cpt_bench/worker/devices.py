@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -22,7 +21,7 @@ COUNTS = {
     "torchrun": ("--nproc_per_node", "--nproc-per-node"),
     "accelerate": ("--num_processes", "--num-processes"),
 }
-"""Launcher to how it is told the number of processes."""
+"""Launcher to its options for the number of processes."""
 
 
 class Devices(NamedTuple):
@@ -97,16 +96,7 @@ def visible() -> tuple[str, ...]:
                 break  # CUDA too sees none behind what is no GPU
             found.append(name)
         return tuple(found)
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    return tuple(str(i) for i in range(len(lines)))
+    return tuple(str(i) for i in range(environment.count_gpus()))
 
 
 def processes(launch: str | None) -> int | None:
@@ -120,6 +110,6 @@ def processes(launch: str | None) -> int | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, _, value = word.partition("=")
         if option in COUNTS.get(name, ()):
-            told = value or following
-            return int(told) if told.isdigit() else None  # "gpu", "auto"
+            number = value or following
+            return int(number) if number.isdigit() else None  # "gpu", "auto"
     return 1 if name == "torchrun" else None  # accelerate's own file may say anything

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
+from cpt_bench import environment
 from cpt_bench.errors import TrainerFault
 
 MEMORY_EVERY, GPUS_EVERY = 0.25, 5.0
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 
 UNLIMITED = 4
-"""Memory that has no limit is looked at so many times as seldom: each look lists all processes."""
+"""Without a limit, memory is sampled a quarter as often: each sample lists all processes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Monitor:
         self.start = self._gpus_at = time.monotonic()
         # The first look counts; there may be one only.
         self._memory_at = self.start - MEMORY_EVERY * UNLIMITED
-        self._has_gpus = shutil.which("nvidia-smi") is not None
+        self._has_gpus = environment.has_gpus()
 
     def look(self) -> None:
         """Note what is used now.
@@ -76,7 +74,7 @@ class Monitor:
             self._memory_at = now
             self._memory()
         if self._has_gpus and now - self._gpus_at >= GPUS_EVERY:
-            self.usage.gpu_seconds += (now - self._gpus_at) * gpus_held(set(self._tree()))
+            self.usage.gpu_seconds += (now - self._gpus_at) * environment.gpus_held(self._tree())
             self._gpus_at = now
 
     def _memory(self) -> None:
@@ -111,14 +109,3 @@ def end_children(pid: int) -> None:
         for process in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-
-
-def gpus_held(pids: set[int]) -> int:
-    """How many GPUs hold memory of one of ``pids``, as ``nvidia-smi`` tells."""
-    query = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    rows: list[Any] = [line.split(",") for line in said.splitlines() if "," in line]
-    return len({gpu.strip() for gpu, pid in rows if pid.strip() in {str(p) for p in pids}})

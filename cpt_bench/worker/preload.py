@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import threading
 
+from cpt_bench.plugins import preloaded
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-# TRL tells its makers of every trainer that is made; a benchmark tells nobody anything.
+# TRL reports each trainer that is made to its authors.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# Without the [train] extra there is nothing to warm; the worker then says what is missing.
-with contextlib.suppress(ImportError):
+# Without the [train] extra there is nothing to import early, and a package that is broken must not
+# end the fork server: the worker that needs it reports what is wrong.
+with contextlib.suppress(Exception):
     from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    import cpt_bench.engines.hf
     import cpt_bench.models.checkpoint
-    import cpt_bench.models.processor
-    import cpt_bench.trainers.rft
-    import cpt_bench.trainers.sft  # noqa: F401
+    import cpt_bench.models.processor  # noqa: F401
+
+    for module in preloaded():
+        importlib.import_module(module)
 
     # tqdm's own lock holds between processes, and a child that is killed would leave its semaphore.
     tqdm.set_lock(threading.RLock())

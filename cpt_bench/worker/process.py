@@ -16,11 +16,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver, spawn
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.environment import folder_for_sockets
+from cpt_bench.errors import CptBenchError, TrainerFault, WorkerLost
 from cpt_bench.worker.monitor import MEMORY_EVERY, Limits, Monitor, end_children
 
 PRELOAD = ("cpt_bench.worker.preload",)
@@ -30,13 +32,36 @@ def context() -> Any:
     """The multiprocessing context of all workers; the server starts with the first one."""
     ctx = mp.get_context("forkserver")
     ctx.set_forkserver_preload(list(PRELOAD))
+    # Where multiprocessing makes its sockets; it would take the folder for temporary files.
+    if (folder := folder_for_sockets()) is not None:
+        mp.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]
     return ctx
 
 
-def warm_up() -> None:
-    """Start the fork server's imports now, beside whatever this process does next."""
-    from multiprocessing import forkserver
+NAME = "cptbench worker"
+"""What the processes of this module are called."""
 
+_preparation_data = spawn.get_preparation_data
+
+
+def _without_main(name: str) -> dict[str, Any]:
+    """What a new process is prepared with; a worker of ours does not run the caller's script.
+
+    multiprocessing has each child import the main module first, since what it is sent may be
+    defined there. Nothing that a worker is sent is; and a plain script, which calls
+    ``cpt_bench.run`` at its top, would start itself again in every worker.
+    """
+    data: dict[str, Any] = _preparation_data(name)
+    if name == NAME:
+        data = {key: value for key, value in data.items() if not key.startswith("init_main")}
+    return data
+
+
+spawn.get_preparation_data = _without_main
+
+
+def warm_up() -> None:
+    """Start the fork server's imports now, during whatever this process does next."""
     context()
     forkserver.ensure_running()
 
@@ -77,9 +102,12 @@ class Worker:
         around = (Path.cwd(), {**os.environ, **(env or {})})
         call = (sender, lifeline, work, args, log, first, around)
         # Not a daemon: those may have no children, and data loaders are children.
-        self.process = ctx.Process(target=_child, args=call)
-        with _uninterrupted():
-            self.process.start()
+        self.process = ctx.Process(target=_child, args=call, name=NAME)
+        try:
+            with _uninterrupted():
+                self.process.start()
+        except (EOFError, ConnectionError):  # the fork server died before it answered
+            raise self._lost() from None
         sender.close()
         lifeline.close()
         self.monitor = Monitor(self.process.pid, what, limits or Limits())
@@ -147,9 +175,17 @@ class Worker:
         self.lifeline.close()
         self.receiver.close()
 
+    def _lost(self) -> CptBenchError:
+        return WorkerLost(
+            f"{self.what}: the process that starts all others was killed",
+            todo="What was committed is kept: run the same command again",
+        )
+
     def _died(self) -> CptBenchError:
         self.process.join()
         code = self.process.exitcode or 0
+        if code == UNKNOWN and _server_died():
+            return self._lost()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return TrainerFault(
             "killed" if code < 0 else "crash",
@@ -157,6 +193,23 @@ class Worker:
             where=self.log,
             todo="What was committed is kept: run the same command again",
         )
+
+
+UNKNOWN = 255
+"""The exit status of a child of whose end the fork server did not live to hear."""
+
+
+def _server_died() -> bool:
+    """Whether the fork server, which was running, does not run any more."""
+    if not hasattr(os, "waitid"):  # macOS, until Python 3.13
+        return False
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    try:
+        # Only looked at: multiprocessing itself collects it, and starts another one.
+        state = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, TypeError):
+        return True
+    return state is not None
 
 
 def last_words(log: Path, lines: int) -> str:

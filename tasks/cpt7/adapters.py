@@ -27,6 +27,8 @@ def lettered(choices: Sequence[str], form: str = "{}. {}") -> str:
 def most_common(answers: Sequence[str]) -> str:
     """The most frequent answer in lower case; the first of them on a tie."""
     counts = Counter(answer.strip().lower() for answer in answers)
+    if not counts:
+        raise ValueError("nobody answered: the list of answers is empty")
     return max(counts, key=lambda answer: counts[answer])  # max keeps the first
 
 
@@ -119,7 +121,7 @@ def superclevr(row: Row, index: int, split: str) -> Sample:
     turns = row["conversations"]
     # A list of turns, or, from older cards, one mapping of lists.
     words = turns["value"] if isinstance(turns, Mapping) else [turn["value"] for turn in turns]
-    if len(words) < 2:
+    if len(words) != 2:
         raise ValueError(f"{len(words)} turns of conversation, not a question and an answer")
     gold = words[1].strip()
     low = gold.lower()
@@ -137,6 +139,8 @@ def mmmu(row: Row, index: int, split: str) -> Sample:
     options = tuple(str(option) for option in _listed(row["options"]))
     images = [row[f"image_{i}"] for i in range(1, 8)]
     multiple = row["question_type"] == "multiple-choice"
+    if row["answer"].strip() == "?":
+        raise ValueError("its answer is '?': the table hides the gold of this split")
     if multiple:
         tail = (
             f"\n\n{lettered(options, '({}) {}')}\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,10 @@ from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.stats import Mean, mean_of, ranks
 from cpt_bench.leaderboard.strict import read_yaml
 from cpt_bench.leaderboard.verify import Verified, verify
+from cpt_bench.metrics.intervals import welch_interval
 
 RANKED_BY = "AvgAcc"
+GAP = "GapToJoint"
 
 
 class Row(NamedTuple):
@@ -26,7 +28,7 @@ class Row(NamedTuple):
     Attributes:
         id: Unique: the entry's place below ``leaderboards/``.
         suite: With its variant and version: ``nano 1.0``, ``cpt7@mini 1.0``.
-        division: ``closed``, ``open`` or ``reported``.
+        division: ``closed``, ``open``, ``joint`` or ``reported``.
         name: The method.
         model: The base model.
         lane: See :class:`cpt_bench.leaderboard.entry.Entry`.
@@ -41,6 +43,7 @@ class Row(NamedTuple):
         tasks: Columns of the matrix; general benchmarks after them.
         matrix: Mean over seeds, (T+1) x (T + general), None where not measured.
         superseded: The entry that corrects it, if one does.
+        bound: The joint entry that :data:`GAP` is to; empty where there is none.
         notes: In words.
         link: Of a reported row, its source.
         verified: What the entry's page is made from; None for a reported row.
@@ -64,6 +67,7 @@ class Row(NamedTuple):
     general: tuple[str, ...] = ()
     matrix: tuple[tuple[float | None, ...], ...] = ()
     superseded: str = ""
+    bound: str = ""
     notes: str = ""
     link: str = ""
     verified: Verified | None = None
@@ -74,7 +78,6 @@ class Board(NamedTuple):
 
     rows: tuple[Row, ...]
     left_out: tuple[tuple[str, str], ...] = ()
-    boards: Path | None = None
 
 
 class ReportedRow(Strict):
@@ -104,25 +107,48 @@ class Reported(Strict):
 
 
 def collect(
-    boards: Path, suite_spec: str | None = None, tell: Callable[[str], None] = lambda line: None
+    boards: Path | Sequence[Path],
+    suite_spec: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Board:
     """Verify every entry below ``boards`` and read every ``reported.yaml``.
 
+    An entry that lies at the same place on two boards is shown once, from the first of them.
+
     Raises:
-        CptBenchError: A ``reported.yaml`` is broken.
+        CptBenchError: A ``reported.yaml`` is broken, or there is nothing to show.
     """
-    rows, left_out = [], []
-    for folder in find_entries([boards]):
-        done = verify(folder, suite_spec)
+    places = [boards] if isinstance(boards, Path) else list(boards)
+    rows: dict[str, Row] = {}
+    left_out = []
+    for folder in find_entries(places):
+        done = verify(folder, suite_spec, boards=places)
         tell(f"{done.report.verdict}: {folder.name}")
+        place, why = _placed(folder.absolute(), done)
         if done.entry is None or done.report.errors:
-            first = done.report.errors[0].line() if done.report.errors else "cannot be read"
-            left_out.append((folder.relative_to(boards).as_posix(), first))
-            continue
-        rows.append(row_of(done, folder.relative_to(boards).as_posix()))
-    for file in sorted(boards.glob("*/reported.yaml")):
-        rows += _reported(file)
-    return Board(tuple(ranked(_superseded(rows))), tuple(left_out), boards)
+            why = done.report.errors[0].line() if done.report.errors else "cannot be read"
+        if why:
+            left_out.append((place, why))
+        elif place not in rows:
+            rows[place] = row_of(done, place)
+    found = list(rows.values())
+    for board in places:
+        for file in sorted(board.glob("*/reported.yaml")):
+            found += _reported(file)
+    if not found and not left_out:
+        where = ", ".join(str(place.absolute()) for place in places)
+        todo = "A run folder becomes an entry by: cptbench submit RUN …"
+        raise CptBenchError("no entry here", where=where, todo=todo)
+    shown = {(row.suite, row.id): row for row in reversed(found)}
+    return Board(tuple(ranked(with_gaps(_superseded([*shown.values()])))), tuple(left_out))
+
+
+def _placed(folder: Path, done: Verified) -> tuple[str, str]:
+    """Where an entry lies on its board, and in words why that is no place for it."""
+    place = "/".join(folder.parts[-4:])
+    if done.entry is not None and place != done.entry.place().as_posix():
+        return place, f"error: place: belongs in {done.entry.place().as_posix()} of a board"
+    return place, ""
 
 
 def row_of(done: Verified, place: str) -> Row:
@@ -136,7 +162,7 @@ def row_of(done: Verified, place: str) -> Row:
         if all(v is not None for v in values):
             metrics[key] = mean_of(values)
     verdict = done.report.verdict
-    lifted = any(r.reproduced and r.independent for r in done.reproductions)
+    lifted = any(r.lifts for r in done.reproductions)
     badge = "unverifiable" if verdict != "verified" else "reproduced" if lifted else "rescored"
     tasks, general, matrix = _matrix(scored)
     return Row(
@@ -236,19 +262,19 @@ def _superseded(rows: list[Row]) -> list[Row]:
 def ranked(rows: Iterable[Row]) -> list[Row]:
     """Rows with their places: within a suite and division, by mean AvgAcc, ties as ranges.
 
-    One rule for who takes part: recomputed here, not superseded, two seeds or more.
+    One rule for who takes part: recomputed here, not superseded, two seeds or more. The upper bound
+    takes no place: it stands above them.
     """
     rows = [row._replace(rank=None) for row in rows]
     groups: dict[tuple[str, str], list[int]] = {}
     for i, row in enumerate(rows):
-        taking = row.badge in ("rescored", "reproduced") and not row.superseded
-        if taking and RANKED_BY in row.metrics:
+        if stands(row) and row.division != "joint" and RANKED_BY in row.metrics:
             groups.setdefault((row.suite, row.division), []).append(i)
     for members in groups.values():
         places = ranks([rows[i].metrics[RANKED_BY] for i in members])
         for i, place in zip(members, places, strict=True):
             rows[i] = rows[i]._replace(rank=place)
-    best = {"closed": 0, "open": 1, "reported": 2}
+    best = {"joint": 0, "closed": 1, "open": 2, "reported": 3}
     return sorted(
         rows,
         key=lambda r: (
@@ -258,3 +284,59 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
             r.id,
         ),
     )
+
+
+# ------------------------------------------------------------------------------- the upper bound
+
+
+def stands(row: Row) -> bool:
+    """Whether a row's numbers were recomputed here and no later entry corrects them."""
+    return row.badge in ("rescored", "reproduced") and not row.superseded
+
+
+def with_gaps(rows: list[Row]) -> list[Row]:
+    """Rows with ``GapToJoint``: AvgAcc minus that of the joint entry of the same suite and base.
+
+    Where there are several joint entries, the highest is the bound.
+    """
+    out = []
+    for row in rows:
+        rivals = [
+            other
+            for other in rows
+            if other.division == "joint" and stands(other) and RANKED_BY in other.metrics
+            and (other.suite, _base(other)) == (row.suite, _base(row))
+        ]  # fmt: skip
+        if not rivals or row.division in ("joint", "reported") or RANKED_BY not in row.metrics:
+            out.append(row)
+            continue
+        bound = max(rivals, key=lambda other: (other.metrics[RANKED_BY].mean, other.id))
+        metrics = {**row.metrics, GAP: gap(row, bound)}
+        out.append(row._replace(metrics=metrics, bound=bound.id))
+    return out
+
+
+def _base(row: Row) -> str:
+    entry = row.verified.entry if row.verified else None
+    return entry.model.weights if entry else ""
+
+
+def by_seed(row: Row) -> dict[int, float]:
+    """Seed to AvgAcc, of the seeds that have one."""
+    seeds = row.verified.seeds if row.verified else {}
+    found = {n: s.scores.metrics[RANKED_BY]["value"] for n, s in seeds.items() if s.scores}
+    return {n: value for n, value in found.items() if value is not None}
+
+
+def gap(row: Row, bound: Row) -> Mean:
+    """The difference of two rows' AvgAcc: paired by seed where both have the same seeds.
+
+    Else its interval is Welch's, as in ``cptbench compare``.
+    """
+    mine, theirs = by_seed(row), by_seed(bound)
+    if mine and mine.keys() == theirs.keys():
+        return mean_of([mine[n] - theirs[n] for n in sorted(mine)])
+    a, b = row.metrics[RANKED_BY], bound.metrics[RANKED_BY]
+    interval = welch_interval([*mine.values()], [*theirs.values()], "seeds")
+    half = None if interval is None else (interval.high - interval.low) / 2
+    return Mean(a.mean - b.mean, half, None, min(a.n, b.n))

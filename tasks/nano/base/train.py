@@ -4,10 +4,13 @@ The order matters more than the amount: matching an option to its letter, findin
 reading a place are circuits that form in a minute or two when they are nearly the whole diet, and
 not at all when they are a tenth of it. So the language model practises them on words first, then on
 image tokens made of words; only then does the vision tower learn to write those words from pixels.
+
+``python -m cpt_bench.tasks.nano.base.train --out FOLDER`` does it, in about an hour on two cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -19,8 +22,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-import yaml
 
+from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.tasks.nano import world
 from cpt_bench.tasks.nano.base.architecture import MERGE, PATCH, build_model, build_processor
@@ -353,7 +356,7 @@ def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, port:
 def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
           only: list[str] | None = None) -> None:  # fmt: skip
     """Teach the base model into ``out``; each stage's weights and the log are kept there."""
-    plan = yaml.safe_load(plan_file.read_text())
+    plan = read_mapping(plan_file)
     if only:
         known = [s["name"] for s in plan["stages"]]
         for name in only:
@@ -366,3 +369,23 @@ def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
         teach(0, *args)
     else:
         torch.multiprocessing.spawn(teach, args, nprocs=plan["processes"])
+
+
+def main() -> None:
+    """Train nano's base model from nothing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cpt_bench.tasks.nano.base.train", description=main.__doc__
+    )
+    parser.add_argument("--out", type=Path, required=True, help="for weights, and the log")
+    parser.add_argument("--stages", type=Path, default=PLAN, help="another curriculum (YAML)")
+    parser.add_argument("--start", type=Path, help="go on from these weights")
+    parser.add_argument("--only", help="only these stages, by name, with commas")
+    asked = parser.parse_args()
+    try:
+        build(asked.out, asked.stages, asked.start, asked.only.split(",") if asked.only else None)
+    except CptBenchError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,7 @@
 "use strict";
 (() => {
   const PAGE = 50;
-  const FEW = ["Learn", "AvgAcc", "FM", "GeneralDelta"];
-  const TITLES = {
-    Learn: "accuracy just after learning, mean over tasks", AvgAcc: "accuracy over all tasks at the end",
-    FM: "change from the best earlier accuracy; negative = forgot",
-    GeneralDelta: "general benchmarks, after minus before", FM_paper: "FM as the publication defines it",
-    BWT: "change since just after learning", FWT: "what earlier tasks did for a task not yet trained",
-    Gain: "AvgAcc minus the base model's", BaseAcc: "the base model's accuracy",
-  };
+  const FEW = ["Learn", "AvgAcc", "FM", "GeneralDelta", "GapToJoint"];
   const recomputed = (suite) => DATA.rows.some((row) => row.suite === suite && row.division !== "reported");
   const suites = [...new Set(DATA.rows.map((row) => row.suite))].sort((a, b) => recomputed(b) - recomputed(a) || (a < b ? -1 : 1));
   const wanted = hashValues();
@@ -45,7 +38,9 @@
 
   function sorted(rows) {
     const key = state.sort, way = state.down ? -1 : 1;
+    const above = (row) => (row.division === "joint" && !row.superseded ? 0 : 1);  // the upper bound, whatever the order
     return rows.map((row, i) => [value(row, key), i, row]).sort((a, b) => {
+      if (above(a[2]) !== above(b[2])) return above(a[2]) - above(b[2]);
       if (a[0] === null || b[0] === null) return (a[0] === null) - (b[0] === null) || a[1] - b[1];
       return (a[0] < b[0] ? -way : a[0] > b[0] ? way : 0) || a[1] - b[1];
     }).map((triple) => triple[2]);
@@ -71,7 +66,7 @@
     tr.append(el("th", { class: "blank", scope: "col", "aria-label": "compare" }));
     cell("rank", "Rank", false, "by " + DATA.ranked_by + " within the division; a range where methods tie");
     cell("name", "Method", false, "");
-    for (const key of keys) cell(key, key, true, TITLES[key] || "");
+    for (const key of keys) cell(key, key, true, DATA.titles[key] || "");
     cell("seeds", "Seeds", true, "");
     cell("badge", "Proof", false, "rescored, reproduced or reported");
     return tr;
@@ -87,7 +82,7 @@
     }
     tr.append(el("td", { class: "pick" }, pick || ""));
     const rank = row.rank ? (row.rank[0] === row.rank[1] ? String(row.rank[0]) : row.rank[0] + "–" + row.rank[1]) : "–";
-    tr.append(el("td", { "data-label": "Rank", class: "rank" }, rank));
+    tr.append(el("td", { "data-label": "Rank", class: "rank" }, row.division === "joint" ? "bound" : rank));
     const link = safeLink(row.page || row.link);
     const small = [row.model, ...(row.privileges.length ? [row.privileges.join(", ")] : [])].join(" · ");
     const title = link ? el("a", { href: link, rel: grey ? "noopener noreferrer nofollow" : null }, row.name) : el("span", null, row.name);
@@ -101,7 +96,9 @@
     tr.append(el("td", { class: "num", "data-label": "Seeds" }, String(row.seeds)));
     const proof = grey ? "reported, not recomputable" : row.badge;
     const marks = el("span", { class: "badges" }, el("span", { class: "badge " + row.badge }, proof));
-    if (!grey) marks.append(el("span", { class: "badge " + row.division }, row.division), el("span", { class: "badge" }, row.lane));
+    if (row.division === "joint") marks.append(el("span", { class: "badge bound" }, "upper bound"));
+    else if (!grey) marks.append(el("span", { class: "badge " + row.division }, row.division));
+    if (!grey) marks.append(el("span", { class: "badge" }, row.lane));
     tr.append(el("td", { "data-label": "Proof" }, marks));
     return tr;
   }

@@ -1,7 +1,7 @@
 "use strict";
 /* What both pages need. Everything from the data becomes text nodes or attributes, never markup. */
 const DATA = window.CPTBENCH;
-const SIGNED = new Set(["FM", "FM_base", "FM_paper", "FM_paper_T-1", "BWT", "FWT", "Gain", "GeneralDelta"]);
+const SIGNED = new Set(DATA.signed);
 const byId = (id) => document.getElementById(id);
 
 function el(tag, attributes, ...children) {

@@ -40,12 +40,15 @@
 
   function heat(row, title, other) {
     const names = [...row.tasks, ...row.general], body = el("tbody");
+    const joint = row.division === "joint" || Boolean(other && other.division === "joint");
     row.matrix.forEach((line, t) => {
-      const tr = el("tr", null, el("th", { scope: "row" }, t === 0 ? "base" : t + " " + row.tasks[t - 1]));
+      if (line.every((v) => v === null) || (other && other.matrix[t].every((v) => v === null))) return;  // joint training has no stages between
+      const label = joint && t === row.tasks.length ? "the end" : t + " " + row.tasks[t - 1];
+      const tr = el("tr", null, el("th", { scope: "row" }, t === 0 ? "base" : label));
       line.forEach((v, j) => {
         const gap = other ? (v === null || other.matrix[t][j] === null ? null : other.matrix[t][j] - v) : v;
         const share = gap === null ? 0 : other ? Math.min(Math.abs(gap) / 40, 1) : gap / 100;
-        const td = el("td", { class: (t === j + 1 ? "learned " : "") + (j >= row.tasks.length ? "general" : "") }, number(gap, Boolean(other)));
+        const td = el("td", { class: (t === j + 1 && !joint ? "learned " : "") + (j >= row.tasks.length ? "general" : "") }, number(gap, Boolean(other)));
         td.style.setProperty("--v", share.toFixed(3));
         if (other) td.style.setProperty("--to", gap < 0 ? "var(--hot)" : "var(--cell)");
         tr.append(td);
@@ -65,6 +68,7 @@
     const same = a.suite === b.suite && a.tasks.join() === b.tasks.join() && a.general.join() === b.general.join();
     const parts = [metrics(a, b)];
     if (a.suite !== b.suite) parts.unshift(el("p", { class: "notice" }, "These entries are of different suites: their numbers cannot be compared."));
+    else if (a.division === "joint" || b.division === "joint") parts.unshift(el("p", { class: "notice" }, "One of these is the upper bound: it trained on all tasks at once and has no stages between."));
     else if (a.division !== b.division) parts.unshift(el("p", { class: "notice" }, "These entries are of different divisions: one is " + a.division + ", the other " + b.division + "."));
     if (same) parts.push(heat(a, "B − A, percentage points", b));
     parts.push(heat(a, "A: " + a.name), heat(b, "B: " + b.name));

@@ -1,0 +1,58 @@
+"""What must hold of every sample of a published data set, checked when it is prepared.
+
+A question without its picture, or with a gold answer that no reply can match, is not noticed in a
+run: it lowers every method's numbers alike. So it is refused here, with the sample's id.
+"""
+
+from __future__ import annotations
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.suite import Sample
+from cpt_bench.suite.origins import HubSplit
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where: str) -> None:
+    """Refuse a sample that cannot be asked or graded as its card says.
+
+    Args:
+        sample: What was made of a row.
+        source: What the card declares of its split.
+        kinds: The card's answer kinds.
+        where: The data set, for errors.
+
+    Raises:
+        CptBenchError: The line names the sample and what is wrong with it.
+    """
+    problem = _problem(sample, source, kinds)
+    if problem:
+        raise CptBenchError(problem, where=f"{where}, {sample.id}", todo=TODO)
+
+
+TODO = "Correct the row, or have the card's adapter leave it out"
+
+
+def _problem(sample: Sample, source: HubSplit, kinds: tuple[str, ...]) -> str:
+    """What is wrong with a sample; empty when nothing is."""
+    if has_pictures(source) and not source.no_picture and not len(sample.images):
+        return "the question has no picture"
+    if not sample.question.strip():
+        return "the question is empty"
+    if any(not answer.strip() for answer in sample.answers):
+        return "a gold answer is empty"
+    if sample.kind not in kinds:
+        return f"its answer is of kind {sample.kind!r}; the card has {', '.join(kinds)}"
+    if sample.kind == "letter":
+        known = LETTERS[: len(sample.choices)]
+        for gold in sample.answers:
+            if len(gold) != 1 or gold not in known:
+                return f"the gold answer {gold!r} names none of its {len(known)} options"
+    if sample.kind == "yesno" and sample.answers[0].strip().lower() not in ("yes", "no"):
+        return f"the gold answer {sample.answers[0]!r} is neither yes nor no"
+    return ""
+
+
+def has_pictures(source: HubSplit) -> bool:
+    """Whether the table of a split has pictures at all."""
+    return source.join is not None or any("image" in kind for kind in source.columns.values())

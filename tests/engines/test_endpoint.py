@@ -1,0 +1,277 @@
+"""The endpoint engine: the in-process engine's replies, and never anything that is no reply."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+
+from cpt_bench.engines import Request, open_engine
+from cpt_bench.engines.endpoint import base_url, data_url
+from cpt_bench.errors import CptBenchError
+from cpt_bench.images import decode, encode_ppm
+from cpt_bench.sources import load_split
+from cpt_bench.suite import load_suite
+from tests.support.places import TINY
+from tests.support.questions import questions
+from tests.support.serving import Answer, Fake, Server, completion
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Fake]]:
+    fakes: list[Fake] = []
+
+    def start(answer: Answer) -> Fake:
+        fakes.append(Fake(answer))
+        return fakes[-1]
+
+    yield start
+    for fake in fakes:
+        fake.server.shutdown()
+        fake.server.server_close()
+
+
+def ask(n: int) -> list[Request]:
+    return [Request(f"q{i}", f"question {i}", ()) for i in range(n)]
+
+
+def echo(body: dict[str, Any], number: int) -> tuple[int, Any]:
+    return 200, completion(body["messages"][0]["content"][-1]["text"].replace("question", "answer"))
+
+
+def test_replies_come_in_order_many_at_a_time(serve: Any) -> None:
+    def slow(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        time.sleep(0.05 * (number % 3))
+        return echo(body, number)
+
+    fake, told = serve(slow), []
+    replies = fake.engine(concurrency=5).generate(ask(20), 7, told.append)
+    assert [r.text for r in replies] == [f"answer {i}" for i in range(20)]
+    assert replies[0].tokens == 3 and told[-1] == 20
+    assert 2 <= fake.most <= 5
+    body = fake.asked[0]
+    assert (body["path"], body["model"], body["temperature"], body["max_tokens"]) == (
+        "/v1/chat/completions", "m", 0, 7,
+    )  # fmt: skip
+
+
+def test_pictures_travel_as_the_pixels_the_other_engines_see(serve: Any) -> None:
+    import base64
+
+    picture = encode_ppm(bytes(range(48)), 4, 4)
+    fake = serve(echo)
+    fake.engine().generate([Request("q", "question 1", (picture, picture))], 7)
+    parts = fake.asked[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["image_url", "image_url", "text"]
+    head, _, data = parts[0]["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    sent = decode(base64.b64decode(data), "sent")
+    assert sent.tobytes() == decode(picture, "own").tobytes() == bytes(range(48))
+
+
+def test_an_image_that_servers_would_turn_is_sent_as_it_is_seen() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    picture, stream = Image.new("RGB", (2, 4), "red"), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees
+    picture.save(stream, "JPEG", exif=exif)
+    sent = Image.open(
+        io.BytesIO(base64.b64decode(data_url(stream.getvalue(), "x").partition(",")[2]))
+    )
+    assert sent.size == (2, 4) and not sent.getexif()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(status: int, serve: Any) -> None:
+    def busy(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        return (status, {"error": {"message": "busy"}}) if number == 1 else echo(body, number)
+
+    assert serve(busy).engine(retries=2).generate(ask(1), 7)[0].text == "answer 0"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "complaint"),
+    [
+        (500, {"error": {"message": "out of memory"}}, "out of memory"),
+        (400, {"error": {"message": "no such model"}}, "no such model"),
+        (200, b"<html>bad gateway</html>", "no answer to q"),
+        (200, b"", "no answer to q"),
+        (200, {"error": "busy"}, "no choices"),
+        (200, completion(None), "the reply is None, not text"),
+        (200, completion("", finish_reason="content_filter"), "ended with 'content_filter'"),
+        (200, completion("x", message={"role": "assistant", "content": "x", "reasoning_content": "y"}), "without a reasoning parser"),
+    ],
+)  # fmt: skip
+def test_what_is_no_reply_is_no_answer(status: int, said: Any, complaint: str, serve: Any) -> None:
+    engine = serve(lambda body, number: (status, said)).engine()
+    with pytest.raises(CptBenchError) as caught:
+        engine.generate(ask(3), 7)
+    assert complaint in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert not engine.journal.known
+
+
+def test_an_empty_reply_is_one(serve: Any) -> None:
+    """A model that ends at once answered nothing, which is graded as such."""
+    reply = (
+        serve(lambda body, number: (200, completion("", usage=None)))
+        .engine()
+        .generate(ask(1), 7)[0]
+    )
+    assert reply == ("", None)
+
+
+def test_two_models_behind_one_name_are_found(serve: Any) -> None:
+    def other(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        return 200, completion("a", model=f"m-{number % 2}")
+
+    with pytest.raises(CptBenchError, match="two models answered one evaluation: m-0 and m-1"):
+        serve(other).engine(concurrency=1).generate(ask(4), 7)
+
+
+def test_the_journal_goes_on_and_knows_whose_it_is(serve: Any, tmp_path: Path) -> None:
+    well = threading.Event()
+
+    def dies(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        fine = number <= 6 or well.is_set()
+        return echo(body, number) if fine else (500, {"error": {"message": "gone"}})
+
+    file, fake = tmp_path / "journal.jsonl", serve(dies)
+    with pytest.raises(CptBenchError, match="gone"):
+        fake.engine(journal=file, concurrency=1).generate(ask(10), 7)
+    with file.open("a") as stream:
+        stream.write('\n{"weights": "endpoi')  # killed while writing
+    well.set()
+    before = len(fake.asked)
+    engine = fake.engine(journal=file, concurrency=1)
+    assert [r.text for r in engine.generate(ask(10), 7)] == [f"answer {i}" for i in range(10)]
+    assert len(fake.asked) - before == 4, "what was answered is not asked again"
+    assert len(fake.engine(journal=file).journal.known) == 10
+    # Another nonce, another model, other words, another limit: nothing of the first is used.
+    assert not fake.engine(journal=file, nonce="b").journal.known
+    assert not fake.engine(journal=file, model="n").journal.known
+    before = len(fake.asked)
+    fake.engine(journal=file).generate([Request("q0", "question 0 again", ())], 7)
+    fake.engine(journal=file).generate(ask(1), 8)
+    assert len(fake.asked) - before == 2
+    assert engine.weights.startswith("endpoint:")
+
+
+def test_urls() -> None:
+    assert base_url("http://h:1") == base_url("http://h:1/") == "http://h:1/v1"
+    assert base_url("https://h/openai/v1/") == "https://h/openai/v1"
+    for bad in ("localhost:8000", "file:///etc", "nano"):
+        with pytest.raises(CptBenchError, match="is not a URL"):
+            base_url(bad)
+
+
+def test_the_factory_names_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(CptBenchError, match=r"no engine is called 'vlm'. Did you mean 'vllm'?"):
+        open_engine("vlm", tmp_path)
+    with pytest.raises(CptBenchError, match=r"has no setting 'modell'. Did you mean 'model'?"):
+        open_engine("endpoint", "http://h", modell="x")
+
+
+# --------------------------------------------------------------- a real server
+
+SUITE = load_suite(TINY)
+
+
+@pytest.mark.slow
+def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("torch")
+    from cpt_bench.engines.hf import TransformersEngine
+    from cpt_bench.evaluation.predictions import evaluate
+    from cpt_bench.tasks.nano import FOLDER
+
+    requests, limit = questions(4), SUITE.protocol.decoding.max_new_tokens
+    server = Server(FOLDER / "checkpoint", tmp_path / "server.log")
+    server.start()
+    try:
+        settings: dict[str, Any] = {"model": str(server.checkpoint), "nonce": "one", "retries": 1}
+        engine = open_engine("endpoint", server.url, **settings, concurrency=4)
+        told = engine.generate(requests, limit)
+        own = TransformersEngine(FOLDER / "checkpoint", device="cpu").generate(requests, limit)
+        assert told == own  # the words and the number of tokens
+        assert len({reply.text for reply in told}) > 10, "the questions tell models apart"
+
+        # Half-way the server is killed: the cell is not written, what came before is kept.
+        journal, card = tmp_path / "journal.jsonl", SUITE.card("lowvision")
+        samples = load_split(card, "test")
+
+        def kill_later(done: int) -> None:
+            if done >= 4:
+                server.kill()
+
+        engine = open_engine("endpoint", server.url, **settings, journal=journal, concurrency=1)
+        with pytest.raises(
+            CptBenchError, match=r"no answer to lowvision.* run the same command again"
+        ):
+            evaluate(engine, card, samples, SUITE.protocol, progress=kill_later)
+        kept = len(engine.journal.known)  # type: ignore[attr-defined]
+        assert 0 < kept < len(samples)
+        # The server is back: the same command asks only what is missing, and the rows are whole.
+        server.start()
+        engine = open_engine("endpoint", server.url, **settings, journal=journal, concurrency=1)
+        assert len(engine.journal.known) == kept  # type: ignore[attr-defined]
+        rows = evaluate(engine, card, samples, SUITE.protocol)
+        local = TransformersEngine(FOLDER / "checkpoint", device="cpu")
+        assert rows == evaluate(local, card, samples, SUITE.protocol)
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_eval_asks_a_server_and_goes_on_when_it_is_back(
+    serve: Any, cli: Any, tmp_path: Path
+) -> None:
+    """The lane `endpoint`: a row of the matrix, the same run folder, nothing asked twice."""
+    away = threading.Event()
+    away.set()
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        if away.is_set() and number > 12:
+            return 400, {"error": {"message": "gone"}}
+        return 200, completion("<answer>A</answer>")
+
+    server = serve(answer)
+    command = [
+        "eval",
+        "--endpoint",
+        server.url,
+        "--model",
+        "org/m",
+        "--suite",
+        TINY,
+        "--out",
+        "run",
+    ]
+    done = cli(*command)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    asked = len(server.asked)
+    away.clear()
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["matrix"]["accuracy"][0]
+    assert None not in row and max(row) > 0
+    questions = sum(
+        len(load_split(SUITE.card(n), "test")) for n in (*SUITE.sequence, *SUITE.general)
+    )
+    assert len(server.asked) - asked == questions - 12
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["lane"] == "endpoint" and run["base"]["weights"].startswith("endpoint:")
+    assert "nothing to do" in cli(*command).stdout

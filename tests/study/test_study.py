@@ -1,0 +1,223 @@
+"""The study that is published: its stored runs verify, and its verdicts follow from them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.metrics import Interval
+from cpt_bench.study import pareto
+from cpt_bench.study.build import Study, build, open_study, stale
+from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
+from cpt_bench.study.evidence import Evidence, find
+from cpt_bench.study.points import Points, points
+from cpt_bench.study.stored import ENDING, read
+from cpt_bench.study.verify import Seen, verify
+from tests.support.commands import LIGHT
+from tests.support.places import ROOT
+
+FOLDER = ROOT / "docs/study"
+
+
+RESULTS = FOLDER / "results"
+
+
+FILES = sorted(RESULTS.glob(f"*{ENDING}"))
+
+
+SEEN: Seen = {}
+"""What the first verification has read of the suite."""
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return open_study(FOLDER)
+
+
+# ---------------------------------------------------------------------------- what is published
+
+
+def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
+    written = read_claims(FOLDER / "claims.yaml")
+    assert [c.id for c in written] == [c.id for c in study.claims]
+    for old, new in zip(written, study.claims, strict=True):
+        assert old.verdict == new.verdict, old.id
+        assert old.figures.keys() == new.figures.keys(), old.id
+        for key, value in new.figures.items():
+            numeric = isinstance(value, int | float | list)
+            assert old.figures[key] == (pytest.approx(value, rel=0.01) if numeric else value)
+        assert (new.verdict == "undecided") or "value" in new.figures
+
+
+def test_what_is_written_is_what_the_stored_runs_give(study: Study) -> None:
+    assert stale(study) == []
+
+
+def test_other_runs_give_other_verdicts(study: Study) -> None:
+    claim = next(c for c in study.claims if c.id == "rft-forgets-less")
+
+    def judged(shift: float) -> str:
+        moved = [
+            p._replace(numbers={**p.numbers, "FM": p.numbers["FM"] + shift})
+            if p.method == "rft-grpo"
+            else p
+            for p in study.points.used
+        ]  # type: ignore[operator]
+        return judge(claim, study.points._replace(used=tuple(moved))).verdict
+
+    assert judged(20) == "supported" and judged(-20) == "refuted"
+    fewer = study.points._replace(used=tuple(p for p in study.points.used if p.seed < 2))
+    lacking = judge(claim, fewer)
+    assert lacking.verdict == "undecided"
+    assert "rft-grpo: 2 of 3 seeds with FM" in lacking.because
+    assert "value" not in lacking.figures
+
+
+def test_every_claim_can_be_decided_by_the_planned_runs(study: Study) -> None:
+    """A claim that no run of the sweep could decide would stay undecided for ever."""
+    from cpt_bench.sweep.spec import cells, read_sweep
+
+    planned: dict[str, dict[str, set[int]]] = {}
+    for cell in cells(read_sweep(FOLDER / "sweep.yaml")):
+        settings = dict(s.split("=") for s in cell.settings)
+        name = cell.trainer if cell.trainer != "rft" else f"rft-{settings.get('algorithm', 'grpo')}"
+        if cell.order is None:
+            planned.setdefault(name, {}).setdefault(settings["learning_rate"], set()).add(cell.seed)
+    for claim in study.claims:
+        asked = claim.evidence
+        names = [asked[k] for k in ("first", "second", "method") if k in asked]
+        for name in names if asked["kind"] not in ("law", "law_gap") else []:
+            method, _, rate = name.partition("@")
+            if asked["kind"] == "matched":
+                enough = [seeds for seeds in planned[method].values() if len(seeds) >= 2]
+                assert len(enough) >= pareto.RATES, claim.id
+            elif rate:
+                assert len(planned[method][rate]) >= 3, claim.id
+            else:
+                assert any(len(seeds) >= 3 for seeds in planned[method].values()), claim.id
+
+
+def test_stored_runs_are_small(study: Study) -> None:
+    assert FILES
+    mean = sum(file.stat().st_size for file in FILES) / len(FILES)
+    assert mean * study.planned < 20e6
+
+
+@pytest.mark.parametrize("file", FILES[:: max(1, len(FILES) // 4)], ids=lambda f: f.name[:40])
+def test_stored_runs_verify(file: Path) -> None:
+    report = verify(file, seen=SEEN).report
+    assert report.verdict == "verified", [f.line() for f in report.errors]
+    # Of a joint run most numbers are not defined.
+    assert report.counts()["verified"] > (3 if "joint" in file.name else 20)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The folder of a study of six of the stored runs, and nothing built."""
+    folder = tmp_path / "study"
+    (folder / "results").mkdir(parents=True)
+    for file in FILES[:6]:
+        (folder / "results" / file.name).write_bytes(file.read_bytes())
+    for name in ("sweep.yaml", "claims.yaml"):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    return folder
+
+
+def without_torch(*args: str) -> str:
+    """What the command says where torch cannot be imported."""
+    command = [sys.executable, "-c", LIGHT, *args]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_verify_takes_stored_runs_without_torch() -> None:
+    assert f"verified: {FILES[0].name}" in without_torch("verify", str(FILES[0]))
+
+
+@pytest.mark.slow
+def test_building_needs_no_torch(small: Path) -> None:
+    pytest.importorskip("matplotlib")
+    without_torch("study", "build", "--study", str(small))
+    assert "up to date" in without_torch("study", "build", "--study", str(small), "--check")
+
+
+def test_building_twice_gives_the_same_bytes(small: Path) -> None:
+    pytest.importorskip("matplotlib")
+    first = {path: path.read_bytes() for path in build(open_study(small))}
+    assert {path.suffix for path in first} == {".md", ".yaml", ".svg"}
+    assert {path: path.read_bytes() for path in build(open_study(small))} == first
+    assert stale(open_study(small)) == []
+    # A run more, and what is written is out of date.
+    (small / "results" / FILES[7].name).write_bytes(FILES[7].read_bytes())
+    assert stale(open_study(small))
+
+
+def test_runs_of_other_settings_are_left_out(study: Study) -> None:
+    runs = [read(file) for file in [f for f in FILES if f.name.startswith("nano-rft-")][:6]]
+    suite = study.points.suite
+
+    def changed(**facts: Any) -> Points:
+        odd = runs[0]._replace(name="odd", facts={**runs[0].facts, "seed": 99, **facts})
+        return points([*runs, odd], suite, study.points.about)
+
+    assert not changed().left_out
+    config = {**runs[0].facts["config"], "kl": 0.5}
+    assert changed(config=config).left_out == {"odd": "kl 0.5, not 0.0"}
+    assert "another base" in changed(base={"weights": "0" * 64}).left_out["odd"]
+
+
+# ------------------------------------------------------------------------------------------ claims
+
+
+CLAIM: dict[str, Any] = {
+    "id": "one", "claim": "A.", "source": "B",
+    "evidence": {"kind": "level", "key": "FM", "method": "sft"},
+    "supports": "low > 0", "refutes": "high < 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"supports": "low is big"}, "claims.0: supports: 'low is big' is no comparison"),
+        ({"verdict": "true"}, "claims.0: verdict: "),
+        ({"evidense": 1}, "claims.0: evidense: "),
+        ({"id": "One!"}, "claims.0: id: "),
+    ],
+)  # fmt: skip
+def test_a_broken_claim_is_one_line(change: dict[str, Any], line: str, tmp_path: Path) -> None:
+    import yaml
+
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump({"claims": [{**CLAIM, **change}]}))
+    with pytest.raises(CptBenchError) as found:
+        read_claims(file)
+    assert line in str(found.value) and "\n" not in str(found.value)
+
+
+def test_rules_and_evidence(study: Study, tmp_path: Path) -> None:
+    found = Evidence(1.0, Interval(0.5, 1.5), 6)
+    assert holds("low > 0", found) and holds("low > -2 and high < 2", found)
+    assert not holds("low > 0 and high < 1.5", found) and holds("high <= 1.5", found)
+    assert holds("low > 9 or high < 9", found) and not holds("low > 9 or high < -9", found)
+    with pytest.raises(CptBenchError, match="such evidence has no least"):
+        holds("least > 0", found)
+    for evidence, line in (
+        ({"kind": "leval"}, "Did you mean 'level'?"),
+        ({"kind": "level", "kay": 1}, "kay"),
+    ):
+        with pytest.raises(CptBenchError, match=line):
+            find(study.points, evidence, "one")
+    both = Claim.model_validate({**CLAIM, "supports": "value < 100", "refutes": "value < 200"})
+    with pytest.raises(CptBenchError, match="both"):
+        judge(both, study.points)
+    claims = [Claim.model_validate(CLAIM)]
+    write_claims(tmp_path / "c.yaml", claims)
+    assert read_claims(tmp_path / "c.yaml") == claims

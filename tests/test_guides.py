@@ -1,0 +1,166 @@
+"""The guides do what they print: every command exists, and those of the first steps are run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from cpt_bench.cli.main import app
+from cpt_bench.metrics import evaluate, matrix_from_json
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+    ROOT / "leaderboards/README.md", ROOT / "examples/README.md",
+]  # fmt: skip
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.M | re.S)
+
+
+def shell(page: Path) -> list[str]:
+    """The commands of a page's shell blocks, continued lines joined, comments cut."""
+    blocks = [text for kind, _, text in BLOCK.findall(page.read_text()) if kind in ("sh", "bash")]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [re.sub(r"(^|\s)#\s.*", "", line).strip() for line in lines]
+
+
+def written() -> list[tuple[str, str]]:
+    out = []
+    for page in PAGES:
+        for line in shell(page):
+            if found := re.search(r"(?:^|&& |; |do )\s*(cptbench .*?)(?:; done| &&|$)", line):
+                out.append((page.relative_to(ROOT).as_posix(), found[1]))
+    return out
+
+
+@pytest.mark.parametrize(("page", "line"), written())
+def test_every_command_exists_with_its_options(page: str, line: str) -> None:
+    words = shlex.split(re.split(r"\s[|>]\s|\s>>?\s", line)[0])[1:]
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="cptbench")
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"{page}: {line}"
+        command = command.commands[words.pop(0)]
+        context = typer.Context(command, parent=context, info_name=command.name)
+    command.make_parser(context).parse_args(args=words)  # raises on an option that is not there
+
+
+def test_the_pages_have_commands() -> None:
+    assert len(written()) > 60 and {page for page, _ in written()} >= {"README.md", "docs/start.md"}
+
+
+def test_the_matrix_of_the_explanation() -> None:
+    """docs/forgetting.md: the column 'here' is computed from the matrix above it."""
+    text = (ROOT / "docs/forgetting.md").read_text()
+    block = next(block for block in re.findall(r"```\n(.*?)```", text, re.S) if "base" in block)
+    rows = [[float(n) for n in re.findall(r" (\d\d)\b", line)] for line in block.splitlines()[1:]]
+    assert np.shape(rows) == (4, 3)
+    found = evaluate(matrix_from_json({"accuracy": rows}))
+    table = re.findall(r"^\| (\w+) \| [^|]+ \| ([^|]*) \|", text, re.M)
+    printed = {key: value.strip() for key, value in table if value.strip() not in ("", "here")}
+    assert set(printed) == {"AvgAcc", "Learn", "FM", "BWT", "FWT", "Gain"}
+    for key, value in printed.items():
+        signed = "+" if key in ("FM", "BWT", "FWT", "Gain") else ""
+        assert format(found[key]["value"], signed + ".1f").replace("-", "−") == value, key
+
+
+def test_the_suite_of_the_guide_is_the_example() -> None:
+    blocks = BLOCK.findall((ROOT / "docs/howto/suite.md").read_text())
+    shown = {title: text for _, title, text in blocks if title}
+    assert len(shown) == 3
+    for title, text in shown.items():
+        file = ROOT / "examples/suite" / title.removeprefix("my-suite/")
+        assert file.read_text() == text, title
+
+
+# ------------------------------------------------------------------------------- the first steps
+
+
+class Reader:
+    """Somebody who types what a page shows into a shell, in an empty folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "cptbench").write_text(f'#!/bin/sh\nexec {sys.executable} -m cpt_bench "$@"\n')
+        (tools / "cptbench").chmod(0o755)
+        (tools / "python").symlink_to(sys.executable)
+        path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.variables = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+    def types(self, script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=self.variables,
+            capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        assert done.returncode == 0, f"$ {script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    pytest.importorskip("torch")
+    return Reader(tmp_path_factory.mktemp("reader"))
+
+
+def runnable(page: str) -> list[str]:
+    """A page's commands, without installing, and without what needs hours, a server or a browser."""
+    skipped = ("pip ", "python3 -m venv", "for ", "done", "--endpoint", "--stages", "score replies",
+               "--out runs/halfway")  # fmt: skip
+    return [c for c in shell(ROOT / "docs" / page) if c and not any(s in c for s in skipped)]
+
+
+@pytest.mark.slow
+def test_getting_started_ends_with_a_row_of_one_s_own(reader: Reader) -> None:
+    blocks = BLOCK.findall((ROOT / "docs/start.md").read_text())
+    (code,) = [text for _, title, text in blocks if title == "mine.py"]
+    (reader.folder / "mine.py").write_text(code)
+    shown = {command: reader.types(command) for command in runnable("start.md")}
+    assert next(iter(shown)) == "cptbench doctor" and len(shown) == 6
+    matrix = shown["cptbench run --trainer sft --budget 64 --limit 8"]
+    assert re.search(r"^after +scien +text", matrix, re.M) and "FM" in matrix
+    rows = shown["cptbench compare runs"]
+    assert re.search(r"^\W*(?:\./mine\.py:)?[Hh]alfway\b", rows, re.M) and "sft" in rows, rows
+    assert (reader.folder / "report.html").stat().st_size > 1e5
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_page_s_method_are_halfway(reader: Reader) -> None:
+    """What it calls an average is one."""
+    load = pytest.importorskip("safetensors.numpy").load_file
+    from cpt_bench.tasks.nano import FOLDER
+
+    (run,) = [p for p in (reader.folder / "runs").iterdir() if "alfway" in p.name]
+    (plain,) = [p for p in (reader.folder / "runs").iterdir() if "-sft-" in p.name]
+    at = "stages/1-science/checkpoint/model.safetensors"
+    base, half, full = (
+        load(FOLDER / "checkpoint/model.safetensors"),
+        load(run / at),
+        load(plain / at),
+    )
+    for name in half:
+        np.testing.assert_allclose(half[name], (base[name] + full[name]) / 2, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["howto/compare.md", "howto/evaluate.md"])
+def test_a_guide_s_commands_run(page: str, reader: Reader) -> None:
+    reader.types("\n".join(runnable(page)))
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_suite_runs(reader: Reader) -> None:
+    if not (reader.folder / "examples").exists():
+        (reader.folder / "examples").symlink_to(ROOT / "examples")
+    out = reader.types("\n".join(runnable("howto/suite.md")))
+    assert "2 alphabet" in out
+    assert re.search(r"^[0-9a-f]{64}$", out, re.M)
+    assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/cards/sums.yaml").read_text()
