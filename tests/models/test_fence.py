@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +52,6 @@ def test_the_seam_alone_imports_the_quick_path() -> None:
     importers = {name for name, file in MODULES.items()
                  if any(i == PACKAGE or i.startswith(f"{PACKAGE}.") for i in imports(file))}  # fmt: skip
     assert {name for name in importers if not name.startswith(f"{PACKAGE}.")} == {SEAM}
-
-
-@pytest.mark.parametrize("room", ["cpt_bench.trainers", "cpt_bench.models"])
-def test_there_is_no_circle_in_the_room(room: str) -> None:
-    """Not through imports inside functions either."""
-    graph = {name: set(imports(file)) for name, file in MODULES.items() if name.startswith(room)}
-    assert len(graph) > 5
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.fixture(scope="module")
