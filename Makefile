@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast bench lint clean
+.PHONY: install browser demo test fast peers bench lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -21,10 +21,19 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 		|| echo "no chromium here: install it to run the tests of pages"
 
 test: install browser  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/peers
 
 fast: install  ## the tests that train nothing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/peers
+
+PEERS := .venv-peers
+
+$(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt tests/peers/environment.sh $(wildcard tests/peers/shim/*)
+	PYTHON=$(PYTHON) tests/peers/environment.sh $(PEERS) tests/peers/requirements.txt
+
+peers: $(PEERS)/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
+	@if test -f $(PEERS)/.installed; then $(PEERS)/bin/python -m pytest tests/peers; \
+	else echo "tests/peers: skipped, their environment could not be made"; fi
 
 RESULTS := benchmarks/results
 
@@ -44,4 +53,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info

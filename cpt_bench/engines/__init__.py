@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from cpt_bench.errors import CptBenchError
     from cpt_bench.plugins import Resolved
 
 
@@ -97,6 +98,25 @@ def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
 
     if any(request.prefix for request in requests):
         raise CptBenchError(f"engine {engine} cannot force how a reply begins")
+
+
+def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBenchError:
+    """What to raise for a reply that an engine's own limit ended before the protocol's.
+
+    Args:
+        request: What was asked.
+        tokens: How many the reply has.
+        asked: How many it might have had.
+        setting: The engine's limit.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    return CptBenchError(
+        f"the reply was cut after {tokens} of {asked} tokens: prompt and reply are longer than "
+        "the engine's limit",
+        where=request.id,
+        todo=f"Raise {setting}",
+    )
 
 
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:

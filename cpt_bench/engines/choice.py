@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from cpt_bench.engines import find_engine
+from cpt_bench.engines.vllm_open import on_cpu, require_installed
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import BUILTIN
 from cpt_bench.recipes import value_of
 
 MEMORY = 0.5
 """vLLM's share of its GPU in a run: KL and diagnosis put a transformers model or two beside it."""
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+VLLM_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("tensor_parallel", "a whole number from 1", _count),
+    ("max_model_len", "a whole number from 1", _count),
+    ("max_images", "a whole number from 1", _count),
+    ("memory", "a share in (0, 1]", lambda v: isinstance(v, int | float) and 0 < v <= 1),
+    ("eager", "true or false", lambda v: isinstance(v, bool)),
+)
+"""vLLM's settings: what is wrong with one is found before anything starts."""
 
 
 class EngineChoice(NamedTuple):
@@ -59,22 +73,31 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
             where="--engine endpoint",
             todo="cptbench eval --endpoint URL evaluates what a server serves",
         )
+    values = read_settings(settings)
+    if name == EngineChoice().name and not values:
+        return EngineChoice()
+    found = find_engine(name, values)
+    if name == "vllm":
+        require_installed()
+        if not on_cpu():
+            values.setdefault("memory", MEMORY)
+        for key, rule, fits in VLLM_RULES:
+            if values.get(key) is not None and not fits(values[key]):
+                raise CptBenchError(f"{key}={values[key]} is not {rule}", where="--engine-set")
+    origin = None if name in BUILTIN["engines"] else found.origin
+    return EngineChoice(name, values, origin, hasattr(found.value, "swap"))
+
+
+def read_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """The values of ``--engine-set KEY=VALUE``.
+
+    Raises:
+        CptBenchError: One has another form.
+    """
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise CptBenchError(f"--engine-set {setting!r} is not key=value")
         values[key] = value_of(text)
-    if name == EngineChoice().name and not values:
-        return EngineChoice()
-    found = find_engine(name, values)
-    if name == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise CptBenchError(
-                "vLLM is not installed", todo="Install it with: pip install 'cptbench[vllm]'"
-            )
-        values.setdefault("memory", MEMORY)
-        if not isinstance(values.get("tensor_parallel", 1), int):
-            raise CptBenchError(f"tensor_parallel={values['tensor_parallel']} is no whole number")
-    origin = None if name in BUILTIN["engines"] else found.origin
-    return EngineChoice(name, values, origin, hasattr(found.value, "swap"))
+    return values
