@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cpt_bench import environment
+from cpt_bench.engines import vllm_open
 
 State = Literal["ok", "note", "warn", "missing", "broken"]
 
@@ -88,7 +89,8 @@ def examine(folder: Path) -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in dict.fromkeys(p for packages in EXTRAS.values() for p in packages):
+    wanted = dict.fromkeys(p for packages in EXTRAS.values() for p in packages)
+    for name in (*wanted, *vllm_open.PACKAGES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -110,6 +112,8 @@ def packages(found: dict[str, str]) -> list[Finding]:
     """Each extra: all of it there and in range, or the command that installs it."""
     out = []
     for extra, names in EXTRAS.items():
+        if extra == "vllm" and any(name in found for name in vllm_open.PACKAGES):
+            continue  # of which together() has more to say
         absent = [n for n in names if n not in found]
         cure = f"pip install 'cptbench[{extra}]'"
         if absent:
@@ -146,28 +150,31 @@ def together(found: dict[str, str], vision: str | None) -> list[Finding]:
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
-        out.append(
-            Finding(
-                "torchvision",
-                "broken",
-                f"does not fit torch ({vision}); transformers then opens no vision-language model",
-                "pip uninstall torchvision",
-            )
-        )
-    if "vllm" in found and "torch" in found and "transformers" in found:
-        minor = ".".join(found["vllm"].split(".")[:2])
-        if minor not in VLLM:
-            out.append(Finding("vllm", "warn", f"{found['vllm']} is untested; known: {[*VLLM]}"))
-        else:
-            torch, newest = VLLM[minor]
-            fits = within(found["torch"], torch, None, True)
-            fits = fits and (newest is None or compare(found["transformers"], newest) <= 0)
-            fits = fits and compare(found["vllm"], VLLM_FOR_TRL) <= 0
-            says = f"{minor} wants torch {torch} and transformers up to {newest or 'any'}"
-            says += f"; trl works with vllm up to {VLLM_FOR_TRL}"
-            cure = "" if fits else "pip install 'vllm==0.30.*' 'torch==2.13.*' 'transformers<5.24'"
-            out.append(Finding("vllm", "ok" if fits else "broken", says, cure))
-    return out
+        says = f"does not fit torch ({vision}); transformers then opens no vision-language model"
+        needed = any(name in found for name in vllm_open.PACKAGES)  # vLLM does not go without it
+        cure = "" if needed else "pip uninstall torchvision"
+        says += ", and vLLM needs the one that was built for this torch" if needed else ""
+        out.append(Finding("torchvision", "broken", says, cure))
+    return [*out, *vllm(found)]
+
+
+def vllm(found: dict[str, str]) -> list[Finding]:
+    """The vLLM that is installed, for GPUs or for CPUs, and whether it fits the rest."""
+    package = next((name for name in reversed(vllm_open.PACKAGES) if name in found), None)
+    if package is None:
+        return []
+    says = f"{package} {found[package]}"
+    minor = ".".join(found[package].split(".")[:2])
+    if minor not in VLLM:
+        return [Finding("vllm", "warn", f"{says} is untested; known: {', '.join(VLLM)}")]
+    torch, newest = VLLM[minor]
+    fits = within(found.get("torch", "0"), torch, None, True)
+    fits = fits and (newest is None or compare(found.get("transformers", "0"), newest) <= 0)
+    fits = fits and compare(found[package], VLLM_FOR_TRL) <= 0
+    says += f": {minor} wants torch {torch} and transformers up to {newest or 'any'}"
+    says += f"; trl works with vllm up to {VLLM_FOR_TRL}"
+    cure = f"pip install '{package}==0.30.*' 'torch==2.13.*' 'transformers<5.24'"
+    return [Finding("vllm", "ok" if fits else "broken", says, "" if fits else cure)]
 
 
 def devices(hardware: dict[str, Any], found: dict[str, str]) -> list[Finding]:

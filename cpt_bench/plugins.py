@@ -93,7 +93,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "cpt_bench.engines.hf:TransformersEngine",
             "batched greedy generation in this process, on CPU or one GPU",
         ),
-        "vllm": ("cpt_bench.engines.vllm:VLLMEngine", "vLLM in this process, on GPUs"),
+        "vllm": ("cpt_bench.engines.vllm:VLLMEngine", "vLLM in this process, on GPUs or a CPU"),
         "endpoint": (
             "cpt_bench.engines.endpoint:EndpointEngine",
             "any OpenAI-compatible server: vLLM, SGLang, transformers serve",

