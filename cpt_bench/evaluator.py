@@ -92,8 +92,8 @@ class Evaluator:
         name, settings = plan.engine.name, plan.engine.settings
         if plan.endpoint:
             journal = run.paths.root / "endpoint.jsonl"
-            told = {"model": plan.endpoint["model"], "nonce": plan.endpoint["nonce"]}
-            name, settings = "endpoint", {**told, "journal": journal}
+            asked = {key: value for key, value in plan.endpoint.items() if key != "url"}
+            name, settings = "endpoint", {**plan.server, **asked, "journal": journal}
         return jobs.EvaluateOrder(
             suite_folder=plan.suite.place,
             checkpoint=plan.place if plan.endpoint else run.checkpoint(t),

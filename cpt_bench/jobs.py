@@ -110,6 +110,8 @@ def evaluate_each(say: Say, orders: Iterable[EvaluateOrder]) -> None:
             rows = evaluate_task(engine, card, samples, suite.protocol)
             write_jsonl(output, rows)
             say({"kind": "evaluated", "name": name, "seconds": time.monotonic() - start})
+        for line in getattr(getattr(engine, "server", None), "warnings", ()):
+            say({"kind": "warning", "line": line})
 
 
 def loaded(checkpoint: Path, weights: str) -> TransformersEngine:

@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,12 +68,12 @@ def evaluate(
         )
     if (endpoint is None) != (served is None):
         raise CptBenchError("--endpoint and --model go together")
-    if endpoint is not None and (engine_set or engine != "transformers"):
+    if endpoint is not None and engine not in ("transformers", "endpoint"):
         raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
     if endpoint is None:
         need_training_extra()
     from cpt_bench import devices
-    from cpt_bench.engines.choice import choose
+    from cpt_bench.engines.choice import EngineChoice, asking, choose
     from cpt_bench.lanes import find_stages
     from cpt_bench.method import Method
     from cpt_bench.run_plan import Plan
@@ -86,7 +86,9 @@ def evaluate(
         found = found.reordered(tuple(order.split(",")))
     given = find_stages(stages, found) if stages is not None else {}
     require_prepared(found, suite)
-    chosen, gpus = choose(engine, engine_set or ()), devices.visible()
+    server = asking(engine_set or ()) if endpoint is not None else {}
+    chosen = EngineChoice() if endpoint is not None else choose(engine, engine_set or ())
+    gpus = devices.visible()
     beside, seen = devices.divide(gpus, 0, None, os.cpu_count() or 1, chosen.gpus)
     # Nothing trains: one engine may stay for all stages.
     chosen = chosen._replace(kept=bool(gpus) or chosen.name == "vllm")
@@ -108,7 +110,10 @@ def evaluate(
         base=base or model or found.base_path(),
         lane=lane,
         given=given,
-        endpoint=_asked(folder, endpoint, served) if endpoint and served else None,
+        endpoint=_asked(folder, endpoint, served, server.pop("extra", None))
+        if endpoint and served
+        else None,
+        server=server,
         engine=chosen,
         devices=seen,
     )
@@ -122,17 +127,18 @@ def _title(pattern: str) -> str:
     return folder.parent.name if folder.name == "stages" else folder.name
 
 
-def _asked(folder: Path, url: str, model: str) -> dict[str, str]:
+def _asked(folder: Path, url: str, model: str, extra: Any) -> dict[str, Any]:
     """The server's address and model, with the nonce of this evaluation: old or new."""
     import uuid
 
     from cpt_bench.files import read_json
 
+    asked = {"url": url, "model": model, **({"extra": extra} if extra else {})}
     if (folder / "run.json").exists():
         known = read_json(folder / "run.json").get("endpoint") or {}
-        if (known.get("url"), known.get("model")) == (url, model):
+        if {key: value for key, value in known.items() if key != "nonce"} == asked:
             return dict(known)
-    return {"url": url, "model": model, "nonce": uuid.uuid4().hex}
+    return {**asked, "nonce": uuid.uuid4().hex}
 
 
 @export.callback()

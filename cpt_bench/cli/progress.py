@@ -37,7 +37,7 @@ def progress(
     if not console.is_terminal:
         yield Lines(plan, sys.stderr if quiet else sys.stdout, verbose)
         return
-    board = Board(plan, console if verbose else None)
+    board = Board(plan, console, verbose)
     with Live(board, console=console, refresh_per_second=8, transient=True):
         yield board.tell
 
@@ -67,6 +67,8 @@ class Lines:
 
         elif event["kind"] == "output" and self.verbose:
             self._say(f"  {event['line']}")
+        elif event["kind"] == "warning":
+            self._say(f"warning: {event['line']}")
 
     def _say(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
@@ -75,8 +77,8 @@ class Lines:
 class Board:
     """The matrix so far, and a bar for what is being trained."""
 
-    def __init__(self, plan: Plan, console: Console | None) -> None:
-        self.console = console
+    def __init__(self, plan: Plan, console: Console, verbose: bool) -> None:
+        self.console, self.verbose = console, verbose
         suite = plan.suite
         rows = len(suite.sequence) + 1
         self.matrix: dict[str, Any] = {
@@ -97,8 +99,10 @@ class Board:
             self.training, self.said = {}, ""
         elif event["kind"] == "output":
             self.said = event["line"]
-            if self.console is not None:
+            if self.verbose:
                 self.console.print(Text(event["line"]))
+        elif event["kind"] == "warning":
+            self.console.print(Text(f"warning: {event['line']}", style="yellow"))
         elif event["kind"] == "cell":
             tasks, general = self.matrix["tasks"], self.matrix["general"]
             where, names = (

@@ -19,7 +19,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-VLLM_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+Rules = tuple[tuple[str, str, Callable[[Any], bool]], ...]
+"""A setting, what it must be, and whether a value is that."""
+
+VLLM_RULES: Rules = (
     ("tensor_parallel", "a whole number from 1", _count),
     ("max_model_len", "a whole number from 1", _count),
     ("max_images", "a whole number from 1", _count),
@@ -27,6 +30,14 @@ VLLM_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("eager", "true or false", lambda v: isinstance(v, bool)),
 )
 """vLLM's settings: what is wrong with one is found before anything starts."""
+
+ENDPOINT_RULES: Rules = (
+    ("concurrency", "a whole number from 1", _count),
+    ("retries", "a whole number from 0", lambda v: v == 0 or _count(v)),
+    ("timeout", "a number of seconds", lambda v: isinstance(v, int | float) and v > 0),
+    ("extra", "a mapping", lambda v: isinstance(v, dict)),
+)
+"""The same of a server's."""
 
 
 class EngineChoice(NamedTuple):
@@ -81,11 +92,38 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
         require_installed()
         if not on_cpu():
             values.setdefault("memory", MEMORY)
-        for key, rule, fits in VLLM_RULES:
-            if values.get(key) is not None and not fits(values[key]):
-                raise CptBenchError(f"{key}={values[key]} is not {rule}", where="--engine-set")
+        _require(values, VLLM_RULES)
     origin = None if name in BUILTIN["engines"] else found.origin
     return EngineChoice(name, values, origin, hasattr(found.value, "swap"))
+
+
+def asking(settings: Iterable[str]) -> dict[str, Any]:
+    """How ``eval --endpoint`` asks its server: ``--engine-set KEY=VALUE``, checked.
+
+    Raises:
+        CptBenchError: The engine has no such setting, or the value is none for it.
+    """
+    from cpt_bench.engines.endpoint import OWN
+
+    given = list(settings)
+    values = read_settings(given)
+    for key in values:
+        if key in OWN:
+            raise CptBenchError(
+                f"{key} is not set by hand", where="--engine-set", todo="The name is --model's"
+            )
+    find_engine("endpoint", values)
+    _require(values, ENDPOINT_RULES)
+    for setting in given:
+        if setting.startswith("key="):  # of digits alone it is text all the same
+            values["key"] = setting.partition("=")[2]
+    return values
+
+
+def _require(values: dict[str, Any], rules: Rules) -> None:
+    for key, rule, fits in rules:
+        if values.get(key) is not None and not fits(values[key]):
+            raise CptBenchError(f"{key}={values[key]} is not {rule}", where="--engine-set")
 
 
 def read_settings(settings: Iterable[str]) -> dict[str, Any]:
