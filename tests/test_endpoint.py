@@ -276,14 +276,16 @@ def test_a_checkpoint_s_sampling_settings_are_kept_out(
     assert fake.asked[-1]["repetition_penalty"] == 1.2, "what somebody asked for is sent"
 
 
-@pytest.mark.parametrize("told", ["four", -7, 10**9, 8, 3.5, [3]])
+@pytest.mark.parametrize("told", ["four", -7, 10**9, 8, 0, 3.5, [3]])
 def test_a_number_of_tokens_that_is_none_is_no_answer(
     told: Any, serve: Any, tmp_path: Path
 ) -> None:
     usage = {"completion_tokens": told, "prompt_tokens": 5, "total_tokens": 8}
     fake = serve(lambda body, number: (200, completion("a", usage=usage)))
     engine = fake.engine(journal=tmp_path / "journal.jsonl")
-    with pytest.raises(CptBenchError, match=r"completion_tokens is .*, of 7 at most") as caught:
+    with pytest.raises(
+        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has words and 0 tokens"
+    ) as caught:
         engine.generate(ask(1), 7)
     assert len(str(caught.value).splitlines()) == 1
     assert not fake.engine(journal=tmp_path / "journal.jsonl").journal.known

@@ -119,6 +119,21 @@ def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBen
     )
 
 
+def miscounted(tokens: object, reply: str, most: int) -> str | None:
+    """Why ``tokens`` cannot be how many a reply has; None where it can.
+
+    Args:
+        tokens: The number; None says that it is not known.
+        reply: The text.
+        most: How many the protocol allows.
+    """
+    if tokens is None:
+        return None
+    if type(tokens) is not int or not 0 <= tokens <= most:
+        return f"has tokens {tokens!r}, not a whole number from 0 to {most}"
+    return "has words and 0 tokens" if tokens == 0 and reply.strip() else None
+
+
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
     """Open the engine called ``name`` on a checkpoint folder or, for ``endpoint``, a URL.
 

@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, refuse_prefix
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, miscounted, refuse_prefix
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
@@ -183,21 +183,14 @@ class EndpointEngine:
         text = getattr(said, "content", None)
         if not isinstance(text, str):
             raise self._failed(request, f"the reply is {text!r}, not text")
-        tokens = self._tokens(request, answer, asked)
+        tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
+        if wrong := miscounted(tokens, text, asked):
+            raise self._failed(request, f"the reply {wrong}")
         if why == "length" and tokens is not None and tokens < asked:
             limit = "the server's limit (vllm serve --max-model-len, --generation-config vllm)"
             raise cut_short(request, tokens, asked, limit)
         self.server.heard(answer, self._client)
         return Reply(text.strip(), tokens)
-
-    def _tokens(self, request: Request, answer: Any, asked: int) -> int | None:
-        """How many tokens the server says it wrote; None where it does not say."""
-        told = getattr(getattr(answer, "usage", None), "completion_tokens", None)
-        if told is None:
-            return None
-        if not isinstance(told, int) or isinstance(told, bool) or not 0 <= told <= asked:
-            raise self._failed(request, f"completion_tokens is {told!r}, of {asked} at most")
-        return told
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
