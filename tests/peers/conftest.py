@@ -60,6 +60,26 @@ def changed(base: Path, folder: Path, change: Change | None = None, seed: int = 
     return folder
 
 
+def model_of(base: Path, folder: Path, seed: int = 3, **sizes: Any) -> Path:
+    """A model of the base's kind with random weights, whose language part has other ``sizes``."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    shutil.copytree(base, folder)
+    config = Qwen2_5_VLConfig.from_pretrained(base)
+    for name, value in sizes.items():
+        setattr(config.text_config, name, value)
+    config.text_config.layer_types = ["full_attention"] * config.text_config.num_hidden_layers
+    config.vision_config.out_hidden_size = config.text_config.hidden_size
+    torch.manual_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # a trained model's are not zero
+            parameter.data.normal_(std=0.02)
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def other(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another checkpoint of the base's kind, which answers otherwise."""
