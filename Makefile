@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast bench lint clean
+.PHONY: install browser demo test fast peers bench lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -24,10 +24,19 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: install browser  ## the whole test suite, under 15 minutes on two cores
-	$(PYTEST) --durations=20
+	$(PYTEST) --durations=20 --ignore tests/peers
 
 fast: install  ## the tests that train nothing, under 3 minutes
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --ignore tests/peers
+
+PEERS := .venv-peers
+
+$(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt tests/peers/environment.sh $(wildcard tests/peers/shim/*)
+	PYTHON=$(PYTHON) tests/peers/environment.sh $(PEERS) tests/peers/requirements.txt
+
+peers: $(PEERS)/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
+	@if test -f $(PEERS)/.installed; then $(PEERS)/bin/python -m pytest tests/peers; \
+	else echo "tests/peers: skipped, their environment could not be made"; fi
 
 RESULTS := benchmarks/results
 
@@ -47,4 +56,4 @@ lint: install  ## style and types
 	$(BIN)/python .ci/types
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info

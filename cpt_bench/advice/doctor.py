@@ -6,6 +6,7 @@ the heavy packages would take half a minute, so their versions are read from the
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -22,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from cpt_bench import environment
 from cpt_bench.advice.plan import Needs, needs
+from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
 from cpt_bench.general.vlmevalkit import INSTALL, interpreter
 from cpt_bench.plugins import listing
@@ -80,6 +82,9 @@ def examine(folder: Path) -> list[Finding]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    for name in vllm_open.PACKAGES:  # its build for CPUs has a name of its own
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.setdefault("vllm", importlib.metadata.version(name))
     hardware, suites = environment.hardware(), [*needs()]
     return [
         Finding("python", "ok", f"{hardware['python']} on {hardware['system']}"),
@@ -166,14 +171,11 @@ def together(
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
-        out.append(
-            Finding(
-                "torchvision",
-                "broken",
-                f"does not fit torch ({vision}); transformers then opens no vision-language model",
-                "pip uninstall torchvision",
-            )
-        )
+        line = f"does not fit torch ({vision}); transformers then opens no vision-language model"
+        needed = "vllm" in found  # which does not work without it
+        line += ", and vLLM needs the one that was built for this torch" if needed else ""
+        cure = "" if needed else "pip uninstall torchvision"
+        out.append(Finding("torchvision", "broken", line, cure))
     misfits = [misfit for name in found for misfit in _misfits(name, found, requires)]
     if not misfits:
         out.append(Finding("versions", "ok", "each package accepts the versions of the others"))

@@ -66,6 +66,8 @@ class Display:
             self.board = Board(event, self.console if self.verbose else None)
             self.live = Live(self.board, console=self.console, refresh_per_second=8, transient=True)
             self.live.start()
+        elif event["kind"] == "warning":
+            self.console.print(Text(f"warning: {event['line']}", style="yellow"))
         elif self.board is not None:
             self.board.show(event)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from cpt_bench.errors import CptBenchError
     from cpt_bench.plugins import Resolved
 
 
@@ -118,6 +119,40 @@ def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
                 f"its words hold {found!r}, which this model's tokenizer takes for a special token",
                 where=f"request {request.id}",
             )
+
+
+def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBenchError:
+    """What to raise for a reply that an engine's own limit ended before the protocol's.
+
+    Args:
+        request: What was asked.
+        tokens: How many the reply has.
+        asked: How many it might have had.
+        setting: The engine's limit.
+    """
+    from cpt_bench.errors import CptBenchError
+
+    return CptBenchError(
+        f"the reply was cut after {tokens} of {asked} tokens: prompt and reply are longer than "
+        "the engine's limit",
+        where=request.id,
+        todo=f"Raise {setting}",
+    )
+
+
+def miscounted(tokens: object, reply: str, most: int) -> str | None:
+    """Why ``tokens`` cannot be how many a reply has; None where it can.
+
+    Args:
+        tokens: The number; None says that it is not known.
+        reply: The text.
+        most: How many the protocol allows.
+    """
+    if tokens is None:
+        return None
+    if type(tokens) is not int or not 0 <= tokens <= most:
+        return f"has tokens {tokens!r}, not a whole number from 0 to {most}"
+    return "has words and 0 tokens" if tokens == 0 and reply.strip() else None
 
 
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from cpt_bench.engines import find_engine, setting_types
+from cpt_bench.engines.vllm_open import on_cpu, require_installed
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import builtin
 from cpt_bench.settings import assigned, value_of
 
 MEMORY = 0.5
 """vLLM's share of its GPU in a run: KL and diagnosis put a transformers model or two beside it."""
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+Rules = tuple[tuple[str, str, Callable[[Any], bool]], ...]
+"""A setting, what it must be, and whether a value is that."""
+
+VLLM_RULES: Rules = (
+    ("tensor_parallel", "a whole number from 1", _count),
+    ("max_model_len", "a whole number from 1", _count),
+    ("max_images", "a whole number from 1", _count),
+    ("memory", "a share in (0, 1]", lambda v: isinstance(v, int | float) and 0 < v <= 1),
+    ("eager", "true or false", lambda v: isinstance(v, bool)),
+)
+"""vLLM's settings: what is wrong with one is found before anything starts."""
+
+ENDPOINT_RULES: Rules = (
+    ("concurrency", "a whole number from 1", _count),
+    ("retries", "a whole number from 0", lambda v: v == 0 or _count(v)),
+    ("timeout", "a number of seconds", lambda v: isinstance(v, int | float) and v > 0),
+    ("extra", "a mapping", lambda v: isinstance(v, dict)),
+)
+"""The same of a server's."""
 
 
 class EngineChoice(NamedTuple):
@@ -67,12 +92,37 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
         return EngineChoice()
     found = found or find_engine(name, values)
     if name == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise CptBenchError(
-                "vLLM is not installed", todo="Install it with: pip install 'cptbench[vllm]'"
-            )
-        values.setdefault("memory", MEMORY)
-        if not isinstance(values.get("tensor_parallel", 1), int):
-            raise CptBenchError(f"tensor_parallel={values['tensor_parallel']} is no whole number")
+        require_installed()
+        if not on_cpu():
+            values.setdefault("memory", MEMORY)
+        _require(values, VLLM_RULES)
     origin = None if name in builtin("engines") else found.origin
     return EngineChoice(name, values, origin, hasattr(found.value, "swap"))
+
+
+def asking(settings: Iterable[str]) -> dict[str, Any]:
+    """How ``eval --endpoint`` asks its server: ``--engine-set KEY=VALUE``, checked.
+
+    Raises:
+        CptBenchError: The engine has no such setting, or the value is none for it.
+    """
+    from cpt_bench.engines.endpoint import OWN
+
+    texts = assigned(settings, "--engine-set")
+    for key in texts:
+        if key in OWN:
+            raise CptBenchError(
+                f"{key} is not set by hand", where="--engine-set", todo="The name is --model's"
+            )
+    kinds = setting_types(find_engine("endpoint", texts).value)
+    values = {key: value_of(text, kinds.get(key, Any)) for key, text in texts.items()}
+    _require(values, ENDPOINT_RULES)
+    if "key" in texts:
+        values["key"] = texts["key"]  # of digits alone it is text all the same
+    return values
+
+
+def _require(values: dict[str, Any], rules: Rules) -> None:
+    for key, rule, fits in rules:
+        if values.get(key) is not None and not fits(values[key]):
+            raise CptBenchError(f"{key}={values[key]} is not {rule}", where="--engine-set")

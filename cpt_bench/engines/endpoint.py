@@ -23,7 +23,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, miscounted, refuse_prefix
+from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
 from cpt_bench.images import decode
@@ -31,10 +32,24 @@ from cpt_bench.images import decode
 FINISHED = ("stop", "length")
 """Reasons to end that make a reply; a content filter or a tool call is none."""
 
+PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}
+"""Sent to every server: OpenAI's own defaults, which not every server has."""
 
-def named(url: str | Path, model: str, nonce: str) -> str:
-    """What stands where a digest of weights would: which server was asked for which model, when."""
-    return f"endpoint:{digest_json([base_url(str(url)), model, nonce])}"
+OWN = ("model", "nonce", "journal")
+"""Settings of the engine that an evaluation gives itself."""
+
+
+def named(url: str | Path, model: str, nonce: str, extra: dict[str, Any] | None = None) -> str:
+    """What stands where a digest of weights would: which server was asked for which model, when.
+
+    Args:
+        url: The server's.
+        model: The name that it serves.
+        nonce: Of the evaluation.
+        extra: Fields added to each request, which may change replies.
+    """
+    asked = [base_url(str(url)), model, nonce, *([extra] if extra else [])]
+    return f"endpoint:{digest_json(asked)}"
 
 
 class EndpointEngine:
@@ -55,7 +70,7 @@ class EndpointEngine:
 
     Attributes:
         weights: ``endpoint:`` and a hash of URL, model and nonce; not a digest of weights.
-        served: What the server calls itself, as its replies say: model names and fingerprints.
+        server: What the server says of itself.
     """
 
     def __init__(
@@ -79,11 +94,11 @@ class EndpointEngine:
                 todo="Install it with: pip install 'cptbench[endpoint]'",
             ) from error
         self.url, self.model = base_url(str(url)), model
-        self.weights = named(url, model, nonce)
+        self.weights = named(url, model, nonce, extra)
         self.extra = extra or {}
         self.concurrency, self.retries = concurrency, retries
         self.journal = Journal(journal, self.weights)
-        self.served: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}
+        self.server = Server(self.url, model, self.journal.served, self.journal.keep)
         self._client = openai.OpenAI(
             base_url=self.url,
             api_key=key or os.environ.get("OPENAI_API_KEY", "none"),
@@ -107,6 +122,8 @@ class EndpointEngine:
         keys = [self._key(r, max_new_tokens, sampling) for r in requests]
         open_ = [i for i, key in enumerate(keys) if key not in self.journal]
         progress(len(requests) - len(open_))
+        if open_:
+            self.server.meet(self._client)
 
         def ask(i: int) -> None:
             self.journal.add(keys[i], self._ask(requests[i], max_new_tokens, sampling))
@@ -131,7 +148,7 @@ class EndpointEngine:
         import openai
 
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
-
+        neutral = self.server.neutral()
         try:
             answer = self._client.chat.completions.create(
                 model=self.model,
@@ -139,13 +156,16 @@ class EndpointEngine:
                 temperature=sampling.temperature,
                 max_tokens=max_new_tokens,
                 **drawn,
-                extra_body=self.extra,
+                extra_body={**PLAIN, **neutral, **self.extra},
             )
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
             raise self._failed(request, error) from error
-        return self._read(request, answer)
+        reply = self._read(request, answer, max_new_tokens)
+        if self.server.neutral() != neutral:  # its reply says what it should have been sent
+            return self._ask(request, max_new_tokens, sampling)
+        return reply
 
-    def _read(self, request: Request, answer: Any) -> Reply:
+    def _read(self, request: Request, answer: Any, asked: int) -> Reply:
         """The reply in a response; anything that is not one is a failed request."""
         choices = getattr(answer, "choices", None)
         if not choices:
@@ -163,20 +183,14 @@ class EndpointEngine:
         text = getattr(said, "content", None)
         if not isinstance(text, str):
             raise self._failed(request, f"the reply is {text!r}, not text")
-        self._note(answer)
-        return Reply(text.strip(), getattr(answer.usage, "completion_tokens", None))
-
-    def _note(self, answer: Any) -> None:
-        for field, seen in self.served.items():
-            if value := getattr(answer, field, None):
-                seen.add(str(value))
-        if len(self.served["model"]) > 1:
-            names = " and ".join(sorted(self.served["model"]))
-            raise CptBenchError(
-                f"two models answered one evaluation: {names}",
-                where=self.url,
-                todo="Serve one model, and evaluate under a new nonce",
-            )
+        tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
+        if wrong := miscounted(tokens, text, asked):
+            raise self._failed(request, f"the reply {wrong}")
+        if why == "length" and tokens is not None and tokens < asked:
+            limit = "the server's limit (vllm serve --max-model-len, --generation-config vllm)"
+            raise cut_short(request, tokens, asked, limit)
+        self.server.heard(answer, self._client)
+        return Reply(text.strip(), tokens)
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
@@ -189,15 +203,17 @@ class EndpointEngine:
 
 
 class Journal:
-    """Answers as they came, by the hash of what was asked; lost with the process without a file.
+    """Answers as they came, by the hash of what was asked, and what the server said of itself.
 
-    A line that a kill cut short is dropped: its question is asked again.
+    Without a file they are lost with the process. A line that a kill cut short is dropped: its
+    question is asked again.
     """
 
     def __init__(self, file: Path | None, weights: str) -> None:
         self.file, self.weights = file, weights
         self.lock = threading.Lock()
         self.known: dict[str, Reply] = {}
+        self.served: Known = {}
         if file is None or not file.exists():
             return
         for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -205,7 +221,12 @@ class Journal:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if row.get("weights") == weights:
+            if row.get("weights") != weights:
+                continue
+            if "served" in row:
+                for field, value in row["served"].items():
+                    self.served.setdefault(field, set()).add(value)
+            else:
                 self.known[row["key"]] = Reply(row["reply"], row["tokens"])
 
     def __contains__(self, key: str) -> bool:
@@ -221,6 +242,12 @@ class Journal:
             self.known[key] = reply
             if self.file is not None:
                 self._append(self.file, row)
+
+    def keep(self, field: str, value: str) -> None:
+        """Keep what the server said of itself."""
+        with self.lock:
+            if self.file is not None:
+                self._append(self.file, {"weights": self.weights, "served": {field: value}})
 
     def _append(self, file: Path, row: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)

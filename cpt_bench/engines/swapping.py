@@ -1,17 +1,18 @@
 """Another checkpoint of the same kind, put into an engine that is loaded.
 
 Weights alone are replaced. All else that an engine read when it opened (settings, tokenizer, chat
-template) has to be the same, file by file; else a new engine is opened.
+template) has to mean the same; else a new engine is opened.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, digest_json
+from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.models.checkpoint import ADAPTER, adapter_base, broken
 
 BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
@@ -19,18 +20,85 @@ BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
 
 INDEX = ".safetensors.index.json"
 
+READ = (
+    "*config.json", "tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt",
+    "*.jinja", "chat_template.json", "*.model",
+)  # fmt: skip
+"""What engines do read; trainers leave their own logs and states as JSON, too."""
+
+NO_MATTER: dict[str, tuple[str, ...]] = {
+    "config.json": ("_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"),
+    "generation_config.json": ("transformers_version", "_from_model_config", "use_cache"),
+    "tokenizer_config.json": ("is_local", "local_files_only", "name_or_path", "padding_side"),
+    "tokenizer.json": ("padding", "truncation"),
+}
+"""Keys that change no reply, by their file: where a model was loaded from, how a tokenizer was last
+called, and the dtype, which is compared as what it comes to (:func:`dtype_of`)."""
+
+DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""safetensors' names of floating-point dtypes to torch's."""
+
 
 def frame(folder: Path) -> dict[str, str]:
-    """The digest of each file beside the weights, by its name."""
-    files = {file for pattern in BESIDE for file in folder.glob(pattern)}
-    return {file.name: digest(file) for file in sorted(files) if not file.name.endswith(INDEX)}
+    """What each file that engines read beside the weights means, as a digest by its name."""
+    files = {file for pattern in READ for file in folder.glob(pattern)}
+    found = {file.name: _meaning(file) for file in sorted(files)}
+    return {**found, "dtype": dtype_of(folder)} if "config.json" in found else found
+
+
+def _meaning(file: Path) -> str:
+    """The digest of a file; of JSON, of what it holds that can change a reply."""
+    if file.suffix != ".json":
+        return digest(file)
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return digest(file)
+    return digest_json(_without(value, NO_MATTER.get(file.name, ())))
+
+
+def _without(value: Any, keys: tuple[str, ...]) -> Any:
+    """A settings file without ``keys``, nor those of the parts (``text_config``) that it has."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        k: _without(v, keys) if k.endswith("_config") else v
+        for k, v in value.items()
+        if k not in keys
+    }
+
+
+def dtype_of(folder: Path) -> str:
+    """The dtype that transformers takes for ``dtype="auto"``: the config's, else the weights'.
+
+    Raises:
+        CptBenchError: There is no config, or neither it nor a tensor has one.
+    """
+    config = read_json(folder / "config.json")
+    named = config.get("dtype") or config.get("torch_dtype")
+    if isinstance(named, str):
+        return named.removeprefix("torch.")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    kind = tensors.get_slice(name).get_dtype()
+                    if kind in DTYPES:
+                        return DTYPES[kind]
+    except (OSError, SafetensorError) as error:
+        raise broken(folder, error) from error
+    raise CptBenchError("the weights have no floating-point dtype", where=folder)
 
 
 def frame_digest(folder: Path) -> str:
-    """SHA-256 of all beside the weights that can change a reply; of an adapter, its base's too."""
+    """SHA-256 of all beside the weights, to the byte; of an adapter, its base's too."""
     base = adapter_base(folder)
     below = {"base": frame_digest(Path(base))} if base and Path(base).is_dir() else {}
-    return digest_json({**frame(folder), **below})
+    files = {file for pattern in BESIDE for file in folder.glob(pattern)}
+    known = {file.name: digest(file) for file in sorted(files) if not file.name.endswith(INDEX)}
+    return digest_json({**known, **below})
 
 
 def difference(held: dict[str, str], new: dict[str, str]) -> str | None:
@@ -81,7 +149,7 @@ def tensors_of(folder: Path) -> Iterator[tuple[str, Any]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name to shape, from the headers alone."""
     from safetensors import safe_open
 
@@ -104,7 +172,7 @@ def put_in(model: Any, folder: Path) -> None:
     from safetensors import SafetensorError
 
     try:
-        held = _places(model, _shapes(folder), folder)
+        held = _places(model, shapes_of(folder), folder)
         with torch.no_grad():
             for name, tensor in tensors_of(folder):
                 held[name].copy_(tensor)

@@ -1,4 +1,4 @@
-"""Generation with vLLM in this process, on GPUs, with its weights read back before each evaluation.
+"""Generation with vLLM in this process, with its weights read back before each evaluation.
 
 vLLM has served stale weights without a word: ``reload_weights`` that returned what it had cached
 (vllm issue 32718), an engine woken from deep sleep with garbage (54235). So the workers themselves
@@ -13,16 +13,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_prefix
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, refuse_prefix
 from cpt_bench.engines.hf import messages
 from cpt_bench.engines.swapping import frame, require_same, require_whole
+from cpt_bench.engines.vllm_open import arguments, one_line, require_installed
 from cpt_bench.environment import folder_for_sockets
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.checkpoint import broken, load_processor, weights_digest
 
-EXTENSION = "cpt_bench.engines.vllm_worker.WeightsCheck"
-LEAST_COMPARED = 0.99
-"""Share of the checkpoint's numbers that must have been compared; else nothing was shown."""
+PROBLEMS = {
+    "differ": "tensors differ",
+    "unknown": "tensors belong to no parameter",
+    "unfilled": "parameters come from no tensor",
+}
+"""What :func:`cpt_bench.engines.vllm_worker.compare` may find, and the words for it."""
 
 
 class VLLMEngine:
@@ -31,11 +35,13 @@ class VLLMEngine:
     Args:
         folder: The checkpoint.
         tensor_parallel: GPUs that share one copy.
-        memory: Share of GPU memory vLLM may take, in (0, 1].
+        memory: Share of GPU memory vLLM may take, in (0, 1]; None takes 0.9. On a CPU: share of the
+            machine's memory for keys and values; None takes what 64 sequences of the greatest
+            length need, and no more than a quarter of what is free.
         max_model_len: Longest prompt and reply together, in tokens; None takes the model's.
         max_images: Pictures a prompt at most.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
-        eager: No CUDA graphs: slower, starts sooner.
+        eager: No CUDA graphs, and on a CPU no compiling: slower, starts sooner.
     """
 
     def __init__(
@@ -43,7 +49,7 @@ class VLLMEngine:
         folder: Path,
         *,
         tensor_parallel: int = 1,
-        memory: float = 0.9,
+        memory: float | None = None,
         max_model_len: int | None = None,
         max_images: int = 8,
         dtype: str = "auto",
@@ -52,31 +58,27 @@ class VLLMEngine:
         # Requests of one process, in one order: the setting under which vLLM documents that the
         # same requests give the same replies on the same hardware.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        require_installed()
         if (folder_of_sockets := folder_for_sockets()) is not None:
             os.environ.setdefault("VLLM_RPC_BASE_PATH", str(folder_of_sockets))
-        try:
-            from vllm import LLM
-        except ImportError as error:
-            raise CptBenchError(
-                "vLLM is not installed", todo="Install it with: pip install 'cptbench[vllm]'"
-            ) from error
+        from vllm import LLM
+
         self.folder = Path(folder)
         self.weights = weights_digest(self.folder)
         self.frame = frame(self.folder)
         self.processor = load_processor(self.folder)
-        self._llm = LLM(
-            model=str(folder),
-            tensor_parallel_size=tensor_parallel,
-            gpu_memory_utilization=memory,
-            max_model_len=max_model_len,
-            limit_mm_per_prompt={"image": max_images, "video": 0},
-            dtype=dtype,
-            enforce_eager=eager,
-            seed=0,
-            # Answers of earlier prompts' caches would outlive a change of weights.
-            enable_prefix_caching=False,
-            worker_extension_cls=EXTENSION,
-        )
+        chosen = arguments(self.folder, dtype=dtype, memory=memory, max_model_len=max_model_len)
+        self.dtype: str = chosen["dtype"]
+        with one_line("open the checkpoint", self.folder):
+            self._llm = LLM(
+                model=str(folder),
+                tensor_parallel_size=tensor_parallel,
+                max_model_len=max_model_len,
+                limit_mm_per_prompt={"image": max_images, "video": 0},
+                enforce_eager=eager,
+                seed=0,
+                **chosen,
+            )
         self._compare()
         self._checksums = self._read_back()
 
@@ -92,16 +94,9 @@ class VLLMEngine:
         self.folder = Path(folder)
         weights = weights_digest(self.folder)
         try:
-            left = self._rpc("cptbench_load", str(self.folder))
+            self._rpc("cptbench_load", str(self.folder))
         except Exception as error:  # of whatever kind, from whichever process
             raise broken(self.folder, error) from error
-        for rank, absent in enumerate(left):
-            if absent:
-                raise CptBenchError(
-                    f"vLLM's worker {rank} kept {len(absent)} old parameters, first {absent[0]}",
-                    where=self.folder,
-                    todo="Use --engine transformers, and report the model's architecture",
-                )
         # Pictures met before keep their features, by the picture alone (vllm issue 44910).
         self._llm.llm_engine.reset_encoder_cache()
         self._llm.reset_prefix_cache()
@@ -136,18 +131,28 @@ class VLLMEngine:
             SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p if drawn else 1.0,
-                seed=sampling.seed + i if drawn else None,
+                # No two requests of two seeds share a state, as they would with seed + i.
+                seed=(sampling.seed << 24) + i if drawn else None,
                 max_tokens=max_new_tokens,
-                skip_special_tokens=True,
+                detokenize=False,
             )
             for i in range(len(requests))
         ]
         prompts = [self.prompt(request) for request in requests]
-        answers = self._llm.generate(prompts, sampling_params=parameters, use_tqdm=False)
+        with one_line("answer", self.folder):
+            answers = self._llm.generate(prompts, sampling_params=parameters, use_tqdm=False)
         if len(answers) != len(requests) or not all(a.finished for a in answers):
             raise CptBenchError(f"vLLM finished {len(answers)} of {len(requests)} requests")
+        written = [list(answer.outputs[0].token_ids) for answer in answers]
+        for request, answer, tokens in zip(requests, answers, written, strict=True):
+            if answer.outputs[0].finish_reason == "length" and len(tokens) < max_new_tokens:
+                raise cut_short(request, len(tokens), max_new_tokens, "--engine-set max_model_len")
         progress(len(requests))
-        return [Reply(a.outputs[0].text.strip(), len(a.outputs[0].token_ids)) for a in answers]
+        # Not vLLM's text: it leaves out the part of a character that a limit cut in two.
+        texts = self.processor.batch_decode(written, skip_special_tokens=True)
+        return [
+            Reply(text.strip(), len(tokens)) for text, tokens in zip(texts, written, strict=True)
+        ]
 
     def prompt(self, request: Request) -> dict[str, Any]:
         """A request as vLLM takes it: the chat text with one placeholder an image, and the images.
@@ -167,19 +172,16 @@ class VLLMEngine:
         return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
 
     def _compare(self) -> None:
-        for rank, found in enumerate(self._rpc("cptbench_compare", str(self.folder))):
-            if found["differ"] or found["compared"] < LEAST_COMPARED * found["total"]:
-                what = (
-                    f"{len(found['differ'])} tensors differ, first {found['differ'][0]}"
-                    if found["differ"]
-                    else f"only {found['compared']} of {found['total']} numbers could be compared, "
-                    f"not {', '.join(found['unknown'][:3])}"
-                )
-                raise CptBenchError(
-                    f"vLLM's worker {rank} does not hold the checkpoint's weights: {what}",
-                    where=self.folder,
-                    todo="Use --engine transformers, and report the model's architecture",
-                )
+        for rank, found in enumerate(self._rpc("cptbench_compare", str(self.folder), self.dtype)):
+            for problem, says in PROBLEMS.items():
+                if names := found[problem]:
+                    raise CptBenchError(
+                        f"vLLM's worker {rank} does not hold the checkpoint's weights: "
+                        f"{len(names)} {says}, first {names[0]} ({found['compared']} of "
+                        f"{found['total']} numbers were compared)",
+                        where=self.folder,
+                        todo="--engine transformers shows whether the checkpoint is whole",
+                    )
 
     def _read_back(self) -> list[Any]:
         return self._rpc("cptbench_checksum")

@@ -1,52 +1,43 @@
 """What runs inside vLLM's workers: compare the parameters they hold with a checkpoint's files.
 
 vLLM renames parameters, joins some (q, k and v; gate and up) and splits them over GPUs. A tensor of
-the checkpoint is compared with the very part of the parameter it must have become on this GPU.
+the checkpoint is compared with the very rows of the parameter that it must have become on this
+GPU; and every row of every parameter must have come from a tensor, because what no tensor filled is
+uninitialised memory, or an earlier checkpoint's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from cpt_bench.engines.swapping import tensors_of
+from cpt_bench.engines.swapping import shapes_of, tensors_of
 
-PREFIXES = (
-    ("model.language_model.", "language_model.model."),
-    ("model.visual.", "visual."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.", "language_model.model."),
-)
-"""Checkpoint's to vLLM's names, of Qwen2.5-VL; the first that fits."""
+Rename = Callable[[str], str]
+"""A checkpoint's name of a tensor to vLLM's, before parts are joined."""
 
-JOINED = {
-    "q_proj": ("qkv_proj", 0),
-    "k_proj": ("qkv_proj", 1),
-    "v_proj": ("qkv_proj", 2),
-    "gate_proj": ("gate_up_proj", 0),
-    "up_proj": ("gate_up_proj", 1),
-}
-"""Checkpoint's module to vLLM's joined one, and its place in it."""
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
+"""Parameters with more rows than the checkpoint's: vLLM pads the vocabulary."""
+
+COMPUTED = ("rotary_emb.inv_freq",)
+"""Tensors in files of older versions that are no weights: models compute them."""
 
 
 class WeightsCheck:
     """Mixed into vLLM's workers by ``worker_extension_cls``."""
 
-    def cptbench_load(self, folder: str) -> list[str]:
+    def cptbench_load(self, folder: str) -> None:
         """Put a checkpoint's tensors in the place of those held, by the model's own loader.
 
         Not by vLLM's ``reload_weights``, which has loaded what it had cached.
-
-        Returns:
-            Parameters of which the loader did not say that it filled them.
         """
         model = self.model_runner.model  # type: ignore[attr-defined]
-        filled = model.load_weights(tensors_of(Path(folder)))
-        return sorted({name for name, _ in model.named_parameters()} - set(filled or ()))
+        model.load_weights(tensors_of(Path(folder)))
 
-    def cptbench_compare(self, folder: str) -> dict[str, Any]:
+    def cptbench_compare(self, folder: str, dtype: str) -> dict[str, Any]:
         """Compare every tensor of the checkpoint with what this worker holds."""
         from vllm.distributed import (
             get_tensor_model_parallel_rank,
@@ -54,13 +45,59 @@ class WeightsCheck:
         )
 
         model = self.model_runner.model  # type: ignore[attr-defined]
-        place = (get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
-        return compare(dict(model.named_parameters()), Path(folder), *place)
+        worker = Worker(
+            parameters=dict(model.named_parameters(remove_duplicate=False)),
+            rename=renaming(model),
+            joined=getattr(model, "packed_modules_mapping", {}),
+            rank=get_tensor_model_parallel_rank(),
+            size=get_tensor_model_parallel_world_size(),
+        )
+        return compare(worker, Path(folder), getattr(torch, dtype))
 
     def cptbench_checksum(self) -> int:
         """A number that changes when any bit of any parameter does (but for chance)."""
         model = self.model_runner.model  # type: ignore[attr-defined]
         return sum(checksum(p) * (i + 1) for i, (_, p) in enumerate(model.named_parameters()))
+
+
+class Worker(NamedTuple):
+    """What a worker holds, and as which of several that share a copy.
+
+    Attributes:
+        parameters: By vLLM's names; a tied parameter under each of its names.
+        rename: The checkpoint's names to vLLM's.
+        joined: vLLM's module to those of the checkpoint that it joins, in their order.
+        rank: Of the worker among those that share a copy.
+        size: How many share a copy.
+    """
+
+    parameters: Mapping[str, torch.Tensor]
+    rename: Rename
+    joined: Mapping[str, Sequence[str]]
+    rank: int
+    size: int
+
+
+class Part(NamedTuple):
+    """A tensor of the checkpoint as one worker must hold it.
+
+    Attributes:
+        name: The parameter.
+        start: The first of the parameter's rows that come from it.
+        rows: What those rows must be.
+    """
+
+    name: str
+    start: int
+    rows: torch.Tensor
+
+
+def renaming(model: Any) -> Rename:
+    """The names a model's loader gives to a checkpoint's tensors."""
+    mapper = getattr(model, "hf_to_vllm_mapper", None)
+    if mapper is None:
+        return lambda name: name
+    return lambda name: (mapper.apply_list([name]) or [""])[0]
 
 
 def checksum(tensor: torch.Tensor) -> int:
@@ -74,92 +111,113 @@ def checksum(tensor: torch.Tensor) -> int:
     return int(total % 2**64)
 
 
-def compare(
-    parameters: dict[str, torch.Tensor], folder: Path, rank: int, size: int
-) -> dict[str, Any]:
-    """``{compared, total, differ, unknown}`` of a worker's parameters and a checkpoint.
+def compare(worker: Worker, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """What of a checkpoint a worker does not hold, and what it holds that is not from there.
 
     Args:
-        parameters: The worker's, by vLLM's names.
+        worker: The worker.
         folder: The checkpoint.
-        rank: Of the worker among those that share a copy.
-        size: How many share a copy.
-    """
-    from safetensors import safe_open
+        dtype: Of the arithmetic: what the worker must hold the tensors as.
 
+    Returns:
+        ``compared``, how many of the ``total`` numbers in the files were compared; ``differ``, the
+        tensors that are not held as they are; ``unknown``, those that belong to no parameter; and
+        ``unfilled``, the parameters of which some rows are from no tensor.
+    """
+    shapes = shapes_of(folder)
+    filled: dict[int, torch.Tensor] = {}
     compared = total = 0
     differ, unknown = [], []
-    shapes: dict[str, torch.Size] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names = [*tensors.keys()]
-            shapes |= {n: torch.Size(tensors.get_slice(n).get_shape()) for n in names}
-            for name in names:
-                full = tensors.get_tensor(name)
-                total += full.numel()
-                held = part(parameters, name, full.shape, rank, size)
-                if held is None:
-                    unknown.append(name)
-                    continue
-                mine = shard(full, name, held, rank, size)
-                if mine is None:
-                    unknown.append(name)
-                    continue
-                compared += full.numel()
-                rows = held[: mine.shape[0]]  # a vocabulary is padded
-                if not torch.equal(rows.detach().cpu(), mine.to(held.dtype)):
-                    differ.append(name)
-    return {"compared": compared, "total": total, "differ": differ, "unknown": unknown}
+    for name, full in tensors_of(folder):
+        if name.endswith(COMPUTED):
+            continue
+        total += full.numel()
+        part = part_of(worker, name, full, shapes)
+        if part is None:
+            unknown.append(name)
+            continue
+        compared += full.numel()
+        whole, end = worker.parameters[part.name], part.start + len(part.rows)
+        held = whole[part.start : end]
+        if held.dtype != dtype or not torch.equal(held.detach().cpu(), part.rows.to(dtype)):
+            differ.append(name)
+        rows = filled.setdefault(whole.data_ptr(), torch.zeros(len(whole), dtype=torch.bool))
+        rows[part.start : end] = True
+        if part.name.endswith(VOCABULARY) and (worker.rank + 1) * len(whole) >= len(full):
+            rows[end:] = True  # the padding, behind the vocabulary's last row
+    unfilled = [
+        name
+        for name, whole in worker.parameters.items()
+        if whole.data_ptr() not in filled or not bool(filled[whole.data_ptr()].all())
+    ]
+    found = {"compared": compared, "total": total}
+    return {**found, "differ": differ, "unknown": unknown, "unfilled": unfilled}
 
 
-def vllm_name(name: str) -> tuple[str, int | None]:
-    """VLLM's name of a checkpoint's tensor, and its place when it is one of several joined."""
-    for old, new in PREFIXES:
-        if name.startswith(old):
-            name = new + name.removeprefix(old)
-            break
-    module, _, kind = name.rpartition(".")
+def part_of(
+    worker: Worker, name: str, full: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]
+) -> Part | None:
+    """Where a checkpoint's tensor is in a worker's parameters; None where it is in none.
+
+    Args:
+        worker: The worker.
+        name: The tensor's.
+        full: The tensor.
+        shapes: Of all tensors of the checkpoint.
+    """
+    target = worker.rename(name)
+    if target in worker.parameters:
+        rows = shard(full, target, worker.parameters[target], worker.rank, worker.size)
+        return None if rows is None else Part(target, 0, rows)
+    module, _, kind = target.rpartition(".")
     parent, _, last = module.rpartition(".")
-    if last in JOINED:
-        joined, place = JOINED[last]
-        return f"{parent}.{joined}.{kind}", place
-    return name, None
+    for joined, parts in worker.joined.items():
+        place = f"{parent}.{joined}.{kind}"
+        if last in parts and place in worker.parameters:
+            head = name.removesuffix(f"{last}.{kind}")
+            others = [shapes.get(f"{head}{other}.{kind}") for other in parts]
+            held = worker.parameters[place]
+            share = _share(worker, [*parts].index(last), others, held)
+            if share is None or held.shape[1:] != full.shape[1:]:
+                return None
+            start, begin, end = share
+            return Part(place, start, full[begin:end])
+    return None
 
 
-def part(
-    parameters: dict[str, torch.Tensor], name: str, shape: torch.Size, rank: int, size: int
-) -> torch.Tensor | None:
-    """The part of a worker's parameter that a checkpoint's tensor became; None if there is none."""
-    target, place = vllm_name(name)
-    held = parameters.get(target)
-    if held is None or place is None:
-        return held
-    rows = shape[0] // size
-    if target.rpartition(".")[0].endswith("gate_up_proj"):
-        return held[place * rows : (place + 1) * rows]
-    # q takes its share; k and v, equally large, the rest. They may be repeated, not split.
+def _share(
+    worker: Worker, place: int, shapes: Sequence[tuple[int, ...] | None], held: torch.Tensor
+) -> tuple[int, int, int] | None:
+    """Of one of several joined tensors: its first row in the parameter; its rows from, up to.
+
+    Of three, q is split; k and v, equally large, have the rest: they are split, or, where there are
+    more workers than heads, each head is repeated. The first may be missing: it would have what
+    the others leave.
+    """
+    rank, size = worker.rank, worker.size
+    own, first = shapes[place], shapes[0]
+    if own is None:
+        return None
+    rows = own[0] // size
     if place == 0:
-        return held[:rows]
-    first = _rows_of_q(held, shape, size)
-    each = (held.shape[0] - first) // 2
-    return held[first + (place - 1) * each : first + place * each]
-
-
-def _rows_of_q(held: torch.Tensor, kv: torch.Size, size: int) -> int:
-    """Rows of q in a joined parameter: all but two of k's rows on this worker."""
-    each = max(int(kv[0]) // size, 1)
-    if size > 1 and kv[0] % size:
-        each = int(kv[0])
-    return int(held.shape[0]) - 2 * each
+        return 0, rank * rows, (rank + 1) * rows
+    others = len(shapes) - 1
+    leading = first[0] // size if first is not None else len(held) - others * rows
+    each = (len(held) - leading) // others
+    if each <= 0:
+        return None
+    begin = rank * own[0] // size // each * each
+    return leading + (place - 1) * each, begin, begin + each
 
 
 def shard(
     full: torch.Tensor, name: str, held: torch.Tensor, rank: int, size: int
 ) -> torch.Tensor | None:
     """What worker ``rank`` must hold of ``full``; None when the shapes fit no way of splitting."""
-    if full.shape == held.shape and (size == 1 or not name.endswith(("qkv.weight", "qkv.bias"))):
+    fused = name.endswith(("qkv.weight", "qkv.bias"))
+    if full.shape == held.shape and (size == 1 or not fused):
         return full
-    if name.endswith(("qkv.weight", "qkv.bias")) and full.shape[0] == held.shape[0] * size:
+    if fused and full.shape[0] == held.shape[0] * size:
         return torch.cat([third.chunk(size)[rank] for third in full.chunk(3)])
     if full.dim() == held.dim() and full.shape[1:] == held.shape[1:]:
         start = rank * held.shape[0]

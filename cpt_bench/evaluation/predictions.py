@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import Engine, Request, Sampling
+from cpt_bench.engines import Engine, Request, Sampling, miscounted
 from cpt_bench.errors import CptBenchError, shown
 from cpt_bench.files import parse_jsonl, read_bytes
 from cpt_bench.grading import Matcher, find_matcher, grade
@@ -134,7 +134,8 @@ def graded(
     """``rows`` with ``extracted``, ``score``, ``lenient`` and ``format_ok`` computed from the gold.
 
     Raises:
-        CptBenchError: The rows are not one a sample, in the split's order.
+        CptBenchError: The rows are not one a sample, in the split's order, or one has a reply or a
+            number of tokens that is none.
     """
     matcher, where = matcher_of(card), f"predictions of {card.name}"
     if [row.get("id") for row in rows] != [s.id for s in samples]:
@@ -147,8 +148,11 @@ def graded(
         reply = row.get("reply")
         if not isinstance(reply, str):
             raise CptBenchError(f"the reply to {sample.id} is {reply!r}, not text", where=where)
+        tokens = row.get("tokens")
+        if why := miscounted(tokens, reply, protocol.decoding.max_new_tokens):
+            raise CptBenchError(f"the reply to {sample.id} {why}", where=where)
         got = grade(reply, sample, protocol.form, matcher)
-        kept: Row = {"id": sample.id, "reply": reply, "tokens": row.get("tokens")}
+        kept: Row = {"id": sample.id, "reply": reply, "tokens": tokens}
         out.append(
             kept
             | {

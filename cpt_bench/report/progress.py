@@ -44,4 +44,6 @@ class Lines:
             return [f"stage {event['stage']} evaluated: {', '.join(row)}"] if whole else []
         if kind == "output" and self.verbose:
             return [f"  {event['line']}"]
+        if kind == "warning":
+            return [f"warning: {event['line']}"]
         return []

@@ -123,8 +123,8 @@ class Evaluator:
         engine, settings = plan.engine.name, plan.engine.settings
         if plan.endpoint:
             journal = context.paths.root / "endpoint.jsonl"
-            served = {"model": plan.endpoint["model"], "nonce": plan.endpoint["nonce"]}
-            engine, settings = "endpoint", {**settings, **served, "journal": journal}
+            served = {key: value for key, value in plan.endpoint.items() if key != "url"}
+            engine, settings = "endpoint", {**plan.server, **served, "journal": journal}
         return EvaluateJob(
             suite_folder=plan.suite.place,
             checkpoint=policy.folder,

@@ -36,7 +36,10 @@ class Plan(NamedTuple):
         memory_mib: The most memory of a training process in MiB; None is no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
-        endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``.
+        endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``, and
+            ``extra`` where fields are added to requests.
+        server: How it is asked (``timeout``, ``retries``, ``concurrency``, ``key``); changes no
+            number, and is recorded nowhere.
         general: Benchmarks of other harnesses, measured beside the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
         engine: What answers.
@@ -56,7 +59,8 @@ class Plan(NamedTuple):
     memory_mib: float | None = None
     lane: str = "trainer"
     given: dict[int, Path] | None = None
-    endpoint: dict[str, str] | None = None
+    endpoint: dict[str, Any] | None = None
+    server: dict[str, Any] = {}  # noqa: RUF012 - never changed
     launch: str | None = None
     general: tuple[str, ...] = ()
     engine: EngineChoice = EngineChoice()
@@ -77,7 +81,7 @@ class Plan(NamedTuple):
     @property
     def place(self) -> str:
         """Where the model of row 0 is: the suite's name for it, or a server's address."""
-        return self.endpoint["url"] if self.endpoint else str(self.suite.base_model)
+        return str(self.endpoint["url"]) if self.endpoint else str(self.suite.base_model)
 
     def base_model(self) -> dict[str, str]:
         """The digests of row 0; a server's cannot be known, and its name stands for them."""

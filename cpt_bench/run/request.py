@@ -14,10 +14,10 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cpt_bench import general
-from cpt_bench.engines.choice import EngineChoice, choose
+from cpt_bench.engines.choice import EngineChoice, asking, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
@@ -168,7 +168,9 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
     plan = plan._replace(lane=_lane(elsewhere), given=given)
     if elsewhere.endpoint and elsewhere.served:
         folder = folder_of(request, plan)
-        plan = plan._replace(endpoint=_server(folder, elsewhere.endpoint, elsewhere.served))
+        server = asking(request.engine_settings)
+        asked = _server(folder, elsewhere.endpoint, elsewhere.served, server.pop("extra", None))
+        plan = plan._replace(endpoint=asked, server=server)
     return plan
 
 
@@ -220,7 +222,7 @@ def _check_elsewhere(request: Request, elsewhere: Elsewhere) -> None:
         )
     if (elsewhere.endpoint is None) != (elsewhere.served is None):
         raise CptBenchError("--endpoint and --model go together")
-    chosen = request.engine_settings or request.engine != EngineChoice().name
+    chosen = request.engine not in (EngineChoice().name, "endpoint")
     if elsewhere.endpoint is not None and chosen:
         raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
 
@@ -242,7 +244,8 @@ def _check_tools(request: Request) -> None:
 
 def _computers(request: Request) -> tuple[bool, devices.Devices, EngineChoice]:
     """Whether to evaluate during training, which GPUs each of the two sees, and what answers."""
-    engine = choose(request.engine, request.engine_settings)
+    served = request.elsewhere is not None and request.elsewhere.endpoint is not None
+    engine = EngineChoice() if served else choose(request.engine, request.engine_settings)
     gpus = devices.visible() if request.gpus is None else request.gpus
     overlap, seen = devices.divide(
         gpus, _trained_on(request), request.overlap, os.cpu_count() or 1, engine.gpus
@@ -303,13 +306,16 @@ def title_of_stages(stages: str | Sequence[Path]) -> str:
     return folder.parent.name if folder.name == "stages" else folder.name
 
 
-def _server(folder: Path, url: str, model: str) -> dict[str, str]:
+def _server(folder: Path, url: str, model: str, extra: Any) -> dict[str, Any]:
     """The server's address and model, with the nonce of this evaluation: a new one, or the old.
+
+    ``extra`` are fields that are added to each request.
 
     A server's weights cannot be known; the nonce stands for them in the ledger's keys.
     """
+    asked = {"url": url, "model": model, **({"extra": extra} if extra else {})}
     if (folder / "run.json").exists():
         known = read_json(folder / "run.json").get("endpoint") or {}
-        if (known.get("url"), known.get("model")) == (url, model):
+        if {key: value for key, value in known.items() if key != "nonce"} == asked:
             return dict(known)
-    return {"url": url, "model": model, "nonce": uuid.uuid4().hex}
+    return {**asked, "nonce": uuid.uuid4().hex}

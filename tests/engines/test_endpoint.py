@@ -28,8 +28,8 @@ from tests.support.serving import Answer, Fake, Server, completion
 def serve() -> Iterator[Callable[[Answer], Fake]]:
     fakes: list[Fake] = []
 
-    def start(answer: Answer) -> Fake:
-        fakes.append(Fake(answer))
+    def start(answer: Answer, models: list[dict[str, Any]] | None = None) -> Fake:
+        fakes.append(Fake(answer, models))
         return fakes[-1]
 
     yield start
@@ -137,6 +137,118 @@ def test_two_models_behind_one_name_are_found(serve: Any) -> None:
 
     with pytest.raises(CptBenchError, match="two models answered one evaluation: m-0 and m-1"):
         serve(other).engine(concurrency=1).generate(ask(4), 7)
+
+
+LISTED = {"id": "m", "object": "model", "created": 0, "owned_by": "vllm", "root": "/a"}
+
+
+@pytest.mark.parametrize("by", ["model", "root"])
+def test_a_server_that_comes_back_with_another_model_is_found(
+    by: str, serve: Any, tmp_path: Path
+) -> None:
+    """The other half of an evaluation, answered after a restart under the same served name."""
+    name = "m"
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        return 200, completion("a", model=name)
+
+    fake, file = serve(answer, [LISTED]), tmp_path / "journal.jsonl"
+    fake.engine(journal=file).generate(ask(3), 7)
+    fake.models[0] = {**LISTED, "max_model_len": 512}  # started anew with other settings
+    fake.engine(journal=file).generate(ask(4), 7)
+    if by == "model":
+        name = "other"
+    else:
+        fake.models[0] = {**LISTED, "root": "/b"}
+    with pytest.raises(CptBenchError, match="two models answered one evaluation") as caught:
+        fake.engine(journal=file).generate(ask(5), 7)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(fake.engine(journal=file).journal.known) == 4
+    fake.engine(journal=file, nonce="b").generate(ask(1), 7)  # an evaluation of its own
+
+
+def test_a_restart_in_the_middle_of_an_evaluation_is_looked_into(serve: Any) -> None:
+    """vLLM signs with a hash of its settings: another signature is another start."""
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        if number == 3:
+            fake.models[0] = {**LISTED, "root": "/b"}
+        return 200, completion("a", system_fingerprint=f"vllm-0.30.0-{'a' if number < 3 else 'b'}")
+
+    fake = serve(answer, [LISTED])
+    with pytest.raises(CptBenchError, match="two models answered one evaluation: /a and /b"):
+        fake.engine(concurrency=1).generate(ask(5), 7)
+
+
+@pytest.mark.parametrize(
+    ("models", "fingerprint", "program"),
+    [
+        ([LISTED], None, "vllm"),
+        ([{**LISTED, "owned_by": "sglang"}], None, "sglang"),
+        (None, "vllm-0.30.0-tp2-12ab34cd", "vllm"),
+        ([{**LISTED, "owned_by": "proxy"}], "vllm-0.30.0-12ab34cd", "vllm"),
+        (None, None, ""),
+        ([{**LISTED, "owned_by": "Qwen"}], "fp_44709d6fcb", ""),
+    ],
+)
+def test_a_checkpoint_s_sampling_settings_are_kept_out(
+    models: Any, fingerprint: str | None, program: str, serve: Any
+) -> None:
+    """Neutral values are sent to programs that take them; of others there is a warning."""
+
+    def answer(body: dict[str, Any], number: int) -> tuple[int, Any]:
+        penalised = "repetition_penalty" not in body
+        return 200, completion("wrong" if penalised else "right", system_fingerprint=fingerprint)
+
+    fake = serve(answer, models)
+    engine = fake.engine(concurrency=1)
+    replies = engine.generate(ask(3), 7)
+    assert {r.text for r in replies} == {"right" if program else "wrong"}
+    assert all(body["frequency_penalty"] == 0 for body in fake.asked)
+    assert engine.server.program == program
+    assert len(engine.server.warnings) == (0 if program else 1)
+    asked_for = fake.engine(extra={"repetition_penalty": 1.2}, nonce="b")
+    asked_for.generate(ask(1), 7)
+    assert fake.asked[-1]["repetition_penalty"] == 1.2, "what somebody asked for is sent"
+
+
+@pytest.mark.parametrize("told", ["four", -7, 10**9, 8, 0, 3.5, [3]])
+def test_a_number_of_tokens_that_is_none_is_no_answer(
+    told: Any, serve: Any, tmp_path: Path
+) -> None:
+    usage = {"completion_tokens": told, "prompt_tokens": 5, "total_tokens": 8}
+    fake = serve(lambda body, number: (200, completion("a", usage=usage)))
+    engine = fake.engine(journal=tmp_path / "journal.jsonl")
+    with pytest.raises(
+        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has words and 0 tokens"
+    ) as caught:
+        engine.generate(ask(1), 7)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not fake.engine(journal=tmp_path / "journal.jsonl").journal.known
+
+
+def test_a_reply_that_the_server_s_own_limit_cuts_is_none(serve: Any) -> None:
+    usage = {"completion_tokens": 3, "prompt_tokens": 5, "total_tokens": 8}
+    fake = serve(lambda body, number: (200, completion("a", finish_reason="length", usage=usage)))
+    assert fake.engine().generate(ask(1), 3)[0].text == "a"  # as many as were asked for
+    with pytest.raises(CptBenchError, match=r"cut after 3 of 7 tokens.*--max-model-len"):
+        fake.engine().generate(ask(1), 7)
+
+
+def test_how_a_server_is_asked_is_set_by_hand() -> None:
+    from cpt_bench.engines.choice import asking
+
+    given = ("timeout=5", "retries=0", "concurrency=2", "key=007", "extra={min_tokens: 2}")
+    assert asking(given) == {
+        "timeout": 5, "retries": 0, "concurrency": 2, "key": "007", "extra": {"min_tokens": 2},
+    }  # fmt: skip
+    for setting, complaint in (
+        ("nonce=a", "nonce is not set by hand"), ("model=m", "The name is --model's"),
+        ("retries=-1", "not a whole number from 0"), ("timeout=soon", "not a number of seconds"),
+        ("extra=1", "not a mapping"), ("timout=1", "Did you mean 'timeout'"), ("key", "key=value"),
+    ):  # fmt: skip
+        with pytest.raises(CptBenchError, match=complaint):
+            asking((setting,))
 
 
 def test_the_journal_goes_on_and_knows_whose_it_is(serve: Any, tmp_path: Path) -> None:
@@ -249,6 +361,7 @@ def test_eval_asks_a_server_and_goes_on_when_it_is_back(
         return 200, completion("<answer>A</answer>")
 
     server = serve(answer)
+    how = ["--engine-set", "retries=0", "--engine-set", "key=secret-of-mine"]
     command = [
         "eval",
         "--endpoint",
@@ -259,6 +372,7 @@ def test_eval_asks_a_server_and_goes_on_when_it_is_back(
         TINY,
         "--out",
         "run",
+        *how,
     ]
     done = cli(*command)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -266,6 +380,7 @@ def test_eval_asks_a_server_and_goes_on_when_it_is_back(
     away.clear()
     done = cli(*command, "--json")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning:") == 1 and "sampling settings" in done.stderr
     row = json.loads(done.stdout)["matrix"]["accuracy"][0]
     assert None not in row and max(row) > 0
     questions = sum(
@@ -275,3 +390,9 @@ def test_eval_asks_a_server_and_goes_on_when_it_is_back(
     run = json.loads((tmp_path / "run/run.json").read_text())
     assert run["lane"] == "endpoint" and run["base"]["weights"].startswith("endpoint:")
     assert "nothing to do" in cli(*command).stdout
+    kept = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert not any(b"secret-of-mine" in file.read_bytes() for file in kept)
+    done = cli(*command, "--engine-set", "extra={min_tokens: 2}")
+    assert done.returncode == 2 and "holds another run" in done.stderr
+    done = cli(*command, "--engine-set", "nonce=mine")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1

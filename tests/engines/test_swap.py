@@ -1,7 +1,11 @@
-"""Another checkpoint in the engine that is loaded: a fresh engine's replies, or none at all."""
+"""Another checkpoint in the engine that is loaded: a fresh engine's replies, or none at all.
+
+Of vLLM the same is in tests/peers/test_engine.py.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +18,11 @@ pytestmark = pytest.mark.slow
 
 from safetensors.torch import load_file, save_file
 
-from cpt_bench.engines import open_engine
 from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.engines.swapping import difference, frame
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest
 from cpt_bench.models.checkpoint import weights_digest
-from tests.support import fake_vllm
 from tests.support.questions import questions
 
 Change = Callable[[dict[str, Any]], Any]
@@ -39,20 +42,11 @@ def other(model: Path, folder: Path, change: Change | None = None) -> Path:
 
 
 @pytest.fixture
-def engine(request: Any, tiny_model: Path, monkeypatch: Any) -> Any:
+def engine(tiny_model: Path) -> Any:
     """An engine that has answered."""
-    if request.param == "vllm":
-        fake_vllm.install(monkeypatch)
-        opened: Any = open_engine("vllm", tiny_model)
-    else:
-        opened = TransformersEngine(tiny_model, device="cpu")
+    opened = TransformersEngine(tiny_model, device="cpu")
     opened.generate(questions(2), 12)
     return opened
-
-
-both = pytest.mark.parametrize("engine", ["transformers", "vllm"], indirect=True)
-hf = pytest.mark.parametrize("engine", ["transformers"], indirect=True)
-vllm = pytest.mark.parametrize("engine", ["vllm"], indirect=True)
 
 
 def refuses(engine: Any) -> None:
@@ -61,7 +55,6 @@ def refuses(engine: Any) -> None:
         engine.generate(questions(1)[:1], 4)
 
 
-@both
 def test_after_a_swap_a_fresh_engine_s_replies(
     engine: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -77,7 +70,6 @@ def test_after_a_swap_a_fresh_engine_s_replies(
     assert engine.generate(questions(2), 12) == old
 
 
-@hf
 def test_the_tensors_are_the_file_s(engine: Any, tiny_model: Path, tmp_path: Path) -> None:
     """To the last bit, under the names of before transformers 5 as under its own."""
     folder = other(tiny_model, tmp_path / "new")
@@ -113,7 +105,6 @@ def untie(state: dict[str, Any]) -> None:
     )
 
 
-@hf
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -133,7 +124,6 @@ def test_a_checkpoint_that_is_not_whole_is_refused(
     assert engine.generate(questions(1)[:1], 4)
 
 
-@both
 def test_a_truncated_file_is_refused(engine: Any, tiny_model: Path, tmp_path: Path) -> None:
     file = other(tiny_model, tmp_path / "new") / "model.safetensors"
     file.write_bytes(file.read_bytes()[:20_000])
@@ -142,70 +132,52 @@ def test_a_truncated_file_is_refused(engine: Any, tiny_model: Path, tmp_path: Pa
     refuses(engine)
 
 
-@both
 @pytest.mark.parametrize(
-    ("file", "complaint"),
+    ("file", "change", "complaint"),
     [
-        ("config.json", "its config.json is not that of the checkpoint which is loaded"),
-        ("chat_template.jinja", "its chat_template.jinja is not that of the checkpoint"),
-        ("adapter_config.json", "an adapter is merged when it is loaded"),
+        ("config.json", {"image_token_id": 1}, "its config.json is not that of the checkpoint"),
+        ("config.json", {"dtype": "bfloat16"}, "its dtype is not that of the checkpoint which is"),
+        ("tokenizer_config.json", {"eos_token": "a"}, "its tokenizer_config.json is not that of"),
+        ("generation_config.json", {"eos_token_id": 1}, "its generation_config.json is not that"),
+        ("chat_template.jinja", "\n", "its chat_template.jinja is not that of the checkpoint"),
+        ("added_tokens.json", "{}", "its added_tokens.json is not that of the checkpoint"),
+        ("adapter_config.json", "{}", "an adapter is merged when it is loaded"),
     ],
 )
 def test_more_than_weights_is_not_swapped(
-    file: str, complaint: str, engine: Any, tiny_model: Path, tmp_path: Path
+    file: str, change: Any, complaint: str, engine: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
-    folder = other(tiny_model, tmp_path / "new")
-    with (folder / file).open("a") as stream:
-        stream.write("\n")
+    place = other(tiny_model, tmp_path / "new") / file
+    if isinstance(change, dict):
+        place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
+    else:
+        place.write_text((place.read_text() if place.exists() else "") + change)
     with pytest.raises(CptBenchError, match=complaint):
-        engine.swap(folder)
+        engine.swap(place.parent)
     refuses(engine)
 
 
-@vllm
-def test_a_loader_that_keeps_the_old_weights_is_refused(
-    engine: Any, tiny_model: Path, tmp_path: Path, monkeypatch: Any
+def test_what_trainers_write_beside_the_same_settings_is_no_difference(
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    """What ``reload_weights`` did (vllm issue 32718): all said to be loaded, nothing changed."""
+    """Where a model was loaded from, how its tokenizer was last called, the trainer's own logs."""
     folder = other(tiny_model, tmp_path / "new")
-    monkeypatch.setattr(fake_vllm.Model, "load_weights", lambda self, weights: {*self.held})
-    with pytest.raises(CptBenchError, match=r"does not hold the checkpoint's weights: \d+ tensors"):
-        engine.swap(folder)
-    refuses(engine)
 
+    def edit(name: str, **values: Any) -> None:
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
-@vllm
-def test_a_loader_that_leaves_something_out_is_refused(
-    engine: Any, tiny_model: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    folder, load = other(tiny_model, tmp_path / "new"), fake_vllm.Model.load_weights
-    left = "language_model.model.norm.weight"
-    monkeypatch.setattr(
-        fake_vllm.Model, "load_weights",
-        lambda self, weights: load(self, ((n, t) for n, t in weights if vllm_norm(n) != left)),
-    )  # fmt: skip
-    with pytest.raises(CptBenchError, match=f"kept 1 old parameters, first {left}"):
-        engine.swap(folder)
-    refuses(engine)
-
-
-def vllm_norm(name: str) -> str:
-    from cpt_bench.engines.vllm_worker import vllm_name
-
-    return vllm_name(name)[0]
-
-
-@vllm
-def test_pictures_seen_before_are_looked_at_again(
-    engine: Any, tiny_model: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    """Without the encoder cache being emptied, half of the old checkpoint would answer."""
-    folder = other(tiny_model, tmp_path / "new")
-    fresh = TransformersEngine(folder, device="cpu").generate(questions(2), 12)
-    engine.swap(folder)
-    assert engine.generate(questions(2), 12) == fresh
-    engine.swap(tiny_model)
-    engine.generate(questions(2), 12)
-    monkeypatch.setattr(engine._llm.llm_engine, "reset_encoder_cache", lambda: None)
-    engine.swap(folder)
-    assert engine.generate(questions(2), 12) != fresh, "the stand-in would not notice"
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    text |= {"dtype": "float32", "use_cache": False}
+    edit("config.json", text_config=text, _name_or_path="x", transformers_version="5.0", dtype=None)
+    edit("tokenizer_config.json", is_local=True, local_files_only=False, padding_side="right")
+    edit("tokenizer.json", padding={"strategy": "BatchLongest"}, truncation={"max_length": 9})
+    edit("generation_config.json", transformers_version="5.0", _from_model_config=True)
+    for name in ("trainer_state.json", "all_results.json", "requirements.txt"):
+        (folder / name).write_text("{}")
+    assert difference(frame(tiny_model), frame(folder)) is None
+    # A word of the vocabulary that is called as such a key is none.
+    words = json.loads((folder / "tokenizer.json").read_text())
+    words["model"]["vocab"]["padding"] = 1
+    edit("tokenizer.json", **words)
+    assert "tokenizer.json" in str(difference(frame(tiny_model), frame(folder)))

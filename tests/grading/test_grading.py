@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpt_bench.errors import CptBenchError
+from cpt_bench.evaluation.predictions import graded
 from cpt_bench.grading import MATCHERS, grade, reward
 from cpt_bench.grading.numbers import as_number
 from cpt_bench.grading.reading import undress
-from cpt_bench.suite import AnswerForm, RewardWeights, Sample
+from cpt_bench.sources import load_split
+from cpt_bench.suite import AnswerForm, RewardWeights, Sample, open_suite
 
 FORM = AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>"))
 WEIGHTS = RewardWeights(accuracy=0.9, format=0.1)
@@ -174,3 +179,18 @@ def test_an_answer_that_is_not_there_never_scores(text: str) -> None:
 @pytest.mark.parametrize("text", ["", ".", "-", "e5", "1e400", "٣x", "--1", "1,2,3"])
 def test_what_spells_no_number(text: str) -> None:
     assert as_number(text) is None
+
+
+@pytest.mark.parametrize("tokens", ["four", -7, 10**9, 3.0, True, [1], 0])
+def test_a_number_of_tokens_that_is_none_is_not_graded(tokens: Any) -> None:
+    """In every lane: predictions are files that anybody wrote."""
+    suite = open_suite("nano")
+    card = suite.card("counting")
+    samples = load_split(card, "test")[:2]
+    rows: list[dict[str, Any]] = [{"id": s.id, "reply": "a", "tokens": 1} for s in samples]
+    assert len(graded(rows, card, samples, suite.protocol)) == 2
+    with pytest.raises(CptBenchError, match="tokens") as caught:
+        graded([rows[0], {**rows[1], "tokens": tokens}], card, samples, suite.protocol)
+    assert samples[1].id in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    unknown = graded([rows[0], {**rows[1], "tokens": None}], card, samples, suite.protocol)
+    assert unknown[1]["tokens"] is None

@@ -34,15 +34,22 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, wait: float = 120) -> None:
-        command = [
+    def command(self) -> list[str]:
+        return [
             sys.executable, "-m", "cpt_bench.engines.serve", str(self.checkpoint), "--port", str(self.port),
             "--host", "127.0.0.1", "--device", "cpu", "--dtype", "float32",
             "--attn-implementation", "eager", "--log-level", "error",
         ]  # fmt: skip
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def start(self, wait: float = 120) -> None:
         with self.log.open("ab") as stream:
-            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env=env)
+            self.process = subprocess.Popen(
+                self.command(), stdout=stream, stderr=stream, env=self.environment(),
+                start_new_session=True,
+            )  # fmt: skip
         deadline = time.monotonic() + wait
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -55,9 +62,31 @@ class Server:
         raise RuntimeError(f"the server did not start: {self.log.read_text()[-800:]}")
 
     def kill(self) -> None:
+        """End the server at once, and whatever it started."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+class VLLMServer(Server):
+    """``vllm serve CHECKPOINT``, called ``nano``; ``more`` are further options, and may change."""
+
+    more: tuple[str, ...] = ()
+
+    def command(self) -> list[str]:
+        return [
+            str(Path(sys.executable).parent / "vllm"), "serve", str(self.checkpoint),
+            "--served-model-name", "nano", "--dtype", "float32", "--enforce-eager",
+            "--kv-cache-memory-bytes", str(64 << 20), "--host", "127.0.0.1",
+            "--port", str(self.port), *self.more,
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        asked = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_SERVER_DEV_MODE": "1"}
+        return {**super().environment(), **asked}
+
+    def start(self, wait: float = 300) -> None:
+        super().start(wait)
 
 
 def completion(text: Any, **changes: Any) -> dict[str, Any]:
@@ -73,9 +102,13 @@ def completion(text: Any, **changes: Any) -> dict[str, Any]:
 
 
 class Fake:
-    """A server whose answers a test decides; it counts what it is asked."""
+    """A server whose answers a test decides; it counts what it is asked.
 
-    def __init__(self, answer: Answer) -> None:
+    ``models`` is its list of models; without one it has none.
+    """
+
+    def __init__(self, answer: Answer, models: list[dict[str, Any]] | None = None) -> None:
+        self.models = models
         self.asked: list[dict[str, Any]] = []
         self.most, self.now = 0, 0
         lock, fake = threading.Lock(), self
@@ -95,6 +128,15 @@ class Fake:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def do_GET(self) -> None:
+                known = fake.models is not None and self.path == "/v1/models"
+                data = json.dumps({"object": "list", "data": fake.models}).encode()
+                self.send_response(200 if known else 404)
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(data)
 

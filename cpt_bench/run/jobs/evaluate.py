@@ -74,6 +74,8 @@ def evaluate_each(send: Send, jobs: Iterable[EvaluateJob]) -> None:
             rows = evaluate_task(engine, card, samples, suite.protocol)
             write_jsonl(output, rows)
             send({"kind": "written", "name": name, "seconds": time.monotonic() - start})
+        for line in getattr(getattr(engine, "server", None), "warnings", ()):
+            send({"kind": "warning", "line": line})
 
 
 def require_weights(found: str, recorded: str, checkpoint: Path | str) -> None:

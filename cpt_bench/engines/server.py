@@ -1,0 +1,122 @@
+"""What a server behind a URL says of itself: which program it is, and which model it serves.
+
+A name is all that a chat completion has to say of its model, and servers are restarted. So what a
+server said is kept with its answers, and whoever answers later must say the same. The program
+matters because some apply the checkpoint's own sampling settings to whatever a request leaves open:
+with Qwen2.5-VL's repetition penalty, greedy is not greedy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cpt_bench.errors import CptBenchError
+
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
+    "sglang": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
+}
+"""Programs to the fields, beside those of OpenAI, that keep a checkpoint's settings out."""
+
+COMPARED = ("model", "root")
+"""What must be the same for all answers: the name in the reply, the place of the weights."""
+
+Known = dict[str, set[str]]
+
+
+class Server:
+    """One server, as far as it has spoken.
+
+    Args:
+        url: Its address, for messages.
+        model: The name that is asked for.
+        known: What was said when earlier answers were given, by field.
+        keep: Called with field and value when something new is said.
+
+    Attributes:
+        served: Values by field: ``model`` and ``system_fingerprint`` of the replies, ``root`` and
+            ``owned_by`` of the list of models.
+        warnings: Lines for whoever reads the results.
+    """
+
+    def __init__(
+        self, url: str, model: str, known: Known, keep: Callable[[str, str], None]
+    ) -> None:
+        self.url, self.model, self.keep = url, model, keep
+        self.served: Known = {field: set(values) for field, values in known.items()}
+        self.warnings: list[str] = []
+        self.lock = threading.Lock()
+        self._met = False
+
+    def meet(self, client: Any) -> None:
+        """Ask for the list of models, once; a server that has none stays unknown.
+
+        Raises:
+            CptBenchError: It serves the name from another place than before.
+        """
+        if self._met:
+            return
+        self._met = True
+        self._look(client)
+
+    def _look(self, client: Any) -> None:
+        import openai
+
+        try:
+            try:
+                listed = client.with_options(max_retries=0).models.list()
+            except openai.APIConnectionError:
+                listed = client.models.list()  # away; the client knows how long to wait
+            found = next((m for m in listed.data if m.id == self.model), None)
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+            return
+        for field in ("root", "owned_by"):
+            self.note(field, getattr(found, field, None))
+
+    def heard(self, answer: Any, client: Any) -> None:
+        """Take note of what a reply says of its server.
+
+        Raises:
+            CptBenchError: Another model has answered the same evaluation.
+        """
+        before = len(self.served.get("system_fingerprint", ()))
+        for field in ("model", "system_fingerprint"):
+            self.note(field, getattr(answer, field, None))
+        if before and len(self.served["system_fingerprint"]) > before:
+            self._look(client)  # it was started anew: from the same place?
+        with self.lock:
+            if not self.program and not self.warnings:
+                self.warnings.append(
+                    f"{self.url}: whether this server applies sampling settings of its own, or of "
+                    "the checkpoint (a repetition penalty), cannot be known"
+                )
+
+    def note(self, field: str, value: object) -> None:
+        """Add a value that the server gave for ``field``; nothing counts as not given."""
+        if not isinstance(value, str) or not value:
+            return
+        with self.lock:
+            seen = self.served.setdefault(field, set())
+            if value in seen:
+                return
+            if seen and field in COMPARED:
+                names = " and ".join(sorted({*seen, value}))
+                raise CptBenchError(
+                    f"two models answered one evaluation: {names}",
+                    where=self.url,
+                    todo="Serve the first one again, or evaluate into another --out",
+                )
+            seen.add(value)
+            self.keep(field, value)
+
+    @property
+    def program(self) -> str:
+        """``vllm`` or ``sglang``, by what owns the model or how the replies are signed."""
+        said = {*self.served.get("owned_by", ()), *self.served.get("system_fingerprint", ())}
+        return next((name for name in NEUTRAL if any(s.startswith(name) for s in said)), "")
+
+    def neutral(self) -> dict[str, Any]:
+        """The fields that keep a checkpoint's sampling settings out, as far as they are known."""
+        return NEUTRAL.get(self.program, {})

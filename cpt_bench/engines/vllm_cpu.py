@@ -1,0 +1,28 @@
+"""vLLM's workers on a CPU, made to compute with the parameters that they show.
+
+vLLM's CPU build packs the weights of linear layers when a model is loaded and computes with the
+packed copies. Nothing loaded later reaches those, and the parameters themselves are emptied, so
+that they could be neither compared nor replaced. Here each layer multiplies by its parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.model_executor.layers import utils
+
+from cpt_bench.engines.vllm_worker import WeightsCheck
+
+
+def unpacked(layer: Any, remove_weight: bool) -> None:
+    """Let ``layer`` compute with its weight; takes the place of vLLM's packing."""
+    layer.cpu_linear = torch.nn.functional.linear
+
+
+# Workers import this module before they load a model (worker_extension_cls).
+utils.dispatch_cpu_unquantized_gemm = unpacked
+
+
+class CPUWeightsCheck(WeightsCheck):
+    """The same methods, in workers that compute as above."""
