@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # on a machine that is busy
 
+from tests.support.commands import here
 from tests.support.cpt7_fixtures import build_hub, build_suite
 
 SMALL = ["max_steps=2", "device=cpu", "dtype=float32", "sharding=none", "gradient_checkpointing=false", "attention=eager", "learning_rate=1e-4", "max_pixels=4096", "min_pixels=4096"]  # fmt: skip
@@ -26,33 +24,33 @@ BEGINNING = 3
 
 
 @pytest.fixture(scope="session")
-def prepared(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, str]]:
-    """The suite's folder, and the environment in which its data are prepared."""
+def prepared(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The suite's folder, its data prepared beside it."""
     folder = tmp_path_factory.mktemp("cpt7")
     hub = build_hub(folder / "hub")
     suite = build_suite(folder / "cpt7", str(tiny_model), max_new_tokens=6)
     build_suite(folder / "beginning", str(tiny_model), max_new_tokens=6, tasks=BEGINNING)
-    env = {**os.environ, "CPTBENCH_DATA": str(folder / "data")}
-    command(env, "data", "prepare", "--suite", f"{suite}@mini", "--from", hub)
-    return suite, env
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CPTBENCH_DATA", str(folder / "data"))
+        command(folder, "data", "prepare", "--suite", f"{suite}@mini", "--from", hub)
+    return suite
 
 
-def command(env: dict[str, str], *args: object) -> Any:
-    line = [sys.executable, "-m", "cpt_bench", *map(str, args)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=900, env=env)
+@pytest.fixture(autouse=True)
+def place(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPTBENCH_DATA", str(prepared.with_name("data")))
+
+
+def command(folder: Path, *args: object) -> str:
+    done = here(folder, *args)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def run(
-    prepared: Any, out: Path, trainer: str, settings: list[str], *more: object
-) -> dict[str, Any]:
-    suite, env = prepared
+def run(suite: Path, out: Path, trainer: str, settings: list[str], *more: object) -> dict[str, Any]:
     changes = [word for setting in settings for word in ("--set", setting)]
     said = command(
-        env, "run", "--suite", suite, "--tier", "mini", "--trainer", trainer, *changes,
+        out.parent, "run", "--suite", suite, "--tier", "mini", "--trainer", trainer, *changes,
         "--recipe", f"cpt7/{trainer}", "--out", out, "--no-share", "--keep", "last", "--json", *more,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(said)
@@ -74,18 +72,16 @@ def whole(found: dict[str, Any]) -> None:
     assert found["metrics"]["GeneralDelta"]["value"] is not None
 
 
-def test_sft_alone_and_on_two_processes(prepared: Any, tmp_path: Path) -> None:
+def test_sft_alone_and_on_two_processes(prepared: Path, tmp_path: Path) -> None:
     """Two processes with half the batch each make the steps of one process with all of it.
 
     To the rounding of sums in another order: each step's loss and gradient norm, and so R.
     """
     alone = run(prepared, tmp_path / "one", "sft", SFT)
     whole(alone)
-    suite, env = prepared
     settings = [*[s for s in SFT if not s.startswith("batch_size")], "batch_size=1"]
     launch = ["--launch", "torchrun --nproc_per_node 2"]
-    beginning = suite.with_name("beginning"), env
-    both = run(beginning, tmp_path / "two", "sft", settings, *launch)
+    both = run(prepared.with_name("beginning"), tmp_path / "two", "sft", settings, *launch)
     rows = alone["matrix"]["accuracy"][: BEGINNING + 1]
     assert both["matrix"]["accuracy"] == [row[:BEGINNING] for row in rows]
     assert both["matrix"]["general"]["accuracy"][0] == alone["matrix"]["general"]["accuracy"][0]
@@ -103,5 +99,5 @@ def steps(folder: Path, t: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_rft_alone(prepared: Any, tmp_path: Path) -> None:
+def test_rft_alone(prepared: Path, tmp_path: Path) -> None:
     whole(run(prepared, tmp_path / "run", "rft", RFT))
