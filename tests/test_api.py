@@ -25,7 +25,6 @@ from tests.support.simulated import write_run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-ROOT = Path(__file__).parent.parent
 N = 8
 """Samples of a split in the made-up runs."""
 

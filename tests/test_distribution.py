@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 ENTRY = next((ROOT / "leaderboards/nano/1.0/closed").glob("*__sft__*"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIMITS = {"wheel": 12e6, "sdist": 12e6}  # bytes; nano's base model is 6.7 MB of them

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 DOCS = ROOT / "docs"
 
 pytestmark = pytest.mark.slow

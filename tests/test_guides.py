@@ -15,8 +15,8 @@ import typer
 
 from cpt_bench.cli.main import app
 from cpt_bench.metrics import evaluate, matrix_from_json
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md",
     ROOT / "leaderboards/README.md", ROOT / "examples/README.md",

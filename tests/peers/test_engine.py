@@ -17,7 +17,7 @@ from cpt_bench.engines.vllm_open import cache_bytes
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.suite import Suite
-from tests.peers.conftest import SMALL, Change, changed, replies, transformers
+from tests.support.peers import SMALL, Change, changed, replies, transformers
 
 
 def refuses(engine: Any) -> None:

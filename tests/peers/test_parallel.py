@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from cpt_bench.engines import open_engine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.suite import Suite
-from tests.peers.conftest import SMALL, changed, model_of, replies, transformers
+from tests.support.peers import SMALL, changed, model_of, replies, transformers
 
 
 @pytest.mark.parametrize("kv_heads", [2, 1])

@@ -17,7 +17,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import evaluate
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Suite
-from tests.peers.conftest import replies, transformers
+from tests.support.peers import replies, transformers
 from tests.support.serving import VLLMServer
 
 
