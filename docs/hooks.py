@@ -23,7 +23,9 @@ from typer.cli import get_docs_for_click
 
 from cpt_bench.cli.main import app
 from cpt_bench.leaderboard.site.collect import Board, Row, collect
-from cpt_bench.leaderboard.site.render import number, page_of, render
+from cpt_bench.leaderboard.site.entry_page import HEADLINE as NUMBERS
+from cpt_bench.leaderboard.site.entry_page import SIGNED, number, page_of
+from cpt_bench.leaderboard.site.render import render
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"][
@@ -121,26 +123,26 @@ def board_pages() -> Path:
 
 
 def entries() -> str:
-    """The entries that take a place, as a table."""
+    """The entries that take a place, as a table, below the upper bound of their suite."""
     shown = [row for row in board().rows if row.rank and row.verified is not None]
     shown.sort(key=lambda row: (row.suite, row.division, row.rank))
-    heads = ("Rank", "Method", "Learn", "AvgAcc", "FM", "GeneralDelta", "Seeds", "Proof")
+    bounds = [row for row in board().rows if row.id in {other.bound for other in shown}]
+    heads = ("Rank", "Method", *NUMBERS, "Seeds", "Proof")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in shown]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in (*bounds, *shown)]
     return f"**{shown[0].suite}**, {shown[0].division} division:\n\n" + "\n".join(lines)
 
 
 def cells(row: Row) -> list[str]:
-    assert row.rank is not None
-    low, high = row.rank
     values = []
-    for key in ("Learn", "AvgAcc", "FM", "GeneralDelta"):
-        mean = row.metrics[key]
-        half = "" if mean.half is None else f"\u00a0±\u00a0{number(mean.half)}"
-        values.append(number(mean.mean, signed=key in ("FM", "GeneralDelta")) + half)
+    for key in NUMBERS:
+        mean = row.metrics.get(key)
+        half = f"\u00a0±\u00a0{number(mean.half)}" if mean and mean.half is not None else ""
+        values.append(number(mean.mean if mean else None, signed=key in SIGNED) + half)
     name = row.name.replace("|", "\\|").replace("[", "(").replace("]", ")")
     link = f"[{name}](board/{page_of(row)})"
-    rank = str(low) if low == high else f"{low}–{high}"
+    low, high = row.rank or (0, 0)
+    rank = "bound" if row.rank is None else str(low) if low == high else f"{low}–{high}"
     return [rank, link, *values, str(row.seeds), row.badge]
 
 
