@@ -24,7 +24,9 @@ from typer.cli import get_docs_for_click
 
 from cpt_bench.cli.main import app
 from cpt_bench.leaderboard.site.collect import Board, Row, collect
-from cpt_bench.leaderboard.site.render import number, page_of, render
+from cpt_bench.leaderboard.site.entry_page import HEADLINE as NUMBERS
+from cpt_bench.leaderboard.site.entry_page import SIGNED, number, page_of
+from cpt_bench.leaderboard.site.render import render
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"][
@@ -122,29 +124,33 @@ def board_pages() -> Path:
 
 
 def entries() -> str:
-    """The entries that take a place, a table for each suite's version and division."""
+    """The entries that take a place, a table for each suite's version and division.
+
+    Above them stands their upper bound, where there is one.
+    """
     shown = [row for row in board().rows if row.rank and row.verified is not None]
     shown.sort(key=lambda row: (row.suite, row.division, row.rank))
-    heads = ("Rank", "Method", "Learn", "AvgAcc", "FM", "GeneralDelta", "Seeds", "Proof")
+    heads = ("Rank", "Method", *NUMBERS, "Seeds", "Proof")
     lines = []
-    for (suite, division), rows in groupby(shown, lambda row: (row.suite, row.division)):
+    for (suite, division), group in groupby(shown, lambda row: (row.suite, row.division)):
+        rows = list(group)
+        bounds = [row for row in board().rows if row.id in {other.bound for other in rows}]
         lines += [f"**{suite}**, {division} division:", ""]
         lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-        lines += [*("| " + " | ".join(cells(row)) + " |" for row in rows), ""]
+        lines += [*("| " + " | ".join(cells(row)) + " |" for row in (*bounds, *rows)), ""]
     return "\n".join(lines)
 
 
 def cells(row: Row) -> list[str]:
-    assert row.rank is not None
-    low, high = row.rank
     values = []
-    for key in ("Learn", "AvgAcc", "FM", "GeneralDelta"):
-        mean = row.metrics[key]
-        half = "" if mean.half is None else f"\u00a0±\u00a0{number(mean.half)}"
-        values.append(number(mean.mean, signed=key in ("FM", "GeneralDelta")) + half)
+    for key in NUMBERS:
+        mean = row.metrics.get(key)
+        half = f"\u00a0±\u00a0{number(mean.half)}" if mean and mean.half is not None else ""
+        values.append(number(mean.mean if mean else None, signed=key in SIGNED) + half)
     name = row.name.replace("|", "\\|").replace("[", "(").replace("]", ")")
     link = f"[{name}](board/{page_of(row)})"
-    rank = str(low) if low == high else f"{low}–{high}"
+    low, high = row.rank or (0, 0)
+    rank = "bound" if row.rank is None else str(low) if low == high else f"{low}–{high}"
     return [rank, link, *values, str(row.seeds), row.badge]
 
 

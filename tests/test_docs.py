@@ -128,8 +128,10 @@ def test_what_can_be_searched(site: Path) -> None:
 
 def test_the_leaderboard_s_page_shows_the_entries(site: Path) -> None:
     text = (site / "leaderboard.html").read_text()
-    closed = [p for p in (ROOT / "leaderboards/nano/1.0/closed").iterdir() if p.is_dir()]
-    assert len(re.findall(r'href="board/entries/nano[^"]+"', text)) == len(closed)
+    boards = ROOT / "leaderboards/nano/1.0"
+    shown = [p for division in ("closed", "joint") for p in (boards / division).iterdir()]
+    assert len(re.findall(r'href="board/entries/nano[^"]+"', text)) == len(shown)
+    assert ">bound<" in text
     assert "<!-- entries -->" not in text
     entry = next((site / "board/entries").glob("*.html")).read_text()
     assert 'href="../../index.html"' in entry  # back to the site

@@ -148,6 +148,10 @@ def verify(
         str | None,
         typer.Option(help="Only entries that differ from this git commit; published ones may not."),
     ] = None,
+    among: Annotated[
+        list[Path] | None,
+        typer.Option(help="A board of published entries, which no entry may copy (repeatable)."),
+    ] = None,
 ) -> None:
     """Recompute every number of an entry from its predictions: offline, without torch.
 
@@ -173,7 +177,7 @@ def verify(
     reports = []
     seen: Seen = {}
     # Given together, boards are compared with each other: a copy of one may lie on the other.
-    boards = [place for place in places if (place / "RULES.md").is_file()]
+    boards = among or [place for place in places if (place / "RULES.md").is_file()]
     for folder in (*folders, *stored):
         if folder.is_dir():
             done = look(folder, suite, boards=boards)

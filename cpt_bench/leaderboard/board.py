@@ -18,10 +18,12 @@ class Neighbour(NamedTuple):
     Attributes:
         folder: Where it lies.
         entry: Its ``entry.yaml``.
+        published: Whether it lies on a board that was given as that of the published entries.
     """
 
     folder: Path
     entry: Entry
+    published: bool = False
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -33,13 +35,18 @@ class Neighbour(NamedTuple):
         return self.place[:3] == other.place[:3]
 
 
+def as_neighbour(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> Neighbour:
+    """An entry as its neighbours see it."""
+    return Neighbour(folder, entry, len(folder.parents) > 3 and folder.parents[3] in boards)
+
+
 def neighbours(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> list[Neighbour]:
     """The entries of the same suite and version, of all divisions, by place.
 
     Args:
         folder: Of the entry.
         entry: Its ``entry.yaml``.
-        boards: Other boards than its own to look on.
+        boards: Other boards than its own to look on; their entries are published ones.
 
     Returns:
         None where the folder does not lie as on a board. An entry that cannot be read is left out,
@@ -58,7 +65,7 @@ def neighbours(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> list[
             other = _read(file.parent, (info.st_mtime_ns, info.st_size))
         except (Refused, OSError):
             continue
-        found.append(Neighbour(file.parent, other))
+        found.append(Neighbour(file.parent, other, published=file.parents[4] in boards))
     return found
 
 
@@ -71,13 +78,18 @@ def _read(folder: Path, stamp: tuple[int, int]) -> Entry:
 def first_of(one: Neighbour, two: Neighbour) -> Neighbour | None:
     """The older of two entries; None where neither is.
 
-    What was published first is older, whatever date an entry gives itself. Where there is no
-    history, the dates of packing decide; of one day, an entry that lies where it belongs is older
-    than one that does not.
+    What was published first is older, whatever date an entry gives itself: what lies on a board of
+    published entries, and what came into the history of the checkout before the other. Dates of
+    commits are not believed either, only which commit follows which. Where there is no history, the
+    dates of packing decide; of one day, an entry that lies where it belongs is older than one that
+    does not.
     """
-    known = _published(one.folder), _published(two.folder)
-    if known[0] != known[1]:
-        return one if known[0] < known[1] else two
+    if one.published != two.published:
+        return one if one.published else two
+    added = _added(one.folder), _added(two.folder)
+    for mine, theirs, entry in ((*added, one), (*added[::-1], two)):
+        if mine and mine != theirs and (not theirs or _follows(theirs, mine, one.folder)):
+            return entry
     if one.entry.date != two.entry.date:
         return one if one.entry.date < two.entry.date else two
     placed = [e.folder.name == e.entry.folder_name() for e in (one, two)]
@@ -86,18 +98,23 @@ def first_of(one: Neighbour, two: Neighbour) -> Neighbour | None:
     return None
 
 
-NEVER = 1 << 62
-
-
 @functools.lru_cache(maxsize=4096)
-def _published(folder: Path) -> int:
-    """When the entry came into the history of its checkout, in seconds; :data:`NEVER` if not."""
-    command = ["git", "-C", str(folder), "log", "--diff-filter=A", "--format=%ct", "--"]
+def _added(folder: Path) -> str:
+    """The commit that brought an entry into the history of its checkout; empty if none did."""
+    found = _git(folder, "log", "--diff-filter=A", "--format=%H", "--", "entry.yaml").split()
+    return found[-1] if found else ""
+
+
+def _follows(commit: str, earlier: str, folder: Path) -> bool:
+    """Whether a commit has another one among its ancestors."""
+    base = _git(folder, "merge-base", commit, earlier).strip()
+    return base == earlier
+
+
+def _git(folder: Path, *args: str) -> str:
+    command = ["git", "-C", str(folder), *args]
     try:
-        done = subprocess.run(
-            [*command, "entry.yaml"], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return NEVER
-    times = done.stdout.split()
-    return int(times[-1]) if done.returncode == 0 and times else NEVER
+        return ""
+    return "" if done.returncode else done.stdout

@@ -20,7 +20,7 @@ from cpt_bench.grading.reading import read_boxed, read_form, read_freely
 from cpt_bench.leaderboard.board import Neighbour, first_of
 from cpt_bench.leaderboard.checks_files import seed_folders
 from cpt_bench.leaderboard.corrections import superseded
-from cpt_bench.leaderboard.entry import Entry, Manifest, read_manifest
+from cpt_bench.leaderboard.entry import Manifest, read_manifest
 from cpt_bench.leaderboard.findings import Refused, Report
 from cpt_bench.leaderboard.likeness import likeness
 from cpt_bench.leaderboard.recompute import Seed, stage_name
@@ -51,8 +51,7 @@ class Sketch(NamedTuple):
 
 
 def check_copies(
-    folder: Path,
-    entry: Entry,
+    me: Neighbour,
     seeds: dict[int, Seed],
     others: list[Neighbour],
     suite: Suite,
@@ -62,8 +61,7 @@ def check_copies(
     """No seed of the entry is one of a neighbour's.
 
     Args:
-        folder: Of the entry.
-        entry: Its ``entry.yaml``.
+        me: The entry.
         seeds: Its seeds, recomputed.
         others: Its neighbours.
         suite: The suite of all of them.
@@ -72,7 +70,7 @@ def check_copies(
     """
     if not others:
         return
-    me, mine = Neighbour(folder, entry), sketches(folder, suite)
+    mine = sketches(me.folder, suite)
     peers = {other.folder.name: other for other in [*others, me] if other.same_division(me)}
     for other in others:
         if _corrects(me, other, peers) or _corrects(other, me, peers):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cpt_bench.leaderboard.board import Neighbour, first_of
-from cpt_bench.leaderboard.entry import Entry
 from cpt_bench.leaderboard.findings import Report, printable
 from cpt_bench.leaderboard.names import look_alike
 
 
 def check_correction(
-    folder: Path, entry: Entry, others: list[Neighbour], on_board: bool, report: Report
+    me: Neighbour, others: list[Neighbour], on_board: bool, report: Report
 ) -> None:
     """What an entry supersedes is of the same division, older, and of some of the same authors.
 
     Args:
-        folder: Of the entry.
-        entry: Its ``entry.yaml``.
+        me: The entry.
         others: Its neighbours.
         on_board: Whether it lies in a board, where what it corrects must be found.
         report: Receives findings.
     """
+    folder, entry = me.folder, me.entry
     if not entry.supersedes:
         return
     if entry.supersedes == folder.name or entry.supersedes == entry.folder_name():
         report.error("supersedes", "entry.yaml", "supersedes itself")
         return
-    me = Neighbour(folder, entry)
     peers = {other.folder.name: other for other in others if other.same_division(me)}
     old = peers.get(entry.supersedes)
     if old is None:
@@ -61,9 +57,9 @@ def superseded(entry: Neighbour, peers: dict[str, Neighbour]) -> list[str]:
     return found
 
 
-def check_look(folder: Path, entry: Entry, others: list[Neighbour], report: Report) -> None:
+def check_look(me: Neighbour, others: list[Neighbour], report: Report) -> None:
     """No method, and no author, is called so that a reader takes it for another one's."""
-    me = Neighbour(folder, entry)
+    entry = me.entry
     for other in others:
         if entry.is_by(*other.entry.authors):
             continue

@@ -18,10 +18,8 @@ def home() -> str:
     except PackageNotFoundError:
         return ""
     links = dict(url.split(", ", 1) for url in urls if ", " in url)
-    for name in ("Repository", "Source", "Homepage"):
-        if name in links:
-            return str(links[name])
-    return ""
+    found = str(links.get("Repository", ""))
+    return "" if "/OWNER/" in found else found  # what pyproject.toml has until somebody hosts it
 
 
 def environment() -> jinja2.Environment:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cpt_bench.errors import CptBenchError
 from cpt_bench.grading import Grade
 from cpt_bench.leaderboard import checks, checks_files, checks_ledger
-from cpt_bench.leaderboard.board import neighbours
+from cpt_bench.leaderboard.board import as_neighbour, neighbours
 from cpt_bench.leaderboard.checks_ledger import Ledger
 from cpt_bench.leaderboard.claims import check_claims
 from cpt_bench.leaderboard.copies import check_copies
@@ -59,7 +59,7 @@ def verify(
         folder: The entry.
         suite_spec: A suite that does not ship with the package; never taken from the entry.
         tell: Receives a word about what is being done.
-        boards: Boards beside the entry's own whose entries it may not copy.
+        boards: Boards of published entries, which it may not copy, besides the one it lies on.
 
     Raises:
         CptBenchError: There is no such folder. All that is wrong inside it is a finding.
@@ -70,10 +70,12 @@ def verify(
     done = _look(folder, suite_spec, tell)
     if done.entry is None:
         return done
-    others = neighbours(folder, done.entry, [board.absolute() for board in boards])
-    on_board = (folder.parents[3] / "RULES.md").is_file() if len(folder.parents) > 3 else False
-    check_correction(folder, done.entry, others, on_board, done.report)
-    check_look(folder, done.entry, others, done.report)
+    published = [board.absolute() for board in boards]
+    me = as_neighbour(folder, done.entry, published)
+    others = neighbours(folder, done.entry, published)
+    on_board = len(folder.parents) > 3 and (folder.parents[3] / "RULES.md").is_file()
+    check_correction(me, others, on_board, done.report)
+    check_look(me, others, done.report)
     if done.suite is not None:
         seen: dict[Path, dict[int, Seed]] = {}
 
@@ -82,7 +84,7 @@ def verify(
                 seen[other] = _look(other, suite_spec, tell).seeds
             return seen[other]
 
-        check_copies(folder, done.entry, done.seeds, others, done.suite, seeds_of, done.report)
+        check_copies(me, done.seeds, others, done.suite, seeds_of, done.report)
     return done
 
 

@@ -149,9 +149,13 @@ def test_what_was_published_first_is_older_whatever_date_it_gives(
     copy = copy_entry(entry, name="Backdated", date="2026-11-22", **OTHER)
     assert errors(verify(entry, str(good[0]))) == []
     assert len(errors(verify(copy, str(good[0])), "copy")) == 1
-    git(tmp_path, "add", "-A", when="2026-11-26T00:00:00")
-    git(tmp_path, "commit", "-qm", "two", when="2026-11-26T00:00:00")
+    from cpt_bench.leaderboard.board import _added
+
+    _added.cache_clear()
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "two", when="2020-01-01T00:00:00")  # nor whatever time
     assert errors(verify(entry, str(good[0]))) == []
+    assert len(errors(verify(copy, str(good[0])), "copy")) == 1
 
 
 def test_a_correction_is_no_copy(good: tuple[Path, Path], entry: Path) -> None:
@@ -318,3 +322,24 @@ def test_only_listed_entries_are_held_to_old_rules(tmp_path: Path) -> None:
     report = Report("x")
     check_rules(read_entry(tmp_path), tmp_path, {}, open_suite("nano"), report)
     assert [f.code for f in report.errors if f.code == "rules-version"] == ["rules-version"]
+
+
+def test_a_board_of_published_entries_is_older(
+    good: tuple[Path, Path], entry: Path, tmp_path: Path, cli: Any
+) -> None:
+    """A pull request from before the original was published, dated before it."""
+    edit_entry(entry, date="2026-11-25")
+    entry = entry.rename(entry.with_name(entry.name.replace("2026-11-22", "2026-11-25")))
+    submitted = tmp_path / "submitted/leaderboards"
+    copy = copy_entry(entry, name="Backdated", date="2026-11-22", **OTHER)
+    inside = copy.relative_to(copy.parents[3])
+    (submitted / inside).parent.mkdir(parents=True)
+    (submitted / "RULES.md").write_text("rules\n")
+    copy.rename(submitted / inside)
+    args = ["verify", submitted, "--suite", good[0]]
+    assert cli(*args).returncode == 0
+    done = cli(*args, "--among", entry.parents[3])
+    assert (
+        done.returncode == 1
+        and "error: copy: seed-0: is seed-0 of small/1.0/closed/2026-11-25" in done.stdout
+    )

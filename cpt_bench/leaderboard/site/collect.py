@@ -119,10 +119,11 @@ def collect(
         CptBenchError: A ``reported.yaml`` is broken, or there is nothing to show.
     """
     places = [boards] if isinstance(boards, Path) else list(boards)
+    published = [place for place in places if (place / "RULES.md").is_file()]
     rows: dict[str, Row] = {}
     left_out = []
     for folder in find_entries(places):
-        done = verify(folder, suite_spec, boards=places)
+        done = verify(folder, suite_spec, boards=published)
         tell(f"{done.report.verdict}: {folder.name}")
         place, why = _placed(folder.absolute(), done)
         if done.entry is None or done.report.errors:
