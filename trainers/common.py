@@ -328,6 +328,8 @@ class StageLog(TrainerCallback):
     def __init__(self, stage: Stage, prompts: int) -> None:
         self.stage, self.prompts = stage, prompts
         self.generation_seconds = 0.0
+        self.figures: dict[str, float] = {}
+        """More of the next row."""
         self.asked = 0
         """Prompts asked to choose what to learn from."""
 
@@ -348,6 +350,8 @@ class StageLog(TrainerCallback):
         drawn = batches * at_once * self.prompts * processes() + self.asked
         row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
         row |= {key: value for key, value in figures.items() if value is not None}
+        row |= self.figures
+        self.figures = {}
         if self.generation_seconds:
             row["generation_seconds"] = round(self.generation_seconds, 4)
             self.generation_seconds = 0.0
