@@ -23,6 +23,8 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, stage: Stage, batch: int) -> None:
         self.stage, self.batch = stage, batch
         self.generation_seconds = 0.0
+        self.figures: dict[str, float] = {}
+        """More figures for the next row."""
         self.asked = 0
         """Prompts that the policy answered so that a method could choose what to learn from."""
 
@@ -42,7 +44,8 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         batches = math.ceil(state.global_step * args.gradient_accumulation_steps / at_once)
         drawn = batches * at_once * self.batch * processes() + self.asked
         row = {"step": state.global_step, "steps": state.max_steps, "samples": drawn}
-        row |= {key: value for key, value in figures.items() if value is not None}
+        row |= {key: value for key, value in figures.items() if value is not None} | self.figures
+        self.figures = {}
         if self.generation_seconds:
             row["generation_seconds"] = round(self.generation_seconds, 4)
             self.generation_seconds = 0.0

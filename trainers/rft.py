@@ -25,17 +25,19 @@ from datasets import Dataset
 from pydantic import Field, model_validator
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.base import TRLTrainer
 from cpt_bench.trainers.config import TRLConfig
+from cpt_bench.trainers.generation import vllm_generation
 from cpt_bench.trainers.log import StageLog, Stopwatch
 from cpt_bench.trainers.parts.frozen import reference_policy
 from cpt_bench.trainers.parts.part import Part, joined
 from cpt_bench.trainers.parts.replay import repeated
 from cpt_bench.trainers.policy import load, pass_on, quick_path, save
 from cpt_bench.trainers.rows import dataset, shown, user_turn
-from cpt_bench.trainers.selfcheck import TOLERANCE, check
+from cpt_bench.trainers.selfcheck import TOLERANCE, SelfCheck
 from cpt_bench.trainers.shared import SharedPrompts, share
 
 
@@ -67,9 +69,10 @@ class RFT(TRLTrainer):
                 of the step.
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
-            vllm_memory: Share of GPU memory for vLLM, in (0, 1].
+            vllm_memory: Share of GPU memory for vLLM, in (0, 1]; on a CPU it takes what it needs.
             self_check: Prompts on which rollouts are compared with the trainer before the first
-                step; 0 compares nothing. See :mod:`cpt_bench.trainers.selfcheck`.
+                step, and with vLLM after it; 0 compares nothing. See
+                :mod:`cpt_bench.trainers.selfcheck`.
             self_check_tolerance: Largest mean difference of a token's log-probability; None takes
                 1e-3 for float32 and 0.05 for bfloat16.
         """
@@ -93,9 +96,9 @@ class RFT(TRLTrainer):
         self_check_tolerance: float | None = Field(default=None, gt=0)
 
         @model_validator(mode="after")
-        def _vllm_needs_a_gpu(self) -> RFT.Config:
-            if self.use_vllm and self.device == "cpu":
-                raise ValueError("use_vllm needs a GPU: set device=cuda")
+        def _goes_together(self) -> RFT.Config:
+            if self.use_vllm and self.device == "cpu" and not vllm_open.on_cpu():
+                raise ValueError("use_vllm needs a GPU, or vLLM's CPU build: set device=cuda")
             if self.kl and self.reference == "base" and self.lora_rank:
                 raise ValueError("lora_rank with kl needs reference=start")
             if self.algorithm == "rloo" and (self.clip_dual or self.average != "sequence"):
@@ -123,21 +126,25 @@ class RFT(TRLTrainer):
         if self.config.kl:
             # TRL loads the reference of its penalty from the path in the model's config.
             model.config._name_or_path = str(reference_policy(self.config, stage))
-        trainer = joined(self.trainer_class(), parts)(
-            model=model,
-            args=self.arguments(stage, scratch),
-            reward_funcs=reward_function(stage, self.prefix(stage)),
-            processing_class=processor,
-            train_dataset=rows(stage),
-            peft_config=self.config.adapters(),
-        )
+        with vllm_generation(self.config, stage):
+            trainer = joined(self.trainer_class(), parts)(
+                model=model,
+                args=self.arguments(stage, scratch),
+                reward_funcs=reward_function(stage, self.prefix(stage)),
+                processing_class=processor,
+                train_dataset=rows(stage),
+                peft_config=self.config.adapters(),
+            )
         share(trainer, quick_path(trainer), losses=not self.needs_trl_loss(parts))
         return trainer
 
     def before_first_step(self, trainer: Any, stage: Stage, log: StageLog) -> None:
         if self.config.self_check:
             tolerance = self.config.self_check_tolerance or TOLERANCE[self.config.dtype]
-            check(trainer, stage, self.config.self_check, tolerance)
+            check = SelfCheck(trainer, stage, log, self.config.self_check, tolerance)
+            check.before()
+            if self.config.use_vllm:
+                trainer.add_callback(check)
         _time_generation(trainer, Stopwatch(log))
 
     def trainer_class(self) -> type[GRPOTrainer | RLOOTrainer]:

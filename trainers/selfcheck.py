@@ -10,6 +10,9 @@ few prompts of the stage, and the stage does not start when one differs:
 * the image placeholders: as many as the pictures have patches after merging;
 * the log-probability of each token the engine wrote: the engine's own, and the trainer's for the
   prompt alone, without a batch, padding or cache around it.
+
+With vLLM they are compared once more after the first step, when its weights have been replaced for
+the first time, on pictures that it saw under the old ones.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Stage
+from cpt_bench.trainers.generation import first_difference
+from cpt_bench.trainers.log import StageLog
 from cpt_bench.trainers.shared import until
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
@@ -79,13 +85,10 @@ def disagreements(
                 f"prompt {i} has {places} image tokens; its pictures have {reference.placeholders}"
             )
         elif rollout.prompt != reference.prompt:
-            found.append(f"prompt {i}: {_first_difference(rollout.prompt, reference.prompt)}")
+            found.append(f"prompt {i}: {first_difference(rollout.prompt, reference.prompt)}")
     if found:
         return found
-    pairs = [(r, s) for r, s in zip(rollouts, references, strict=True) if r.logprobs is not None]
-    gaps = np.array(
-        [abs(a - b) for r, s in pairs for a, b in zip(r.logprobs or (), s.logprobs, strict=True)]
-    )
+    gaps = differences(rollouts, references)
     if gaps.size and not gaps.mean() <= tolerance:  # NaN is a disagreement too
         found.append(
             f"log-probabilities of {gaps.size} tokens differ by {gaps.mean():.2g} on average "
@@ -94,24 +97,34 @@ def disagreements(
     return found
 
 
-def _first_difference(a: list[int], b: list[int]) -> str:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return f"token {i} is {x} for the engine and {y} for the trainer"
-    return f"{len(a)} tokens for the engine and {len(b)} for the trainer"
+def differences(rollouts: Sequence[Rollout], references: Sequence[Reference]) -> np.ndarray:
+    """By how much each token's log-probability differs; of rollouts whose engine gave them."""
+    both = [(r, s) for r, s in zip(rollouts, references, strict=True) if r.logprobs is not None]
+    return np.array(
+        [abs(a - b) for r, s in both for a, b in zip(r.logprobs or (), s.logprobs, strict=True)]
+    )
 
 
 def check(
-    trainer: Any, stage: Stage, prompts: int, tolerance: float, rollouts: Rollouts | None = None
-) -> None:
+    trainer: Any,
+    stage: Stage,
+    prompts: int,
+    tolerance: float,
+    rollouts: Rollouts | None = None,
+    when: str = "before the first step",
+) -> np.ndarray:
     """Compare the rollout engine and the trainer on the stage's first prompts.
 
     Args:
-        trainer: TRL's GRPOTrainer or RLOOTrainer, before ``train()``.
+        trainer: TRL's GRPOTrainer or RLOOTrainer.
         stage: The stage; its first samples are used, those with a picture before the others.
         prompts: How many prompts are compared.
         tolerance: Largest mean difference of a token's log-probability.
         rollouts: The engine; by default the trainer's own.
+        when: In words, for the message.
+
+    Returns:
+        The difference of each token's log-probability.
 
     Raises:
         CptBenchError: Something differs.
@@ -126,11 +139,51 @@ def check(
     differ = disagreements(found, references, token, tolerance)
     if differ:
         raise CptBenchError(
-            f"the rollout engine and the trainer disagree before the first step: {differ[0]}"
+            f"the rollout engine and the trainer disagree {when}: {differ[0]}"
             + (f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""),
             where=f"stage {stage.index} ({stage.task})",
             todo="Use a tested set of versions (cptbench doctor), or use_vllm=false",
         )
+    return differences(found, references)
+
+
+class SelfCheck(TrainerCallback):  # type: ignore[misc]
+    """The check before the first step, and with vLLM after it; what it found is in the stage's log.
+
+    Args:
+        trainer: TRL's trainer.
+        stage: The stage.
+        log: Where the differences go.
+        prompts: How many are asked.
+        tolerance: Largest mean difference of a token's log-probability.
+    """
+
+    def __init__(
+        self, trainer: Any, stage: Stage, log: StageLog, prompts: int, tolerance: float
+    ) -> None:
+        self.trainer, self.stage, self.log = trainer, stage, log
+        self.prompts, self.tolerance = prompts, tolerance
+
+    def before(self) -> None:
+        """Check, and note the differences for the log.
+
+        Raises:
+            CptBenchError: Something differs.
+        """
+        gaps = check(self.trainer, self.stage, self.prompts, self.tolerance)
+        self._note("self_check", gaps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step != 1 or state.max_steps == 1:
+            return
+        when = "after the first step"
+        gaps = check(self.trainer, self.stage, self.prompts, self.tolerance, seen_before, when=when)
+        self._note("self_check_after_sync", gaps)
+
+    def _note(self, name: str, gaps: np.ndarray) -> None:
+        if gaps.size:
+            found = {name: float(gaps.mean()), f"{name}_most": float(gaps.max())}
+            self.log.figures |= found
 
 
 def before(rollout: Rollout, token: int) -> Rollout:
@@ -225,9 +278,19 @@ def _shared_rollouts(trainer: Any, ids: Sequence[Any], prompts: Any) -> list[Rol
 
 def vllm_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     """Rollouts by the trainer's vLLM, which returns the prompts it saw and log-probabilities."""
-    ids, images, _ = trainer._tokenize_prompts(list(turns))
     trainer.vllm_generation.sync_weights()
     trainer._last_loaded_step = trainer.state.global_step
+    return _by_vllm(trainer, turns)
+
+
+def seen_before(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
+    """:func:`vllm_rollouts` on pictures that vLLM has just seen under its earlier weights."""
+    _by_vllm(trainer, turns)
+    return vllm_rollouts(trainer, turns)
+
+
+def _by_vllm(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
+    ids, images, _ = trainer._tokenize_prompts(list(turns))
     seen, completions, logprobs, _ = trainer.vllm_generation.generate(
         prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
     )

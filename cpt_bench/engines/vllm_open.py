@@ -127,14 +127,35 @@ BLOCK = 128
 """Tokens in a block of vLLM's cache on a CPU; on GPUs blocks are smaller."""
 
 
+class Cures(NamedTuple):
+    """What to change, by what vLLM complains of.
+
+    Attributes:
+        memory: It has too little, or asks for too much.
+        length: Prompt and reply are too long for it.
+        images: A prompt has too many pictures.
+    """
+
+    memory: str
+    length: str
+    images: str
+
+
+ENGINE_CURES = Cures(
+    memory="--engine-set memory or max_model_len",
+    length="--engine-set max_model_len",
+    images="--engine-set max_images",
+)
+
+
 @contextlib.contextmanager
-def one_line(what: str, folder: Path, where: str = "--engine-set") -> Iterator[None]:
+def one_line(what: str, where: Path | str, cures: Cures = ENGINE_CURES) -> Iterator[None]:
     """Turn whatever vLLM raises into one line.
 
     Args:
         what: What vLLM was doing: ``open the checkpoint``.
-        folder: The checkpoint.
-        where: How a setting is given.
+        where: The checkpoint, or a server.
+        cures: What to change.
 
     Raises:
         CptBenchError: vLLM raised something.
@@ -146,16 +167,15 @@ def one_line(what: str, folder: Path, where: str = "--engine-set") -> Iterator[N
     except Exception as error:
         reason = " ".join(str(error).split())[:240] or type(error).__name__
         raise CptBenchError(
-            f"vLLM could not {what} ({reason})", where=folder, todo=_cure(reason, where)
+            f"vLLM could not {what} ({reason})", where=where, todo=_cure(reason.lower(), cures)
         ) from error
 
 
-def _cure(reason: str, where: str) -> str:
-    said = reason.lower()
-    if "max_model_len" in said or "max model len" in said or "maximum context" in said:
-        return f"Change {where} max_model_len"
-    if "memory" in said or "kv cache" in said:
-        return f"Change {where} memory or max_model_len"
-    if "image" in said and "at most" in said:
-        return f"Change {where} max_images"
+def _cure(reason: str, cures: Cures) -> str:
+    if "image" in reason and "at most" in reason:
+        return f"Change {cures.images}"
+    if any(words in reason for words in ("max_model_len", "max model len", "maximum context")):
+        return f"Change {cures.length}"
+    if "memory" in reason or "kv cache" in reason:
+        return f"Change {cures.memory}"
     return "cptbench doctor shows whether the versions fit together; --debug shows vLLM's error"

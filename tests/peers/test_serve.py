@@ -34,6 +34,7 @@ def penalised(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(penalised: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
     running = VLLMServer(penalised, tmp_path_factory.mktemp("server") / "log")
+    running.more = ("--enable-scale-out",)  # what TRL asks for pictures by
     running.start()
     try:
         yield running
@@ -55,6 +56,47 @@ def test_replies_are_those_of_transformers(server: VLLMServer, base: Path, nano:
     assert engine.server.served["root"] == {str(server.checkpoint)}
     penalty = asked(server, nonce="two", extra={"repetition_penalty": 1.3})
     assert replies(penalty, nano) != own, "the penalty would not be noticed"
+
+
+def test_a_trainer_s_rollouts_by_a_server(
+    server: VLLMServer, base: Path, nano: Suite, monkeypatch: Any
+) -> None:
+    """Unlike a vLLM in its own process, a server gets prompts with their image tokens expanded.
+
+    How the policy's weights reach it (NCCL) needs a GPU, and is left out.
+    """
+    from accelerate import Accelerator
+    from trl.generation.vllm_client import VLLMClient
+
+    from cpt_bench.engines.hf import messages
+    from cpt_bench.trainers.generation import Generation
+
+    for name in ("init_communicator", "update_named_params"):
+        monkeypatch.setattr(VLLMClient, name, lambda *args, **more: None)
+    own = transformers(base)
+    rollouts = Generation(
+        own.model, Accelerator(cpu=True), own.processor, mode="server", temperature=0.0,
+        server_base_url=server.url.removesuffix("/v1"), max_completion_length=20,
+        dtype="float32", run_seed=7,
+    )  # fmt: skip
+    rollouts.sync_weights()
+    samples = load_split(nano.card("counting"), "test")[:6]
+    asked = [Request(s.id, nano.protocol.prompt(s.question), s.images) for s in samples]
+    prompts, pictures = [], []
+    for request in asked:
+        turn = messages(request)
+        prompts.append(own.processor.apply_chat_template(turn, tokenize=True, return_dict=True, add_generation_prompt=True)["input_ids"][0])  # fmt: skip
+        pictures.append([part["image"] for part in turn[0]["content"] if part["type"] == "image"])
+    assert [p.count(own.processor.image_token_id) for p in prompts] == [16] * 6
+    seen, written, logprobs, _ = rollouts.generate(prompts, pictures, num_generations=1)
+    assert seen == prompts and [len(told) for told in logprobs] == [len(w) for w in written]
+    texts = own.processor.batch_decode(written, skip_special_tokens=True)
+    assert [text.strip() for text in texts] == [reply.text for reply in own.generate(asked, 20)]
+
+    other = f"{rollouts.vllm_client.base_url}/nowhere"
+    monkeypatch.setattr(rollouts.vllm_client, "base_url", other)
+    with pytest.raises(CptBenchError, match="VLLM_SERVER_DEV_MODE=1"):
+        rollouts.forget_pictures()
 
 
 def test_a_kill_a_restart_and_another_model_in_its_place(

@@ -1,4 +1,7 @@
-"""Before the first RL step: every way in which rollouts and trainer could disagree stops the stage."""
+"""Before the first RL step: every way in which rollouts and trainer could disagree stops the stage.
+
+Rollouts of the real vLLM are compared in tests/peers/test_rft.py.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.trainers import selfcheck
 from cpt_bench.trainers.selfcheck import (
     Reference,
     Rollout,
@@ -132,37 +134,6 @@ def test_a_corruption_stops_the_stage(
         check(*trainer, 4, 1e-3, corrupt)
     assert "disagree before the first step" in str(caught.value)
     assert complaint in str(caught.value)
-
-
-def test_vllm_s_prompts_and_log_probabilities_are_what_is_compared(
-    trainer: tuple[Any, Any],
-) -> None:
-    """On a stand-in with the interface of trl.generation.vllm_generation."""
-    built, stage = trainer
-
-    class Generation:
-        synced = 0
-
-        def sync_weights(self) -> None:
-            self.synced += 1
-
-        def generate(self, prompts: Any, images: Any, num_generations: int, profiler: Any) -> Any:
-            with profiler:
-                assert num_generations == 1 and len(images) == len(prompts)
-                rollouts = transformers_rollouts(built, built.turns)
-            assert [r.prompt for r in rollouts] == [list(p) for p in prompts]
-            told = [[[x] for x in r.logprobs or ()] for r in rollouts]
-            return prompts, [r.completion for r in rollouts], told, None
-
-    built.vllm_generation, built._last_loaded_step = Generation(), -1
-    inner = selfcheck.vllm_rollouts
-
-    def remember(trainer: Any, turns: Any) -> list[Rollout]:
-        built.turns = turns
-        return inner(trainer, turns)
-
-    check(built, stage, 3, 1e-3, remember)
-    assert built.vllm_generation.synced == 1 and built._last_loaded_step == 0
 
 
 def test_the_check_leaves_no_trace(tiny_model: Path, tmp_path: Path) -> None:

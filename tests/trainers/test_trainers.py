@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,30 +111,6 @@ def test_advantages(algorithm: str, tiny_model: Path, tmp_path: Path, monkeypatc
     # TRL shuffles a batch before it is split; each group's advantages are compared as a set.
     got = torch.cat(batches).flatten().sort().values
     assert torch.allclose(got, expected.flatten().sort().values, atol=1e-4)
-
-
-def test_remax_s_baseline_is_greedy_under_vllm_too() -> None:
-    """On a stand-in with the interface of trl.generation.vllm_generation."""
-    from cpt_bench.trainers.rft import ReMaxTrainer
-
-    asked: list[tuple[float, int]] = []
-
-    class Generation:
-        temperature, top_p = 0.7, 0.9
-
-        def generate(self, prompts: Any, images: Any, num_generations: int, profiler: Any) -> Any:
-            asked.append((self.temperature, num_generations))
-            return prompts, [[7]] * len(prompts), [[[0.0]]] * len(prompts), None
-
-    trainer = ReMaxTrainer.__new__(ReMaxTrainer)
-    trainer.use_vllm, trainer.vllm_generation = True, Generation()
-    trainer.accelerator = SimpleNamespace(device="cpu", is_main_process=True)
-    trainer.args = SimpleNamespace(report_to=[])
-    trainer.state, trainer._last_loaded_step = SimpleNamespace(global_step=3), 3
-    trainer._generate_single_turn([[1], [1]], None, {}, 2)
-    assert trainer._greedy_completions() == [[7], [7]]
-    assert asked == [(0.7, 2), (0.0, 1)]  # vLLM takes n > 1 with no temperature of 0
-    assert trainer.vllm_generation.temperature == 0.7
 
 
 def test_what_a_loss_is_made_of(tiny_model: Path, tmp_path: Path) -> None:
