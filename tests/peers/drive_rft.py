@@ -26,7 +26,7 @@ from cpt_bench.plugins import resolve
 from cpt_bench.suite import open_suite
 from cpt_bench.trainers import generation
 from cpt_bench.trainers.generation import Generation, replaced, stock
-from tests.test_alignment import make_stage
+from tests.support.stages import make_stage
 
 
 def same_pictures() -> Any:

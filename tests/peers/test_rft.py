@@ -122,7 +122,7 @@ def test_where_vllm_and_the_trainer_compute(tmp_path: Path) -> None:
     from cpt_bench.errors import CptBenchError
     from cpt_bench.trainers.generation import vllm_generation
     from cpt_bench.trainers.rft import RFT
-    from tests.test_alignment import make_stage
+    from tests.support.stages import make_stage
 
     stage = make_stage("counting", tmp_path, tmp_path / "stage")
     for settings, complaint in (
