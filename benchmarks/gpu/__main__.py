@@ -1,7 +1,7 @@
 """Run the parts in order of worth, in the minutes that there are.
 
-    python -m benchmarks.gpu --minutes 8 --out FOLDER
-    python -m benchmarks.gpu --dry-run
+python -m benchmarks.gpu --minutes 8 --out FOLDER
+python -m benchmarks.gpu --dry-run
 """
 
 from __future__ import annotations
