@@ -46,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = absent(machine, wheels_in(folder))
         if found:
             todo = f"Put it into {MACHINE.name}"
-            raise CptBenchError(f"{len(found)} needs are not met: {found[0]}", folder, todo)
+            what = f"{len(found)} needs are not met, among them {found[0]}"
+            raise CptBenchError(what, where=folder, todo=todo)
         size, tracked = size_of(folder), repository()
         if size + tracked > machine["most"] * MIB:
             what = f"{(size + tracked) / MIB:.1f} MiB are to travel, {machine['most']} may"
-            raise CptBenchError(what, folder, "Leave out a wheel that the machine has")
+            todo = "Leave out a wheel that the machine has"
+            raise CptBenchError(what, where=folder, todo=todo)
     except CptBenchError as error:
         print(error, file=sys.stderr)
         return 1
