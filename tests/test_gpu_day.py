@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import figures, wheels
-from benchmarks.gpu.parts import PARTS, Part, limit_of, refusal
+from benchmarks.gpu.parts import PARTS, Part, limit_of, no_longer_read, refusal
 from benchmarks.gpu.scale import CPU, Place
 from benchmarks.gpu.wheels import Wheel
 from cpt_bench.documents import read_mapping
@@ -38,11 +38,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_nano_runs_and_replies_as_on_a_cpu(found: dict[str, Any]) -> None:
-    nano = found["nano"]
-    assert not [run["failed"] for run in nano["runs"].values() if "failed" in run]
-    run = nano["runs"]["sft, float32"]
-    assert len(run["accuracy"]) == 3 and run["steps"] == 2  # two stages of a step
-    assert nano["replies"]["equal"] == nano["replies"]["asked"] == 6
+    for part, trainer in (("nano", "sft"), ("nano-half", "rft")):
+        run = found[part]["runs"][trainer]
+        assert "failed" not in run, run
+        assert len(run["accuracy"]) == 3 and run["steps"] == 2  # two stages of a step
+    assert found["nano"]["replies"]["equal"] == found["nano"]["replies"]["asked"] == 6
+    check = found["nano-half"]["runs"]["rft"]["self-check"]
+    assert 0 <= check["self_check"] <= check["self_check_most"] < found["nano-half"]["tolerance"]
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_what_does_not_fit_is_skipped_and_recorded(tmp_path: Path) -> None:
     parts = read_json(tmp_path / "summary.json")["parts"]
     assert [*parts] == [part.name for part in PARTS]
     assert {row["state"] for row in parts.values()} == {"skipped"}
-    assert parts["sft"]["why"] == "needs model" and "60 needed" in parts["nano"]["why"]
+    assert parts["sft"]["why"] == "needs model" and "45 needed" in parts["nano"]["why"]
 
 
 def test_a_part_that_takes_too_long_is_ended_and_the_next_begins(
@@ -126,6 +128,14 @@ def test_a_part_needs_its_seconds_and_its_files() -> None:
     assert refusal(part, 39, ["a"]) == "39 s left, 40 needed"
     assert refusal(part, 40, ["a"]) is None
     assert (limit_of(part, 500), limit_of(part, 60)) == (100, 60)
+
+
+def test_files_stay_while_a_part_will_read_them() -> None:
+    names = [part.name for part in PARTS]
+    assert no_longer_read(names[:4], PARTS[4:]) == ["nano", "nano-half"]  # model, sft are read
+    i = names.index("evaluation") + 1
+    assert {"sft", "rft", "evaluation"} <= set(no_longer_read(names[:i], PARTS[i:]))
+    assert "model" in no_longer_read(names, [])
 
 
 def test_a_dry_run_prints_parts_limits_and_order(capsys: pytest.CaptureFixture[str]) -> None:

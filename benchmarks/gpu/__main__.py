@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import PARTS, Part, limit_of, refusal
+from benchmarks.gpu.parts import PARTS, Part, limit_of, no_longer_read, refusal
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_json
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--out", type=Path, help="a folder for the JSON of each part")
-    parser.add_argument("--scratch", type=Path, help="a folder with 60 GB free, for checkpoints")
+    parser.add_argument("--scratch", type=Path, help="a folder with 64 GB free, for checkpoints")
     parser.add_argument("--only", default="", metavar="PART,…", help="these parts, in their order")
     parser.add_argument("--cpu", action="store_true", help="the same code at a tiny size")
     parser.add_argument("--dry-run", action="store_true", help="print parts, limits and order")
@@ -87,7 +88,7 @@ def measured(chosen: Sequence[Part], args: Any) -> int:
     became: dict[str, Any] = {}
     with folder(args.scratch) as scratch:
         tree = package(scratch)
-        for part in chosen:
+        for i, part in enumerate(chosen):
             left = deadline - time.monotonic()
             done = [name for name, row in became.items() if row["state"] == "done"]
             why = refusal(part, left, done)
@@ -98,6 +99,8 @@ def measured(chosen: Sequence[Part], args: Any) -> int:
             row = became[part.name]
             print(f"{part.name}: {row['state']}; {row.get('why', '')}", flush=True)
             write_json(args.out / "summary.json", {"minutes": args.minutes, "parts": became})
+            for name in no_longer_read([*became], chosen[i + 1 :]):
+                shutil.rmtree(scratch / name, ignore_errors=True)
     return int(any(row["state"] == "failed" for row in became.values()))
 
 
@@ -126,7 +129,9 @@ def work(part: Part, limit: float, scratch: Path, tree: Path, args: Any) -> dict
     """Run a part and say what became of it."""
     command = [sys.executable, "-m", "benchmarks.gpu.work", part.name, str(scratch)]
     command += [str(args.out.resolve()), *(["--cpu"] if args.cpu else [])]
-    path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
+    # The part works in another folder: what is given relative to this one has to be found.
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join([str(tree), *(str(Path(place).resolve()) for place in given)])
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     start = time.monotonic()
     errors = args.out / f"{part.name}.log"

@@ -33,15 +33,22 @@ def results(folder: Path = RESULTS) -> dict[str, Any]:
 
 
 def _nano(facts: Facts) -> str:
-    replies = facts["replies"]
-    said = [f"{replies['equal']} of {replies['asked']} float32 replies are the CPU's"]
+    said = []
+    if "replies" in facts:
+        replies = facts["replies"]
+        said.append(f"{replies['equal']} of {replies['asked']} replies are the CPU's")
     for name, run in facts["runs"].items():
         if "failed" in run:
-            said.append(f"{name}: failed")
-        elif "self_check" in run["self-check"]:
+            said.append(f"{name} failed")
+            continue
+        ran = f"{name} ran in {run['seconds']:.0f} s"
+        if "self_check" in run["self-check"]:
             check = run["self-check"]
             mean, most = check["self_check"], check["self_check_most"]
-            said.append(f"{name}: self-check {mean:.2g} on average, {most:.2g} at most")
+            ran += f", self-check {mean:.2g} on average, {most:.2g} at most"
+            if "tolerance" in facts:
+                ran += f" ({facts['tolerance']:g} on average is allowed)"
+        said.append(ran)
     return "; ".join(said)
 
 
@@ -92,8 +99,8 @@ def _model(facts: Facts) -> str:
 
 
 SHOWN: Final[Mapping[str, Callable[[Facts], str]]] = {
-    "nano": _nano, "model": _model, "sft": _planned, "rft": _planned, "evaluation": _evaluation,
-    "full": _full, "profile": _profile, "lwf": _stage, "rapo": _stage, "ewc": _stage,
+    "nano": _nano, "nano-half": _nano, "model": _model, "sft": _planned, "rft": _planned,
+    "evaluation": _evaluation, "full": _full, "profile": _profile, "lwf": _stage, "rapo": _stage, "ewc": _stage,
 }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ class Part(NamedTuple):
         target: ``module:function`` of this package; takes a :class:`~benchmarks.gpu.scale.Place`.
         least: Seconds that have to be left for it to be started.
         limit: Seconds after which it is ended.
-        needs: Parts that leave files which it reads.
+        needs: Parts that leave files which it reads; without them it is not started.
+        reads: Parts whose files it reads if they are there.
     """
 
     name: str
@@ -24,11 +25,14 @@ class Part(NamedTuple):
     least: float
     limit: float
     needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 PARTS: Final = (
-    Part("nano", "nano through sft and rft, float32 and bfloat16; replies as on the CPU",
-         "nano:measure", 60, 150),
+    Part("nano", "nano through sft and rft in float32; replies as on the CPU",
+         "nano:measure", 45, 120),
+    Part("nano-half", "nano through sft and rft in bfloat16; the self-check's differences",
+         "nano:half", 30, 80),
     Part("model", "the 7B's configuration with random weights, made and written",
          "model:measure", 30, 90),
     Part("sft", "recipe cpt7/sft-lora: seconds a step, memory, against the plan",
@@ -36,7 +40,7 @@ PARTS: Final = (
     Part("rft", "recipe cpt7/rft-lora: seconds a step, rollouts, self-check, against the plan",
          "adapters:rft", 60, 130, ("model",)),
     Part("evaluation", "samples a second; weights swapped in place",
-         "evaluation:measure", 45, 110, ("model",)),
+         "evaluation:measure", 45, 110, ("model",), ("sft",)),
     Part("full", "all weights of as many layers as fit: bytes a weight",
          "full:measure", 60, 120),
     Part("profile", "where a training step's time goes",
@@ -64,6 +68,12 @@ def refusal(part: Part, left: float, done: Collection[str]) -> str | None:
     if left < part.least:
         return f"{left:.0f} s left, {part.least:.0f} needed"
     return None
+
+
+def no_longer_read(done: Collection[str], coming: Collection[Part]) -> list[str]:
+    """Parts whose files nobody reads any more: a checkpoint of the 7B takes 17 GB."""
+    wanted = {name for part in coming for name in (*part.needs, *part.reads)}
+    return sorted(set(done) - wanted)
 
 
 def limit_of(part: Part, left: float) -> float:

@@ -23,7 +23,7 @@ class Scale(NamedTuple):
         samples: Of a stage.
         settings: Over those of every recipe.
         nano: Trainers and dtypes of whole runs of nano.
-        changes: Settings of those runs.
+        changes: Trainer to settings of those runs.
         limit: Samples of each split in them; None is all.
         replies: Nano questions whose replies are compared with the CPU's, for each of three tasks.
     """
@@ -38,7 +38,7 @@ class Scale(NamedTuple):
     samples: int
     settings: Mapping[str, Any]
     nano: tuple[tuple[str, str], ...]
-    changes: tuple[str, ...]
+    changes: Mapping[str, tuple[str, ...]]
     limit: int | None
     replies: int
 
@@ -79,7 +79,7 @@ GPU = Scale(
     samples=256,
     settings={},
     nano=(("sft", "float32"), ("rft", "float32"), ("sft", "bfloat16"), ("rft", "bfloat16")),
-    changes=("max_steps=20",),
+    changes={"sft": ("max_steps=20",), "rft": ("max_steps=20",)},
     limit=100,
     replies=100,
 )
@@ -95,8 +95,11 @@ CPU = Scale(
     settings={"batch_size": 1, "gradient_accumulation": 1, "min_pixels": 56 * 56,
               "max_pixels": 56 * 56, "lora_rank": 2, "lora_alpha": 4, "rollouts": 2,
               "updates_per_generation": 1, "dtype": "float32", "ewc_samples": 1},
-    nano=(("sft", "float32"),),
-    changes=("max_steps=1", "batch_size=2"),
+    nano=(("sft", "float32"), ("rft", "bfloat16")),
+    changes={
+        "sft": ("max_steps=1", "batch_size=2"),
+        "rft": ("max_steps=1", "prompts_per_step=1", "rollouts=2"),
+    },
     limit=2,
     replies=2,
 )  # fmt: skip
