@@ -100,7 +100,8 @@ def _model(facts: Facts) -> str:
 
 SHOWN: Final[Mapping[str, Callable[[Facts], str]]] = {
     "nano": _nano, "nano-half": _nano, "model": _model, "sft": _planned, "rft": _planned,
-    "evaluation": _evaluation, "full": _full, "profile": _profile, "lwf": _stage, "rapo": _stage, "ewc": _stage,
+    "evaluation": _evaluation, "full": _full, "profile": _profile,
+    "lwf": _stage, "rapo": _stage, "ewc": _stage,
 }  # fmt: skip
 
 

@@ -88,8 +88,8 @@ def stage(place: Place, policy: Path, index: int, log: Callable[[dict[str, Any]]
 def settings_of(place: Place, trainer: str, recipe: str, changes: Mapping[str, Any]) -> Any:
     """The trainer's config: its recipe, what the machine asks for, ``changes``, the scale's."""
     kind = trainer_of(trainer).value
-    wanted = {**HERE, **changes, "device": place.scale.device, "max_steps": place.scale.steps}
-    wanted |= place.scale.settings
+    wanted = {**HERE, "max_steps": place.scale.steps, **changes, **place.scale.settings}
+    wanted["device"] = place.scale.device
     known = kind.Config.model_fields
     over = {key: value for key, value in wanted.items() if key in known}
     return configure(kind, {**named(recipe), **over}, ())
