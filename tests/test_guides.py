@@ -163,4 +163,4 @@ def test_the_guide_to_a_suite_runs(reader: Reader) -> None:
     out = reader.types("\n".join(runnable("howto/suite.md")))
     assert "2 alphabet" in out
     assert re.search(r"^[0-9a-f]{64}$", out, re.M)
-    assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/cards/sums.yaml").read_text()
+    assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/sums.yaml").read_text()
