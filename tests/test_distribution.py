@@ -185,6 +185,6 @@ def test_with_extras_nano_s_base_is_evaluated(
     matrix = json.loads((tmp_path / "run/matrix.json").read_text())
     assert None not in matrix["accuracy"][0]
     reply = tmp_path / "reply.jsonl"
-    reply.write_text(json.dumps({"reply": "<answer>2\\sqrt{3}</answer>", "gold": "2√3"}) + "\n")
+    reply.write_text(json.dumps({"reply": "2\\sqrt{3}", "gold": "2√3"}) + "\n")
     graded = call(scripts, "grade", reply, "--grader", "math")
     assert json.loads(graded.splitlines()[0])["score"] == 1
