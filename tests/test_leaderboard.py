@@ -401,8 +401,8 @@ def test_a_mistyped_option_is_told_at_once(
     for args, words in (
         (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
         ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
-        ([*submit, "--out", "file"], "file: is no folder. Give another --out"),
-        (["leaderboard", "build", "--out", "file"], "file: is no folder. Give another --out"),
+        ([*submit, "--out", "file"], "file: is not a directory. Give another --out"),
+        (["leaderboard", "build", "--out", "file"], "file: is not a directory. Give another --out"),
         (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),
     ):
         done = cli(*args)

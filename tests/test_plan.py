@@ -157,7 +157,7 @@ def test_the_plans_a_user_asks_for_need_no_torch() -> None:
         (["--recipe", "cpt7/rft-lor"], "Did you mean 'cpt7/rft-lora'?"),
         (
             ["--trainer", "sft", "--recipe", "cpt7/rft"],
-            "which sft has not. Plan it with --trainer rft",
+            "which sft does not have. Plan it with --trainer rft",
         ),
         (["--recipe", "cpt7/joint"], "which rft has not. Plan it with --trainer sft"),
         (["--keep", "some"], "There is: all, last, none"),

@@ -24,11 +24,11 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     check: Annotated[
-        bool, typer.Option(help="Import each, and say which cannot be (takes seconds).")
+        bool, typer.Option(help="Import each one, and show why where that fails (takes seconds).")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List suites, tasks, trainers or graders, with where each comes from."""
+    """List suites, tasks, trainers or graders, and where each comes from."""
     if kind is Kind.tasks:
         rows = _tasks()
     elif kind is Kind.graders:
@@ -99,10 +99,10 @@ def _rule(draw: Draw | None) -> str:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A suite, or suite/task.")],
-    samples: Annotated[int, typer.Option(min=0, help="Also print so many test questions.")] = 0,
+    name: Annotated[str, typer.Argument(help="A suite (nano) or a task (nano/text).")],
+    samples: Annotated[int, typer.Option(min=0, help="Also print this many test questions.")] = 0,
 ) -> None:
-    """Show a suite's sequence and protocol, or one task's card."""
+    """Show a suite's tasks and protocol, or one task's card."""
     from pathlib import Path
 
     from cpt_bench.suite import open_suite

@@ -1,4 +1,4 @@
-"""``cptbench nano``: how the nano suite's base model was made."""
+"""``cptbench nano``: make the nano suite's base model again."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The nano suite's own tools.", no_args_is_help=True)
+app = typer.Typer(help="Tools of the nano suite.", no_args_is_help=True)
 
 
 @app.callback()
 def main() -> None:
-    """The nano suite's own tools."""
+    """Tools of the nano suite."""
 
 
 @app.command("build-base")
 def build_base(
-    out: Annotated[Path, typer.Option(help="Where to put each stage's weights and the log.")],
-    stages: Annotated[Path | None, typer.Option(help="Another curriculum (YAML).")] = None,
-    start: Annotated[Path | None, typer.Option(help="Go on from these weights.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for each stage's weights and the log.")],
+    stages: Annotated[
+        Path | None, typer.Option(help="The curriculum, as YAML [default: the one that ships].")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Start from these weights [default: random ones].")
+    ] = None,
     only: Annotated[
         str | None, typer.Option(help="Only these stages, by name, with commas.")
     ] = None,
 ) -> None:
-    """Train nano's base model from nothing (about an hour on two cores)."""
+    """Train nano's base model from random weights (about an hour on two cores)."""
     from cpt_bench.environment import require_training
 
     require_training()

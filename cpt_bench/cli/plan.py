@@ -1,4 +1,4 @@
-"""``cptbench plan``: what a run will take, before anything is downloaded."""
+"""``cptbench plan``: what a run will cost, before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -17,23 +17,32 @@ if TYPE_CHECKING:
 
 def plan(
     suite: Annotated[
-        str, typer.Option(help="The benchmark; cpt7@mini is its small size.")
+        str, typer.Option(help="The benchmark; cpt7@mini is the small size of cpt7.")
     ] = "cpt7",
-    trainer: Annotated[str, typer.Option(help="sft or rft.")] = "rft",
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that train.")] = 8,
-    gpu: Annotated[str, typer.Option(help="a100-80, h100-80 or h200.")] = "a100-80",
-    tier: Annotated[str | None, typer.Option(help="The suite's size.")] = None,
+    trainer: Annotated[str, typer.Option(help="The kind of training: sft or rft.")] = "rft",
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs train.")] = 8,
+    gpu: Annotated[str, typer.Option(help="Their model: a100-80, h100-80 or h200.")] = "a100-80",
+    tier: Annotated[
+        str | None, typer.Option(help="The suite's size [default: the suite's first].")
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Settings: SUITE/NAME or a YAML file [adapters on one GPU, else all]."),
+        typer.Option(
+            help="The recipe: SUITE/NAME or a YAML file [default: adapters on one GPU, else all]."
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the recipe to change (repeatable)."
+        ),
     ] = None,
-    keep: Annotated[str, typer.Option(help="Which checkpoints stay: all, last, none.")] = "all",
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    keep: Annotated[
+        str, typer.Option(help="Which checkpoints stay on disk: all, last or none.")
+    ] = "all",
+    json_: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
 ) -> None:
-    """Stages, tokens, rollouts, memory a GPU, disk and hours to expect, and on what basis."""
+    """Estimate tokens, rollouts, memory, disk and hours of a run, with what is assumed."""
     from cpt_bench.advice import estimate as planning
     from cpt_bench.suite import open_suite
     from cpt_bench.suite.variants import compose
@@ -57,7 +66,7 @@ def plan(
 
 
 FOREIGN = {"sft": "prompts_per_step", "rft": "batch_size"}
-"""A setting that only recipes of the other kind of trainer have."""
+"""Kind of training to a setting that only recipes of the other kind have."""
 
 
 def _settings(trainer: str, recipe: str, changes: list[str]) -> dict[str, Any]:
@@ -69,7 +78,7 @@ def _settings(trainer: str, recipe: str, changes: list[str]) -> dict[str, Any]:
     chosen = named(recipe)
     if FOREIGN[trainer] in chosen:
         other = next(kind for kind in FOREIGN if kind != trainer)
-        what = f"{recipe} sets {FOREIGN[trainer]}, which {trainer} has not"
+        what = f"{recipe} sets {FOREIGN[trainer]}, which {trainer} does not have"
         raise CptBenchError(what, where="--recipe", todo=f"Plan it with --trainer {other}")
     settings = {**DEFAULTS, **chosen}
     for change in changes:
@@ -165,7 +174,7 @@ def text(r: dict[str, Any]) -> str:
         f"written, {tested['hours']:.1f} h on one GPU with transformers",
         f"memory       {memory['total']:.1f} of {memory['has']:.0f} GiB a GPU: {verdict} ({parts})",
         f"disk         {disk['checkpoints']:.0f} GiB of checkpoints with --keep {disk['keep']}, "
-        "beside the data sets",
+        "and the data sets come on top",
         "time         "
         + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
         + ": good to a factor of two at best",

@@ -22,7 +22,7 @@ COUNTS = {
     "torchrun": ("--nproc_per_node", "--nproc-per-node"),
     "accelerate": ("--num_processes", "--num-processes"),
 }
-"""Launcher to how it is told the number of processes."""
+"""Launcher to its options for the number of processes."""
 
 
 class Devices(NamedTuple):
@@ -120,6 +120,6 @@ def processes(launch: str | None) -> int | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, _, value = word.partition("=")
         if option in COUNTS.get(name, ()):
-            told = value or following
-            return int(told) if told.isdigit() else None  # "gpu", "auto"
+            number = value or following
+            return int(number) if number.isdigit() else None  # "gpu", "auto"
     return 1 if name == "torchrun" else None  # accelerate's own file may say anything
