@@ -235,4 +235,8 @@ class Comparison:
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        return html_tables(self.tables)
+        found = html_tables(self.tables)
+        # The page that these tables are made for has styles of its own: a line for each interval.
+        for tag in ("small", "em"):
+            found = found.replace(f"<{tag}>", f'<{tag} style="display:block">')
+        return found

@@ -132,10 +132,10 @@ def comparison_tables(grids: Sequence[Grid]) -> list[RenderableType]:
 
 def as_text(shown: RenderableType) -> str:
     """What a terminal would show, without colours."""
-    console = Console(file=io.StringIO(), highlight=False, no_color=True)
-    with console.capture() as captured:
-        console.print(shown)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
+    stream = io.StringIO()
+    # In a notebook, rich would display by itself what is only to be returned here.
+    Console(file=stream, color_system=None, force_terminal=False, force_jupyter=False).print(shown)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
 
 
 # ---------------------------------------------------------------------------------------- notebooks

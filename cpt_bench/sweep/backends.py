@@ -1,7 +1,7 @@
 """Where jobs run: in processes of this machine, or as tasks of a Ray cluster.
 
 Both start the same command in a process of its own, tied to its worker's life
-(:mod:`cpt_bench.cli.leash`). A Ray cluster's machines must see the same files under the same
+(:mod:`cpt_bench.cli.attached`). A Ray cluster's machines must see the same files under the same
 paths and have the same cptbench installed; Ray decides what runs where.
 """
 
@@ -35,7 +35,7 @@ def order(job: Job, keep: str, overlap: bool) -> Order:
     """The process of a job; what it prints goes to ``<out>/.sweep/<name>.log``."""
     # Not --overlap: that is for the run to decide, which sees the GPUs of wherever it is.
     beside = () if overlap else ("--no-overlap",)
-    command = (sys.executable, "-m", "cpt_bench.cli.leash", *job.arguments, "--keep", keep)
+    command = (sys.executable, "-m", "cpt_bench.cli.attached", *job.arguments, "--keep", keep)
     log = job.folder.parent / ".sweep" / f"{job.name}.log"
     kept = ("PYTHONPATH", "HF_HUB_OFFLINE", "CPTBENCH_DATA")
     environment = {key: os.environ[key] for key in kept if key in os.environ}
@@ -43,7 +43,7 @@ def order(job: Job, keep: str, overlap: bool) -> Order:
 
 
 def launch(found: Order) -> subprocess.Popen[bytes]:
-    """Start the process; its standard input is the leash."""
+    """Start the process; it ends when its standard input is closed."""
     log = Path(found.log)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:

@@ -12,7 +12,7 @@ from cpt_bench.plugins import preloaded
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-# TRL reports each trainer that is made to its authors.
+# TRL reports every trainer that is made to its makers; a benchmark reports nothing to anybody.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 # Without the [train] extra there is nothing to import early, and a package that is broken must not

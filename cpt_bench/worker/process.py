@@ -1,4 +1,4 @@
-"""Heavy work in a process of its own, started warm.
+"""Heavy work in a process of its own, which starts at once.
 
 A stage's training and each evaluation run in a child of a fork server that has already imported
 torch, transformers and trl: starting one costs milliseconds, its memory goes back when it ends, and
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.environment import folder_for_sockets
-from cpt_bench.errors import CptBenchError, TrainerFault, WorkerLost
+from cpt_bench.errors import CONTINUE, CptBenchError, TrainerFault, WorkerLost
 from cpt_bench.worker.monitor import MEMORY_EVERY, Limits, Monitor, end_children
 
 PRELOAD = ("cpt_bench.worker.preload",)
@@ -117,7 +117,7 @@ class Worker:
         """Wait for the call's value, passing on its events.
 
         Raises:
-            CptBenchError: The call raised, or its process died; the line says why.
+            CptBenchError: The call raised, or its process died; the line gives the reason.
             TrainerFault: It passed a limit.
         """
         try:
@@ -140,7 +140,7 @@ class Worker:
         """
         self.what = self.monitor.what = what
         try:
-            with contextlib.suppress(ConnectionError):  # it died; receiving tells how
+            with contextlib.suppress(ConnectionError):  # it died; receiving shows how
                 self.receiver.send(order)
             self._answer(on_event)
         except BaseException:
@@ -179,7 +179,7 @@ class Worker:
     def _lost(self) -> CptBenchError:
         return WorkerLost(
             f"{self.what}: the process that starts all others was killed",
-            todo="What was committed is kept: run the same command again",
+            todo=CONTINUE,
         )
 
     def _died(self) -> CptBenchError:
@@ -192,7 +192,7 @@ class Worker:
             "killed" if code < 0 else "crash",
             f"{self.what}: the process {how}{last_words(self.log, 1)}",
             where=self.log,
-            todo="What was committed is kept: run the same command again",
+            todo=CONTINUE,
         )
 
 
@@ -220,8 +220,8 @@ def last_words(log: Path, lines: int) -> str:
     """The end of a log for an error's line: ``; its last words: …``, or nothing."""
     if not log.exists():
         return ""
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
-    return f"; its last words: {' | '.join(line.strip()[:160] for line in said)}" if said else ""
+    text = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
+    return f"; its last words: {' | '.join(line.strip()[:160] for line in text)}" if text else ""
 
 
 @contextlib.contextmanager

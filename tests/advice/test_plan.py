@@ -230,9 +230,12 @@ def test_the_published_fingerprints_stand(monkeypatch: pytest.MonkeyPatch, tmp_p
         (["--recipe", "cpt7/rft-lor"], "Did you mean 'cpt7/rft-lora'?"),
         (
             ["--trainer", "sft", "--recipe", "cpt7/rft"],
-            "which sft has not. Plan it with the trainer that it is for: --trainer rft",
+            "which sft does not have. Plan it with the trainer that it is for: --trainer rft",
         ),
-        (["--recipe", "cpt7/joint"], "which rft has not. Plan it with the trainer that it is for"),
+        (
+            ["--recipe", "cpt7/joint"],
+            "which rft does not have. Plan it with the trainer that it is for",
+        ),
         (["--base", "nowhere"], "nothing is known of base model 'nowhere'"),
         (["--keep", "some"], "There is: all, last, none"),
     ],

@@ -179,7 +179,7 @@ def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == (
-        f"cptbench: {folder}: interrupted. What was committed is kept: run the same command to go on"
+        f"cptbench: {folder}: interrupted. Finished steps are saved: run the same command again"
     )
     done = here(tmp_path, *command[3:])
     assert done.returncode == 0, done.stderr
