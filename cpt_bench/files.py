@@ -93,13 +93,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file; one that cannot be read is named with the reason."""
+    """All of a file; one that is not there, or cannot be, is named."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise CptBenchError("no such file", where=path) from None
-    except OSError as error:
-        raise CptBenchError(f"cannot be read ({error.strerror})", where=path) from None
     except ValueError as error:  # a name with a NUL character
         raise CptBenchError(f"cannot be read ({error})", where=repr(str(path))) from None
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, shown
 
 Array = npt.NDArray[np.float64]
 
@@ -88,8 +88,9 @@ def matrix_from_json(data: Any, where: object = "matrix") -> Matrix:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise refuse(f"row {t}, column {j + 1} is {value!r}, not a number")
-            if not math.isfinite(value):
-                raise refuse(f"row {t}, column {j + 1} is {value}, not a finite number")
+            if not abs(value) < 1e300:  # isfinite() fails on whole numbers beyond a float's
+                what = shown(value)
+                raise refuse(f"row {t}, column {j + 1} is {what}, not a finite number")
             accuracy[t + offset, j] = value
     return Matrix(tuple(str(n) for n in names), accuracy, evaluated)
 

@@ -103,6 +103,31 @@ def test_a_gold_that_nothing_can_match_is_named(
 
 
 @pytest.mark.parametrize(
+    ("grader", "row"),
+    [
+        ("vqa", {"gold": "0"}), ("choice", {"gold": "A", "choices": ["None", "One"]}), ("choice", {"gold": "None", "choices": ["None", "One"]}),
+        ("exact", {"gold": "none"}), ("gqa", {"gold": "None"}), ("open", {"gold": "none"}), ("mmmu", {"gold": "None"}),
+    ],
+)  # fmt: skip
+def test_no_box_is_wrong(cli: Cli, tmp_path: Path, grader: str, row: dict[str, Any]) -> None:
+    rows = [{"reply": reply, **row} for reply in ("I see nothing of it", "\\boxed{None}")]
+    (tmp_path / "in.jsonl").write_text(lines(*rows))
+    done = cli("grade", "in.jsonl", "--grader", grader, "--form", "boxed")
+    assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [0, 1]
+    assert json.loads(done.stderr)["unparsed"] == 50
+
+
+def test_pope_s_published_figures(cli: Cli, tmp_path: Path) -> None:
+    pairs = [("Yes", "yes"), ("A dog", "yes"), ("No", "no"), ("NO", "no")]
+    (tmp_path / "in.jsonl").write_text(lines(*({"reply": r, "gold": g} for r, g in pairs)))
+    summary = json.loads(cli("grade", "in.jsonl", "--grader", "pope-official").stderr)
+    assert summary["accuracy"] == 75
+    assert summary["yes_no"] == {
+        "precision": 66.6667, "recall": 100, "f1": 80, "yes_share": 75, "unparsed": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' is there twice"),
@@ -595,6 +620,13 @@ def test_no_predictions_end_score_in_a_traceback(scored: Path, examples: int) ->
 
     run()
     both_occur(outcomes)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e999, float("nan")])
+def test_a_cell_that_is_not_finite_is_named(cli: Cli, tmp_path: Path, value: float) -> None:
+    whole = changed(MATRIX, ("accuracy", 1, 1), value)
+    (tmp_path / "m.json").write_text(json.dumps(whole))
+    one_line(cli("metrics", "m.json"), "m.json: row 1, column 2 is", "not a finite number")
 
 
 MATRIX = {"tasks": ["a", "b"], "accuracy": [[1, 2], [3, None], [5, 6]], "n": [10, 10]}
