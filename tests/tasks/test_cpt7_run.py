@@ -19,7 +19,7 @@ SFT = [*SMALL, "batch_size=2", "gradient_accumulation=1"]
 RFT = [*SMALL, "use_vllm=false", "prompts_per_step=2", "rollouts=2", "gradient_accumulation=1", "updates_per_generation=2"]  # fmt: skip
 
 
-BEGINNING = 3
+BEGINNING = 2
 """Tasks of the suite that two processes run: the processes are tried, not the tasks again."""
 
 
