@@ -101,6 +101,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 @slow
+@pytest.mark.long
 def test_a_sweep_on_two_machines_of_a_ray_cluster_with_a_worker_killed(
     tiny_model: Path, tmp_path: Path, cli: Any
 ) -> None:
