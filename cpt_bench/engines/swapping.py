@@ -29,11 +29,20 @@ READ = (
 NO_MATTER: dict[str, tuple[str, ...]] = {
     "config.json": ("_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"),
     "generation_config.json": ("transformers_version", "_from_model_config", "use_cache"),
-    "tokenizer_config.json": ("is_local", "local_files_only", "name_or_path", "padding_side"),
+    "tokenizer_config.json": (
+        "is_local", "local_files_only", "name_or_path", "padding", "padding_side", "max_length",
+        "pad_to_multiple_of", "pad_token_type_id", "truncation", "truncation_side",
+        "truncation_strategy", "stride",
+    ),
     "tokenizer.json": ("padding", "truncation"),
-}
+    "processor_config.json": ("video_processor",),
+}  # fmt: skip
 """Keys that change no reply, by their file: where a model was loaded from, how a tokenizer was last
-called, and the dtype, which is compared as what it comes to (:func:`dtype_of`)."""
+called, what is done with videos, and the dtype, which is compared as what it comes to
+(:func:`dtype_of`)."""
+
+VIDEO = "video_preprocessor_config.json"
+"""Nobody shows a video: a processor writes these settings where torchvision is installed."""
 
 DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """safetensors' names of floating-point dtypes to torch's."""
@@ -41,7 +50,7 @@ DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float1
 
 def frame(folder: Path) -> dict[str, str]:
     """What each file that engines read beside the weights means, as a digest by its name."""
-    files = {file for pattern in READ for file in folder.glob(pattern)}
+    files = {f for pattern in READ for f in folder.glob(pattern) if f.name != VIDEO}
     found = {file.name: _meaning(file) for file in sorted(files)}
     return {**found, "dtype": dtype_of(folder)} if "config.json" in found else found
 

@@ -170,7 +170,16 @@ def test_what_trainers_write_beside_the_same_settings_is_no_difference(
     text = json.loads((folder / "config.json").read_text())["text_config"]
     text |= {"dtype": "float32", "use_cache": False}
     edit("config.json", text_config=text, _name_or_path="x", transformers_version="5.0", dtype=None)
-    edit("tokenizer_config.json", is_local=True, local_files_only=False, padding_side="right")
+    called: dict[str, Any] = {"max_length": None, "pad_to_multiple_of": None, "stride": 0}
+    edit(
+        "tokenizer_config.json",
+        is_local=True,
+        local_files_only=False,
+        padding_side="right",
+        **called,
+    )
+    edit("processor_config.json", video_processor={"fps": 2})
+    (folder / "video_preprocessor_config.json").unlink()
     edit("tokenizer.json", padding={"strategy": "BatchLongest"}, truncation={"max_length": 9})
     edit("generation_config.json", transformers_version="5.0", _from_model_config=True)
     for name in ("trainer_state.json", "all_results.json", "requirements.txt"):
