@@ -1,8 +1,8 @@
 """The client of an endpoint: opened, its failures named, and a body that is no answer asked again.
 
-The ``openai`` package sends again what fails in transport or with a status. A server may also answer
-with status 200 and no completion in it: a gateway's page, an error object, nothing. That is a
-failed request like any other.
+The ``openai`` package sends again what fails in transport or with a status. A server may also
+answer with status 200 and no completion in it: a gateway's page, an error object, nothing. That is
+a failed request like any other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
@@ -94,7 +95,8 @@ def _check_certificates() -> None:
         value = os.environ.get(name)
         if not value:
             continue
-        found = os.path.isfile(value) if name == "SSL_CERT_FILE" else os.path.isdir(value)
+        place = Path(value)
+        found = place.is_file() if name == "SSL_CERT_FILE" else place.is_dir()
         if not found:
             kind = "file" if name == "SSL_CERT_FILE" else "folder"
             raise CptBenchError(

@@ -72,8 +72,8 @@ class EndpointEngine:
             weights; results and journal entries of another nonce are never used.
         journal: A file that keeps each answer as it comes, for going on after a failure.
         concurrency: Requests under way at once.
-        retries: Times a failed request, or one answered with no completion, is sent again, waiting 0.5 s, 1 s, 2 s … 8 s in between, or
-            as long as the server asks for.
+        retries: Times a failed request, or one whose answer is no completion, is sent again,
+            waiting 0.5 s, 1 s, 2 s … 8 s in between, or as long as the server asks for.
         timeout: Seconds one request may take.
         key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore and which may
             be empty for them.

@@ -147,7 +147,7 @@ def test_a_variable_that_cannot_be_used_is_named(
 
 def test_a_key_given_by_hand_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "ignored\n")
-    with pytest.raises(CptBenchError, match="the API key ends with a line break.*"):
+    with pytest.raises(CptBenchError, match=r"the API key ends with a line break"):
         EndpointEngine("http://127.0.0.1:9", model="m", nonce="a", key="sk\n")
     EndpointEngine("http://127.0.0.1:9", model="m", nonce="a", key="sk")
 
