@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,13 +23,24 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, miscounted, refuse_prefix
+from cpt_bench.engines.client import NoAnswerError, complete, open_client, refused_key
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
 from cpt_bench.images import decode
 
-FINISHED = ("stop", "length")
-"""Reasons to end that make a reply; a content filter or a tool call is none."""
+FINISHED = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("stop_token", "end_of_text", "complete", "completed", "finished"), "stop"),
+    **dict.fromkeys(("done", "none", "null", ""), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens"), "length"),
+    "max_output_tokens": "length",
+}
+"""Reasons to end that make a reply, in the words of several servers, and which of OpenAI's each is.
+
+A content filter, a tool call or an abort is none. Where there is no reason at all, the text must be
+there: nothing says that the model ended at once.
+"""
 
 PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}
 """Sent to every server: OpenAI's own defaults, which not every server has."""
@@ -62,10 +72,11 @@ class EndpointEngine:
             weights; results and journal entries of another nonce are never used.
         journal: A file that keeps each answer as it comes, for going on after a failure.
         concurrency: Requests under way at once.
-        retries: Times a failed request is sent again, waiting 0.5 s, 1 s, 2 s … 8 s in between, or
-            as long as the server asks for.
+        retries: Times a failed request, or one whose answer is no completion, is sent again,
+            waiting 0.5 s, 1 s, 2 s … 8 s in between, or as long as the server asks for.
         timeout: Seconds one request may take.
-        key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore.
+        key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore and which may
+            be empty for them.
         extra: Further fields of the request body.
 
     Attributes:
@@ -86,25 +97,13 @@ class EndpointEngine:
         key: str | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise CptBenchError(
-                "the endpoint engine needs openai, which is not installed",
-                todo="Install it with: pip install 'cptbench[endpoint]'",
-            ) from error
         self.url, self.model = base_url(str(url)), model
         self.weights = named(url, model, nonce, extra)
         self.extra = extra or {}
         self.concurrency, self.retries = concurrency, retries
         self.journal = Journal(journal, self.weights)
         self.server = Server(self.url, model, self.journal.served, self.journal.keep)
-        self._client = openai.OpenAI(
-            base_url=self.url,
-            api_key=key or os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=timeout,
-            max_retries=retries,
-        )
+        self._client = open_client(self.url, key, timeout, retries)
 
     def generate(
         self,
@@ -150,7 +149,9 @@ class EndpointEngine:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
         neutral = self.server.neutral()
         try:
-            answer = self._client.chat.completions.create(
+            answer = complete(
+                self._client,
+                self.retries,
                 model=self.model,
                 messages=message(request),
                 temperature=sampling.temperature,
@@ -158,7 +159,9 @@ class EndpointEngine:
                 **drawn,
                 extra_body={**PLAIN, **neutral, **self.extra},
             )
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+        except NoAnswerError as error:
+            raise self._failed(request, str(error)) from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a header that cannot be
             raise self._failed(request, error) from error
         reply = self._read(request, answer, max_new_tokens)
         if self.server.neutral() != neutral:  # its reply says what it should have been sent
@@ -167,12 +170,10 @@ class EndpointEngine:
 
     def _read(self, request: Request, answer: Any, asked: int) -> Reply:
         """The reply in a response; anything that is not one is a failed request."""
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            raise self._failed(request, f"no choices in {str(answer)[:120]!r}")
-        said, why = getattr(choices[0], "message", None), getattr(choices[0], "finish_reason", None)
-        if why not in FINISHED:
-            raise self._failed(request, f"the reply ended with {why!r}")
+        said, given = answer.choices[0].message, getattr(answer.choices[0], "finish_reason", None)
+        why = FINISHED.get(str(given if given is not None else "").strip().lower())
+        if why is None:
+            raise self._failed(request, f"the reply ended with {given!r}")
         for field in ("reasoning_content", "reasoning"):
             if getattr(said, field, None):
                 raise CptBenchError(
@@ -183,6 +184,10 @@ class EndpointEngine:
         text = getattr(said, "content", None)
         if not isinstance(text, str):
             raise self._failed(request, f"the reply is {text!r}, not text")
+        if given != why:
+            if not text.strip():
+                raise self._failed(request, f"the reply is empty and ended with {given!r}")
+            self.server.ended(given, why)
         tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
         if wrong := miscounted(tokens, text, asked):
             raise self._failed(request, f"the reply {wrong}")
@@ -194,11 +199,14 @@ class EndpointEngine:
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
-        said = " ".join(f"{kind}{reason}".split())[:200]
+        said = " ".join(f"{kind}{reason}".split())[:250]
+        key = refused_key(reason) if isinstance(reason, Exception) else ""
         return CptBenchError(
             f"no answer to {request.id} ({said})",
             where=self.url,
-            todo="The cell is left empty; when the server is well, run the same command again",
+            todo=f"The server wants another key: set {key}, or --engine-set key=…"
+            if key
+            else "The cell is left empty; when the server is well, run the same command again",
         )
 
 

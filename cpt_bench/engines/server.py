@@ -36,8 +36,8 @@ class Server:
         keep: Called with field and value when something new is said.
 
     Attributes:
-        served: Values by field: ``model`` and ``system_fingerprint`` of the replies, ``root`` and
-            ``owned_by`` of the list of models.
+        served: Values by field: ``model``, ``system_fingerprint`` and odd values of
+            ``finish_reason`` of the replies, ``root`` and ``owned_by`` of the list of models.
         warnings: Lines for whoever reads the results.
     """
 
@@ -48,7 +48,7 @@ class Server:
         self.served: Known = {field: set(values) for field, values in known.items()}
         self.warnings: list[str] = []
         self.lock = threading.Lock()
-        self._met = False
+        self._met = self._unknown = False
 
     def meet(self, client: Any) -> None:
         """Ask for the list of models, once; a server that has none stays unknown.
@@ -87,11 +87,23 @@ class Server:
         if before and len(self.served["system_fingerprint"]) > before:
             self._look(client)  # it was started anew: from the same place?
         with self.lock:
-            if not self.program and not self.warnings:
+            if not self.program and not self._unknown:
+                self._unknown = True
                 self.warnings.append(
                     f"{self.url}: whether this server applies sampling settings of its own, or of "
                     "the checkpoint (a repetition penalty), cannot be known"
                 )
+
+    def ended(self, given: object, taken: str) -> None:
+        """Keep, once, an odd word for why a reply ended."""
+        word = str(given if given is not None else "null") or "empty"
+        if word in self.served.get("finish_reason", ()):
+            return
+        self.note("finish_reason", word)
+        line = f"{self.url}: replies end with finish_reason {given!r}, taken for {taken!r}"
+        with self.lock:
+            if line not in self.warnings:
+                self.warnings.append(line)
 
     def note(self, field: str, value: object) -> None:
         """Add a value that the server gave for ``field``; nothing counts as not given."""
