@@ -1,0 +1,74 @@
+"""Parts ``sft``, ``rft``, ``lwf``, ``rapo`` and ``ewc``: short stages by adapters, on one GPU."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from benchmarks.gpu import plan
+from benchmarks.gpu.scale import Place
+from benchmarks.gpu.stages import settings_of, train
+
+LENGTH = "completions/mean_length"
+"""What TRL calls the mean tokens of a batch's rollouts."""
+LOOSE = 1e3
+"""A tolerance of the self-check that nothing exceeds: its difference is to be measured."""
+ROLLOUTS = {
+    # Of the recipe's 128 batches a step, and of its 4 updates a generation: a step's seconds here
+    # times 64 are the recipe's.
+    "gradient_accumulation": 2,
+    "updates_per_generation": 2,
+    "self_check": 2,
+    "self_check_tolerance": LOOSE,
+}
+
+
+def sft(place: Place) -> dict[str, Any]:
+    """Supervised, against the plan; its checkpoint is what part ``evaluation`` swaps in."""
+    config = settings_of(place, "sft", "cpt7/sft-lora", {})
+    found = train(place, "sft", config)
+    return {**found, "plan": plan.compare(place.scale, False, config, found)}
+
+
+def rft(place: Place) -> dict[str, Any]:
+    """By rollouts of transformers, against the plan."""
+    config = settings_of(place, "rft", "cpt7/rft-lora", ROLLOUTS)
+    found = rolled(train(place, "rft", config), config)
+    return {**found, "plan": plan.compare(place.scale, True, config, found)}
+
+
+def rolled(found: dict[str, Any], config: Any) -> dict[str, Any]:
+    """With the rollouts' tokens a second, and the differences that the self-check saw."""
+    rows = found["log"]
+    together = config.updates_per_generation
+    batch = config.prompts_per_step * config.rollouts * config.gradient_accumulation
+    # Those of the last steps are written whole, also where the stage ends before they are used.
+    steps = math.ceil(len(rows) / together) * together
+    lengths = [row[LENGTH] for row in rows if LENGTH in row]
+    tokens = statistics.mean(lengths) * batch * steps
+    seconds = sum(row.get("generation_seconds", 0.0) for row in rows)
+    check = {key: row[key] for row in rows for key in row if key.startswith("self_check")}
+    rollouts = {
+        "tokens": tokens,
+        "tokens a second": tokens / seconds,
+        "seconds a step": seconds / steps,
+        "written together": batch * together,
+    }
+    return {**found, "rollouts": rollouts, "self-check": check}
+
+
+def lwf(place: Place) -> dict[str, Any]:
+    """The anchor is the model without its adapters."""
+    return train(place, "lwf", settings_of(place, "lwf", "cpt7/lwf", {}))
+
+
+def rapo(place: Place) -> dict[str, Any]:
+    """As a second stage: the first has no anchor."""
+    config = settings_of(place, "rapo", "cpt7/rapo", ROLLOUTS)
+    return rolled(train(place, "rapo", config, index=2), config)
+
+
+def ewc(place: Place) -> dict[str, Any]:
+    """As a first stage: without a penalty; at its end the Fisher information is measured."""
+    return train(place, "ewc", settings_of(place, "ewc", "cpt7/ewc", {"ewc_samples": 2}))

@@ -1,0 +1,82 @@
+"""Part ``evaluation``: replies of the engine that runs use, and weights swapped in place."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from benchmarks.gpu import card
+from benchmarks.gpu.scale import Place
+from benchmarks.gpu.stages import drawn, memory, synchronize
+from cpt_bench.advice.estimate import ASSUMED, Architecture
+from cpt_bench.engines import Request
+from cpt_bench.engines.hf import TransformersEngine
+
+
+def measure(place: Place) -> dict[str, Any]:
+    """Seconds of reading and of writing, then the checkpoint of part ``sft`` swapped in."""
+    scale = place.scale
+    requests = [Request(s.id, s.question, s.images) for s in drawn(place, scale.asked)]
+
+    def seconds(engine: Any, most: int) -> tuple[float, list[Any]]:
+        start = time.monotonic()
+        replies = engine.generate(requests, most)
+        synchronize(scale.device)
+        return time.monotonic() - start, replies
+
+    begun = time.monotonic()
+    engine = TransformersEngine(place.model, device=scale.device)
+    opened = time.monotonic() - begun
+    engine.generate(requests[:2], 2)
+    reading, _ = seconds(engine, 1)
+    whole, before = seconds(engine, scale.written)
+    model, gpu = Architecture.of(scale.facts), card.known(scale.device)
+    image = model.image_tokens(scale.pixels)
+    operations = len(requests) * model.forward(scale.words, image)
+    tokens = sum(reply.tokens or 0 for reply in before)
+    speed = tokens / max(whole - reading, 1e-9)
+    found: dict[str, Any] = {
+        "samples": len(requests),
+        "batch": engine.batch_size,
+        "tokens a reply at most": scale.written,
+        "samples a second": len(requests) / whole,
+        "tokens a second": speed,
+        "seconds to open the engine": opened,
+        "seconds of reading": reading,
+        "gib at most": memory(scale.device)["most"],
+        "assumed now": {
+            "use_prefill": ASSUMED.use_prefill,
+            "decode / transformers": ASSUMED.decode / ASSUMED.transformers,
+        },
+        "constants": {
+            # Pictures are decoded and cut into patches meanwhile.
+            "use_prefill": operations / reading / gpu.peak,
+            "decode / transformers": speed * model.parameters / ASSUMED.decode_weights,
+        },
+    }
+    return {**found, "swap": swapped(place, engine, requests, before)}
+
+
+def swapped(place: Place, engine: Any, requests: list[Request], before: list[Any]) -> Any:
+    """Replies after a swap beside those of a new engine; None where no other checkpoint is there."""
+    if not (place.trained / "config.json").is_file():
+        return None
+    asked = requests[:64]
+    most = place.scale.written
+    start = time.monotonic()
+    engine.swap(place.trained)
+    taken = time.monotonic() - start
+    ours = engine.generate(asked, most)
+    del engine.model
+    start = time.monotonic()
+    fresh = TransformersEngine(place.trained, device=place.scale.device)
+    opened = time.monotonic() - start
+    theirs = fresh.generate(asked, most)
+    return {
+        "replies": len(asked),
+        "equal to a fresh engine's": sum(a == b for a, b in zip(ours, theirs, strict=True)),
+        # Where none changed, the comparison shows nothing.
+        "changed by the swap": sum(a != b for a, b in zip(ours, before, strict=False)),
+        "seconds of the swap": taken,
+        "seconds of a fresh engine": opened,
+    }

@@ -1,0 +1,70 @@
+"""Part ``nano``: whole runs on the GPU, in both arithmetics; and replies as the CPU gives them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.scale import Place
+from cpt_bench.engines import Request
+from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.files import read_jsonl
+from cpt_bench.sources import load_split
+from cpt_bench.suite import open_suite
+from cpt_bench.trainers.selfcheck import TOLERANCE
+
+
+def measure(place: Place) -> dict[str, Any]:
+    """Runs of two stages, one after the other, then replies."""
+    runs = {f"{trainer}, {dtype}": run(place, trainer, dtype) for trainer, dtype in place.scale.nano}
+    return {"runs": runs, "replies": replies(place), "tolerance": dict(TOLERANCE)}
+
+
+def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
+    """One ``cptbench run``; a failure is a finding."""
+    scale = place.scale
+    tasks = open_suite("nano").sequence[:2]
+    out = place.own / f"{trainer}-{dtype}"
+    changes = [f"device={scale.device}", f"dtype={dtype}", *scale.changes]
+    if trainer == "rft":
+        # The difference is to be measured, and not to end the stage.
+        changes = [c for c in changes if not c.startswith("batch_size")]
+        changes.append("self_check_tolerance=1000")
+    command = [
+        sys.executable, "-m", "cpt_bench", "run", "--suite", "nano", "--trainer", trainer,
+        "--order", ",".join(tasks), "--out", str(out), "--no-share", "--json",
+        *(["--limit", str(scale.limit)] if scale.limit else []),
+        *(word for change in changes for word in ("--set", change)),
+    ]  # fmt: skip
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True)
+    taken = time.monotonic() - start
+    if done.returncode:
+        return {"failed": done.stderr[-2000:], "seconds": taken}
+    rows = [row for file in sorted(out.glob("stages/*/train.jsonl")) for row in read_jsonl(file)]
+    check = {key: row[key] for row in rows for key in row if key.startswith("self_check")}
+    matrix = json.loads(done.stdout)["matrix"]["accuracy"]
+    return {"seconds": taken, "steps": len(rows), "accuracy": matrix, "self-check": check}
+
+
+def replies(place: Place) -> dict[str, Any]:
+    """The share of nano's questions that get the same reply on both devices, in float32."""
+    suite = open_suite("nano")
+    asked = [
+        Request(sample.id, suite.protocol.prompt(sample.question), sample.images)
+        for task in suite.sequence[:3]
+        for sample in islice(load_split(suite.card(task), "test"), place.scale.replies)
+    ]
+    base: Path = suite.base_path()
+    most = suite.protocol.decoding.max_new_tokens
+    here, there = (
+        TransformersEngine(base, device=device, dtype="float32").generate(asked, most)
+        for device in (place.scale.device, "cpu")
+    )
+    same = sum(a == b for a, b in zip(here, there, strict=True))
+    return {"asked": len(asked), "equal": same, "share": same / len(asked)}

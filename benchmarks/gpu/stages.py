@@ -1,0 +1,168 @@
+"""A stage on drawn samples of given sizes, trained by a trainer that ships, and measured."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.scale import Place
+from cpt_bench.advice.estimate import GIB
+from cpt_bench.files import write_jsonl
+from cpt_bench.sources import load_split
+from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
+from cpt_bench.stage.recipes import configure, named
+from cpt_bench.stage.split import row_of
+from cpt_bench.stage.trainers import trainer_of
+from cpt_bench.suite import Sample, open_suite
+from cpt_bench.trainer import Privileges, Stage
+
+TASK = "scene"
+"""The task of nano that answers and their grader come from."""
+HERE: Mapping[str, Any] = {"use_vllm": False, "sharding": "none", "attention": "sdpa"}
+"""Settings that the machine asks for: one GPU, and no vLLM."""
+
+
+def drawn(place: Place, count: int) -> list[Sample]:
+    """Questions of the scale's sizes: nano's, made longer, with a picture of noise each."""
+    from PIL import Image
+
+    scale, suite = place.scale, open_suite("nano")
+    side = round(scale.pixels**0.5)
+    draw = random.Random(0)
+    found = []
+    samples = load_split(suite.card(TASK), "train")
+    for i in range(count):
+        sample = samples[i % len(samples)]
+        # Squares of noise, eight pixels wide: noise in each pixel takes megabytes.
+        small = Image.frombytes("RGB", (side // 8, side // 8), draw.randbytes(3 * (side // 8) ** 2))
+        file = io.BytesIO()
+        small.resize((side, side), Image.Resampling.NEAREST).save(file, "PNG")
+        # Nano's words are a token each.
+        more = " ".join(draw.choices(("red", "blue", "circle", "left", "above", "is"), k=scale.words))
+        question = " ".join(f"{sample.question} {more}".split()[: scale.words])
+        changes = {"id": f"{i}", "question": question, "images": (file.getvalue(),)}
+        found.append(sample.model_copy(update=changes))
+    return found
+
+
+def stage(place: Place, policy: Path, index: int, log: Callable[[dict[str, Any]], None]) -> Stage:
+    """The stage on disk, as runs lay it out."""
+    suite = open_suite("nano")
+    card, folder = suite.card(TASK), place.own / "stage"
+    for part in ("out", "state", "memory", "data"):
+        (folder / part).mkdir(parents=True)
+    data = folder / "data/train.jsonl"
+    samples = drawn(place, place.scale.samples)
+    write_jsonl(data, [row_of(s, card, suite.protocol, data.parent) for s in samples])
+    StageDocument(
+        index=index,
+        task=TASK,
+        policy=policy,
+        data=(data,),
+        output=folder / "out",
+        state=folder / "state",
+        memory=MemoryPlace(folder=folder / "memory", samples_per_task=0),
+        log=folder / "log.jsonl",
+        seed=1,
+        threads=1,
+        max_new_tokens=place.scale.written,
+        config={},
+        privileges=Privileges(),
+        grading=Grading(
+            cards={TASK: card}, form=suite.protocol.form, weights=suite.protocol.reward
+        ),
+    ).write(folder / "stage.json")
+    return open_stage(folder / "stage.json", log)
+
+
+def settings_of(place: Place, trainer: str, recipe: str, changes: Mapping[str, Any]) -> Any:
+    """The trainer's config: its recipe, what the machine asks for, ``changes``, the scale's."""
+    kind = trainer_of(trainer).value
+    wanted = {**HERE, **changes, "device": place.scale.device, "max_steps": place.scale.steps}
+    wanted |= place.scale.settings
+    known = kind.Config.model_fields
+    over = {key: value for key, value in wanted.items() if key in known}
+    return configure(kind, {**named(recipe), **over}, ())
+
+
+def train(
+    place: Place,
+    trainer: str,
+    config: Any,
+    *,
+    policy: Path | None = None,
+    index: int = 1,
+    between: Callable[[int], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Train a stage; what its steps took, and the most memory.
+
+    Args:
+        place: Where.
+        trainer: Its name.
+        config: Its settings.
+        policy: The checkpoint to start from; by default part ``model``'s.
+        index: Of the stage: some methods do more from the second on.
+        between: Called after each step.
+    """
+    rows: list[dict[str, Any]] = []
+    times: list[float] = []
+    held: list[float] = []
+
+    def log(row: dict[str, Any]) -> None:
+        synchronize(place.scale.device)
+        rows.append(row)
+        times.append(time.monotonic())
+        held.append(memory(place.scale.device)["held"])
+        between(len(rows))
+
+    opened = stage(place, policy or place.model, index, log)
+    begun = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer_of(trainer).value(config).train(opened)
+    ended = time.monotonic()
+    taken = [b - a for a, b in pairwise(times)]
+    # Rollouts are written in some steps for several.
+    rollouts = [row.get("generation_seconds", 0.0) for row in rows[1:]]
+    return {
+        "settings": config.model_dump(mode="json", exclude_defaults=True),
+        "steps": len(rows),
+        "seconds a step, rollouts left out": statistics.mean(
+            a - b for a, b in zip(taken, rollouts, strict=True)
+        ),
+        "seconds of each step after the first": taken,
+        "seconds to the end of the first step": times[0] - begun,
+        "seconds of the stage's end": ended - times[-1],
+        "gib held after a step": held[-1],
+        "gib at most": memory(place.scale.device)["most"],
+        "gib of main memory at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "log": rows,
+    }
+
+
+def synchronize(device: str) -> None:
+    """Wait until the GPU has done what it was given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def memory(device: str) -> dict[str, float]:
+    """GiB of tensors now and at most; on a CPU the process's own."""
+    if device == "cuda":
+        import torch
+
+        return {
+            "held": torch.cuda.memory_allocated() / GIB,
+            "most": torch.cuda.max_memory_allocated() / GIB,
+        }
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"held": most, "most": most}
