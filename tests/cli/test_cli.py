@@ -113,7 +113,7 @@ COMMAND = ["run", "--trainer", "cmd:sh x"]
         ([*COMMAND, "--out", "file/x"], "file/x: is not a directory"),
         (["eval", "--stages", ""], "0 checkpoints match"),
         (["eval", "--stages", "/"], "0 checkpoints match"),
-        (["export", "prompts", "--out", "file"], "file: is no empty folder"),
+        (["export", "prompts", "--out", "file"], "file: is not an empty folder"),
         (["sweep", "."], ".: no such file"),
         (["sweep", "plain.yaml", "--out", "file"], "file: is not a directory"),
         (["sweep", "zero.yaml"], "stage_timeout: Input should be greater than 0"),

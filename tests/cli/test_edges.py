@@ -426,7 +426,7 @@ def test_a_trainer_that_prints_utf_8_where_nothing_else_is(
     ]
     done = subprocess.run(command, env={**os.environ, **ASCII}, capture_output=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.decode("ascii").strip().endswith("its last words: caf? ? ->")
+    assert done.stderr.decode("ascii").strip().endswith("its last output: caf? ? ->")
 
 
 def test_a_name_that_the_locale_cannot_write_is_one_line(
