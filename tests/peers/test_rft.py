@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.peers.conftest import model_of
+from tests.support.peers import model_of
 
 ROOT = Path(__file__).parents[2]
 CASES: dict[str, dict[str, Any]] = {

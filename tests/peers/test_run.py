@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.conftest import TINY, sft_args
+from tests.support.commands import sft_args
+from tests.support.places import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.long,
-    pytest.mark.timeout(1800),
-]  # on a machine that is busy
+# The limit is for a machine that is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 from tests.support.commands import here
 from tests.support.cpt7_fixtures import build_hub, build_suite
