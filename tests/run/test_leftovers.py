@@ -68,7 +68,9 @@ def test_nothing_else_is_cleared(tmp_path: Path) -> None:
     _clear(tmp_path, None)
     assert [name for name in names if not (tmp_path / name).exists()] == []
     assert [name for name in left if (tmp_path / name).exists()] == []
-    assert list((tmp_path / ".shared/data").iterdir()) == list((tmp_path / "ledger").iterdir()) == []
+    assert (
+        list((tmp_path / ".shared/data").iterdir()) == list((tmp_path / "ledger").iterdir()) == []
+    )
 
 
 def test_without_locks_nothing_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
