@@ -93,7 +93,7 @@ class Command(Trainer):
             told, lines = Sometimes(TOLD), Lines(LONGEST)
             ended = False
             while not ended:
-                block = process.stdout.read1(BLOCK)
+                block = os.read(process.stdout.fileno(), BLOCK)
                 ended = not block
                 text, whole = lines.feed(block)
                 print(text, end="", flush=True)

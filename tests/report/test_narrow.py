@@ -82,7 +82,10 @@ def test_turning_the_telephone_draws_again(file: Path, browser: Any) -> None:
     page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready=true]")
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(500)
-    assert page.evaluate(CUT) == []
+    for _ in range(100):  # plots follow a little later
+        if not (cut := page.evaluate(CUT)):
+            break
+        page.wait_for_timeout(100)
+    assert cut == []
     assert page.locator("#curves .xtick text").all_text_contents() == STAGES
     page.close()
