@@ -23,6 +23,9 @@ SLACK = 8 << 20
 LAST = 64 << 10
 """Bytes at the end of a log among which its last words are looked for."""
 
+MOST = 200
+"""Lines of a block, from either end, that are passed on: a block may be nothing but line ends."""
+
 _CUT = "\n[cptbench: {} bytes were cut out here; the log's beginning and end stay]\n"
 _FOUND = re.compile(re.escape(_CUT).encode().replace(rb"\{\}", rb"(\d+)"))
 _BLOCK = 1 << 20
@@ -90,6 +93,8 @@ class Lines:
         """The text of a block, and the lines that end in it; an empty block ends the last one."""
         text = self._decoder.decode(block, final=not block)
         *whole, rest = text.split("\n")
+        if len(whole) > 2 * MOST:
+            whole = [*whole[:MOST], *whole[-MOST:]]
         done = []
         for part in whole:
             done.append((self._open + part[: self.longest])[: self.longest])

@@ -37,7 +37,7 @@ def test_a_folder_is_found_whatever_its_name(kind: str, name: str, tmp_path: Pat
 
 def test_a_chain_of_file_systems_is_named(tmp_path: Path) -> None:
     (tmp_path / "a::b/own/name").mkdir(parents=True)
-    with pytest.raises(CptBenchError, match="'::' in its name.*Rename it"):
+    with pytest.raises(CptBenchError, match=r"'::' in its name.*Rename it"):
         load("own/name", None, "train", None, tmp_path / "a::b", tmp_path / "scratch")
 
 
@@ -66,7 +66,7 @@ def test_a_full_disk_is_said_as_such(
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     for scratch in (tmp_path, None):
-        with pytest.raises(CptBenchError, match="disk full.*CPTBENCH_DATA") as caught:
+        with pytest.raises(CptBenchError, match=r"disk full.*CPTBENCH_DATA") as caught:
             load("own/name", None, "train", None, None, scratch)
         assert len(str(caught.value).splitlines()) == 1
 

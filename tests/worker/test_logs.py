@@ -135,3 +135,56 @@ def test_a_worker_that_prints_without_end(end: str, tmp_path: Path) -> None:
     text = log.read_bytes()
     assert len(text) <= logs.HEAD + logs.TAIL + 200 and b"bytes were cut out here" in text
     assert text.endswith(b"these are the last words\n") and text.startswith(b"xxx")
+
+
+class Document:
+    """Of a stage's document what a command's trainer uses."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def model_copy(self, update: dict[str, Any]) -> Document:
+        return self
+
+    def write(self, file: Path) -> None:
+        file.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        ("head -c 12000000 /dev/zero | tr '\\0' x; exit 3", 3, "xxx"),
+        ("yes 'a line of words' | head -c 12000000; echo last; exit 4", 4, "last"),
+        ("head -c 12000000 /dev/zero | tr '\\0' '\\r'; echo last; exit 5", 5, "last"),
+        ("head -c 12000000 /dev/urandom; echo; echo last; exit 6", 6, "last"),
+    ],
+)
+def test_a_command_that_prints_without_end(
+    script: str, code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    from cpt_bench.errors import TrainerFault
+    from cpt_bench.stage import command
+
+    told: list[str] = []
+    stage = SimpleNamespace(
+        document=tmp_path / "stage.json", output=tmp_path, tell=told.append, log=lambda row: None
+    )
+    document = Document(tmp_path / "log.jsonl")
+    monkeypatch.setattr(command.StageDocument, "read", lambda file: document)
+    monkeypatch.setattr(command, "reward_server", lambda stage: nullcontext(""))
+    (tmp_path / "train.sh").write_text(script)
+    trainer = command.find(f"cmd:sh {tmp_path / 'train.sh'}").value(command.Settings())
+    with (tmp_path / "out").open("w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        tracemalloc.start()
+        with pytest.raises(TrainerFault, match=f"exited with {code}; its last words: .*{words}"):
+            trainer.train(stage)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        monkeypatch.undo()
+    assert peak < 8 << 20
+    assert (tmp_path / "out").stat().st_size >= 12_000_000, "the log has it all, until it is cut"
+    assert all(len(line) <= command.LONGEST for line in told) and len(told) < 100 * command.TOLD
