@@ -434,6 +434,6 @@ search();
 watch();
 // Turned, or made narrower: what depends on the width is drawn again.
 let was = narrow();
-addEventListener("resize", () => { if (narrow() !== was) { was = narrow(); figures.forEach((f) => f()); document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot)); } });
+addEventListener("resize", () => { if (narrow() !== was) { was = narrow(); document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot)); figures.forEach((f) => f()); } });
 document.documentElement.dataset.ready = "true";
 })();
