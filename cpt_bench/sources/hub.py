@@ -20,6 +20,7 @@ from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.sources.checks import check_sample
 from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
+from cpt_bench.sources.places import full, is_full, plainly_named
 from cpt_bench.suite import Sample, TaskCard, prepared
 from cpt_bench.suite.origins import Draw, Hub, Join, Table
 
@@ -55,6 +56,10 @@ def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str,
         scratch = prepared.folder(card, split).with_suffix(".building")
         try:
             _prepare(card, split, card.source, origin, scratch)
+        except OSError as error:
+            if is_full(error):
+                raise full(scratch.parent) from None
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     found: dict[str, Any] = read_json(prepared.folder(card, split) / "meta.json")
@@ -136,19 +141,28 @@ def load(
             f"preparing data needs {error.name}, which is not installed",
             todo="Install it with: pip install 'cptbench[train]'",
         ) from None
-    place = repo if origin is None else str(origin / repo)
+    place = repo if origin is None else str(plainly_named(origin / repo))
     if origin is not None and not (origin / repo).is_dir():
         raise Unfit(f"no folder {origin / repo}")
     options = {"cache_dir": str(scratch)} if scratch else {}
     try:
         return load_dataset(place, config, split=split, revision=revision, **options)
     except Exception as error:
+        if is_full(error):
+            raise full(scratch or Path(datasets_cache())) from None
         # Unknown configs and splits, an unreachable hub, a repository that is gone or gated, files
         # of different shapes: a reason not to use this table. Anything else is a mistake of ours.
         home = type(error).__module__.partition(".")[0]
         if home in _THEIRS or isinstance(error, ValueError | OSError | KeyError | RuntimeError):
             raise Unfit(_reason(error)) from None
         raise
+
+
+def datasets_cache() -> str:
+    """Where ``datasets`` writes when nobody says otherwise."""
+    from datasets import config
+
+    return str(config.HF_DATASETS_CACHE)
 
 
 _THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")

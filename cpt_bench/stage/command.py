@@ -30,9 +30,16 @@ from cpt_bench.files import digest, digest_json, read_jsonl
 from cpt_bench.plugins import Resolved, code_digest
 from cpt_bench.stage.document import StageDocument
 from cpt_bench.trainer import Stage, Trainer, TrainerConfig, TrainSample
+from cpt_bench.worker.logs import Lines, Sometimes
 
 PREFIX = "cmd:"
 LAST_LINES = 5
+
+BLOCK = 64 << 10
+"""Bytes that are read at once: a program may print without ever ending a line."""
+
+LONGEST, TOLD = 500, 200
+"""Characters of a line that are passed on, and lines a second; the log has them all."""
 
 
 def arguments(spec: str, stage: Path, output: Path) -> list[str]:
@@ -83,10 +90,17 @@ class Command(Trainer):
             document.model_copy(update={"reward_url": url}).write(stage.document)
             process = _start(words, stage)
             assert process.stdout is not None
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                tail.append(line.strip()[:200])
-                stage.tell(line.rstrip()[:500])
+            told, lines = Sometimes(TOLD), Lines(LONGEST)
+            ended = False
+            while not ended:
+                block = os.read(process.stdout.fileno(), BLOCK)
+                ended = not block
+                text, whole = lines.feed(block)
+                print(text, end="", flush=True)
+                for line in whole:
+                    tail.append(line.strip()[:200])
+                    if told():
+                        stage.tell(line.rstrip())
             code = process.wait()
         read_jsonl(document.log)  # raises if a line is not JSON
         if code != 0:
@@ -126,7 +140,7 @@ def _place(module: str) -> Path | None:
     return Path(place) if place else None
 
 
-def _start(words: list[str], stage: Stage) -> subprocess.Popen[str]:
+def _start(words: list[str], stage: Stage) -> subprocess.Popen[bytes]:
     variables = {"CPTBENCH_STAGE": str(stage.document), "CPTBENCH_OUTPUT": str(stage.output)}
     try:
         return subprocess.Popen(
@@ -134,8 +148,6 @@ def _start(words: list[str], stage: Stage) -> subprocess.Popen[str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
             env={**os.environ, **variables},
         )
     except OSError as error:

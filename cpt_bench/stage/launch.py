@@ -25,6 +25,9 @@ from cpt_bench.trainer import Stage
 EVENT = "\x1ecptbench "
 """The prefix of a line of standard output that is an event."""
 
+LONGEST = 1 << 20
+"""Characters that are read at once of a line; events are shorter."""
+
 
 def command(launch: str, *arguments: str) -> list[str]:
     """The launcher's command line.
@@ -77,8 +80,10 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     assert process.stdout is not None
+    out = process.stdout
     try:
-        for line in process.stdout:
+        # In pieces: a process may print without ever ending a line.
+        for line in iter(lambda: out.readline(LONGEST), ""):
             if not line.startswith(EVENT):
                 print(line, end="")
                 continue

@@ -24,6 +24,7 @@ from typing import Any
 
 from cpt_bench.environment import folder_for_sockets
 from cpt_bench.errors import CONTINUE, CptBenchError, TrainerFault, WorkerLost
+from cpt_bench.worker.logs import SLACK, cut, last_words
 from cpt_bench.worker.monitor import MEMORY_EVERY, Limits, Monitor, end_children
 
 PRELOAD = ("cpt_bench.worker.preload",)
@@ -75,7 +76,7 @@ class Worker:
             object) to the parent.
         args: Its other arguments; they must pickle. None: its other argument is an iterator of the
             jobs that :meth:`ask` sends; a job is done when ``work`` takes the next one.
-        log: The file that receives the child's output.
+        log: The file that receives the child's output; of a long one, its beginning and end.
         what: Describes the call in errors: ``stage 3 (gqa), training``.
         limits: Limits at which the child is ended.
         first: A module-level function of ``args`` that the child calls before it has any thread.
@@ -93,7 +94,7 @@ class Worker:
         env: dict[str, str] | None = None,
     ) -> None:
         ctx = context()
-        self.what, self.log = what, log
+        self.what, self.log, self._log_at = what, log, 0.0
         self.receiver, sender = ctx.Pipe(duplex=args is None)
         # Nothing is ever sent through the lifeline. Only this process holds its upper end, so the
         # child sees it close when this process dies, however it dies, and ends too: a killed run
@@ -151,17 +152,24 @@ class Worker:
         while True:
             try:
                 while not self.receiver.poll(MEMORY_EVERY):
-                    self.monitor.look()
+                    self._look()
                 kind, value = self.receiver.recv()
             except (EOFError, ConnectionError):
                 raise self._died() from None
             if kind == "event":
-                self.monitor.look()
+                self._look()
                 on_event(value)
             elif kind == "value":
                 return value
             else:
                 raise value
+
+    def _look(self) -> None:
+        self.monitor.look()
+        now = time.monotonic()
+        if now - self._log_at >= MEMORY_EVERY:
+            self._log_at = now
+            cut(self.log, SLACK)
 
     def stop(self) -> None:
         """End the child, and everything it started, if it still runs."""
@@ -175,6 +183,7 @@ class Worker:
         self.process.join()
         self.lifeline.close()
         self.receiver.close()
+        cut(self.log)
 
     def _lost(self) -> CptBenchError:
         return WorkerLost(
@@ -214,14 +223,6 @@ def _server_died() -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-def last_words(log: Path, lines: int) -> str:
-    """The end of a log for an error message: ``; its last output: …``, or nothing."""
-    if not log.exists():
-        return ""
-    tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
-    return f"; its last output: {' | '.join(line.strip()[:160] for line in tail)}" if tail else ""
 
 
 @contextlib.contextmanager
