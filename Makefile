@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast peers bench lint clean
+.PHONY: install browser demo test fast peers bench gpu-wheels lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -49,6 +49,9 @@ bench: install  ## the paired timings of docs/performance.md; on a machine that 
 	$(BIN)/python -m benchmarks.where --trainer rft --out $(RESULTS)/where-rft.json
 	$(BIN)/python -m benchmarks.growth --out $(RESULTS)/growth.json
 	$(BIN)/python -m benchmarks.stage_start --out $(RESULTS)/stage-start.json
+
+gpu-wheels: install  ## what a GPU machine without a network lacks, for python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu.wheels .gpu-wheels
 
 lint: install  ## style and types
 	$(BIN)/ruff check .

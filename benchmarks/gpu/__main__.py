@@ -1,7 +1,7 @@
 """Run the parts in order of worth, in the minutes that there are.
 
-    python -m benchmarks.gpu --minutes 8 --out FOLDER
-    python -m benchmarks.gpu --dry-run
+python -m benchmarks.gpu --minutes 8 --out FOLDER
+python -m benchmarks.gpu --dry-run
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.gpu.parts import PARTS, Part, limit_of, refusal
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json, write_json
+from cpt_bench.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 12
@@ -152,12 +152,6 @@ def work(part: Part, limit: float, scratch: Path, tree: Path, args: Any) -> dict
     row = {"state": "failed", "why": why, "seconds": taken, "output": last}
     write_json(args.out / f"{part.name}.failed.json", {"part": part.name, **row})
     return row
-
-
-def files(results: Path) -> dict[str, Any]:
-    """Part to its JSON, of those that are in ``results``."""
-    found = {part.name: results / f"{part.name}.json" for part in PARTS}
-    return {name: read_json(file) for name, file in found.items() if file.is_file()}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from benchmarks.gpu import plan
 from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import settings_of, train
 
+STRIDES = {"learning_rate": 1e-2, "warmup_steps": 0}
+"""Steps so large that replies change: else a swap of weights would show nothing."""
 LENGTH = "completions/mean_length"
 """What TRL calls the mean tokens of a batch's rollouts."""
 LOOSE = 1e3
@@ -26,7 +28,7 @@ ROLLOUTS = {
 
 def sft(place: Place) -> dict[str, Any]:
     """Supervised, against the plan; its checkpoint is what part ``evaluation`` swaps in."""
-    config = settings_of(place, "sft", "cpt7/sft-lora", {})
+    config = settings_of(place, "sft", "cpt7/sft-lora", STRIDES)
     found = train(place, "sft", config)
     return {**found, "plan": plan.compare(place.scale, False, config, found)}
 

@@ -102,6 +102,9 @@ def write(folder: Path, facts: Mapping[str, Any], device: str, layers: int | Non
             model = Qwen2_5_VLForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
+    with torch.no_grad():
+        # The likeliest word is always one that the tokenizer can write: replies are compared.
+        model.lm_head.weight[len(parts.tokenizer) :] = 0
     model.generation_config.eos_token_id = config.text_config.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id
     model.save_pretrained(folder)

@@ -27,14 +27,15 @@ def measure(place: Place) -> dict[str, Any]:
     begun = time.monotonic()
     engine = TransformersEngine(place.model, device=scale.device)
     opened = time.monotonic() - begun
-    engine.generate(requests[:2], 2)
+    engine.generate(requests[: engine.batch_size], 2)  # the first batch takes longer
     reading, _ = seconds(engine, 1)
     whole, before = seconds(engine, scale.written)
     model, gpu = Architecture.of(scale.facts), card.known(scale.device)
     image = model.image_tokens(scale.pixels)
     operations = len(requests) * model.forward(scale.words, image)
     tokens = sum(reply.tokens or 0 for reply in before)
-    speed = tokens / max(whole - reading, 1e-9)
+    # At a tiny size the one may take as long as the other.
+    speed = tokens / (whole - reading) if whole > reading else None
     found: dict[str, Any] = {
         "samples": len(requests),
         "batch": engine.batch_size,
@@ -51,14 +52,14 @@ def measure(place: Place) -> dict[str, Any]:
         "constants": {
             # Pictures are decoded and cut into patches meanwhile.
             "use_prefill": operations / reading / gpu.peak,
-            "decode / transformers": speed * model.parameters / ASSUMED.decode_weights,
+            "decode / transformers": speed and speed * model.parameters / ASSUMED.decode_weights,
         },
     }
     return {**found, "swap": swapped(place, engine, requests, before)}
 
 
 def swapped(place: Place, engine: Any, requests: list[Request], before: list[Any]) -> Any:
-    """Replies after a swap beside those of a new engine; None where no other checkpoint is there."""
+    """Replies after a swap beside a new engine's; None where no other checkpoint is there."""
     if not (place.trained / "config.json").is_file():
         return None
     asked = requests[:64]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from benchmarks.gpu.scale import Place
 from cpt_bench.engines import Request
@@ -18,17 +21,20 @@ from cpt_bench.sources import load_split
 from cpt_bench.suite import open_suite
 from cpt_bench.trainers.selfcheck import TOLERANCE
 
+STAGES = 2
+
 
 def measure(place: Place) -> dict[str, Any]:
     """Runs of two stages, one after the other, then replies."""
-    runs = {f"{trainer}, {dtype}": run(place, trainer, dtype) for trainer, dtype in place.scale.nano}
+    runs = {
+        f"{trainer}, {dtype}": run(place, trainer, dtype) for trainer, dtype in place.scale.nano
+    }
     return {"runs": runs, "replies": replies(place), "tolerance": dict(TOLERANCE)}
 
 
 def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
     """One ``cptbench run``; a failure is a finding."""
     scale = place.scale
-    tasks = open_suite("nano").sequence[:2]
     out = place.own / f"{trainer}-{dtype}"
     changes = [f"device={scale.device}", f"dtype={dtype}", *scale.changes]
     if trainer == "rft":
@@ -36,8 +42,8 @@ def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
         changes = [c for c in changes if not c.startswith("batch_size")]
         changes.append("self_check_tolerance=1000")
     command = [
-        sys.executable, "-m", "cpt_bench", "run", "--suite", "nano", "--trainer", trainer,
-        "--order", ",".join(tasks), "--out", str(out), "--no-share", "--json",
+        sys.executable, "-m", "cpt_bench", "run", "--suite", str(short(place)), "--out", str(out),
+        "--trainer", trainer, "--recipe", f"nano/{trainer}", "--no-share", "--json",
         *(["--limit", str(scale.limit)] if scale.limit else []),
         *(word for change in changes for word in ("--set", change)),
     ]  # fmt: skip
@@ -50,6 +56,19 @@ def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
     check = {key: row[key] for row in rows for key in row if key.startswith("self_check")}
     matrix = json.loads(done.stdout)["matrix"]["accuracy"]
     return {"seconds": taken, "steps": len(rows), "accuracy": matrix, "self-check": check}
+
+
+def short(place: Place) -> Path:
+    """A copy of nano that ends after its second task."""
+    copy = place.own / "suite"
+    if not copy.is_dir():
+        whole = open_suite("nano")
+        shutil.copytree(whole.folder, copy)
+        facts = yaml.safe_load((copy / "suite.yaml").read_text())
+        facts["sequence"] = list(whole.sequence[:STAGES])
+        facts["general"] = list(whole.general[:1])
+        (copy / "suite.yaml").write_text(yaml.safe_dump(facts))
+    return copy
 
 
 def replies(place: Place) -> dict[str, Any]:

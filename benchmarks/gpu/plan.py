@@ -1,4 +1,4 @@
-"""What ``cptbench plan`` says of a measured stage, and the constants with which it would be right."""
+"""What ``cptbench plan`` says of a measured stage, and with which constants it would be right."""
 
 from __future__ import annotations
 
@@ -64,4 +64,3 @@ def compare(scale: Scale, rewarded: bool, config: Any, found: dict[str, Any]) ->
         },
         "constants": constants,
     }
-

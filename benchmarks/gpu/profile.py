@@ -10,8 +10,10 @@ from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import settings_of, synchronize, train
 
 KINDS = {
-    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "aten::mm", "aten::addmm", "aten::bmm",
-                        "aten::baddbmm"),
+    "matrix products": (
+        "gemm", "nvjet", "cutlass", "cublas", "aten::mm", "aten::addmm", "aten::bmm",
+        "aten::baddbmm",
+    ),
     "attention": ("fmha", "flash", "attention", "softmax"),
     "optimiser": ("multi_tensor", "adam"),
     "norms and sums": ("reduce", "norm", "mean", "aten::sum", "aten::pow"),

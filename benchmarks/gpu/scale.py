@@ -67,7 +67,7 @@ class Place(NamedTuple):
         return self.scratch / "sft" / "stage" / "out"
 
 
-# pixels: the mean of cpt7's seven tasks by their cards, 513,143; words, written: what a plan assumes.
+# pixels: the mean of cpt7's seven tasks by their cards, 513,143. words, written: a plan's.
 GPU = Scale(
     device="cuda",
     facts=architecture.REAL,

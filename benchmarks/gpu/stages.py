@@ -46,7 +46,9 @@ def drawn(place: Place, count: int) -> list[Sample]:
         file = io.BytesIO()
         small.resize((side, side), Image.Resampling.NEAREST).save(file, "PNG")
         # Nano's words are a token each.
-        more = " ".join(draw.choices(("red", "blue", "circle", "left", "above", "is"), k=scale.words))
+        more = " ".join(
+            draw.choices(("red", "blue", "circle", "left", "above", "is"), k=scale.words)
+        )
         question = " ".join(f"{sample.question} {more}".split()[: scale.words])
         changes = {"id": f"{i}", "question": question, "images": (file.getvalue(),)}
         found.append(sample.model_copy(update=changes))
@@ -142,6 +144,7 @@ def train(
         "seconds of the stage's end": ended - times[-1],
         "gib held after a step": held[-1],
         "gib at most": memory(place.scale.device)["most"],
+        "gib reserved at most": memory(place.scale.device)["reserved"],
         "gib of main memory at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "log": rows,
     }
@@ -163,6 +166,7 @@ def memory(device: str) -> dict[str, float]:
         return {
             "held": torch.cuda.memory_allocated() / GIB,
             "most": torch.cuda.max_memory_allocated() / GIB,
+            "reserved": torch.cuda.max_memory_reserved() / GIB,
         }
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"held": most, "most": most}
+    return {"held": most, "most": most, "reserved": most}
