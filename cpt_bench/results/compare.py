@@ -225,8 +225,8 @@ def difference(
                 "over": [], "missing": missing}  # fmt: skip
     first, second = ([float(v) for v in vs if v is not None] for vs in (values_a, values_b))
     value = sum(first) / len(first) - sum(second) / len(second)
-    errors = errors_apart(_mean_errors(of_a), _mean_errors(of_b))
-    over_samples = sample_interval(value, errors, key in PEAKS)
+    drawn = errors_apart(_mean_errors(of_a), _mean_errors(of_b))
+    over_samples = sample_interval(value, drawn, key in PEAKS)
     over_seeds = _over_seeds(a, b, first, second)
     shown = [o for o in (over_samples, over_seeds) if o is not None]
     tie = any(o.low <= 0 <= o.high for o in shown)
