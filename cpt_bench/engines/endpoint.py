@@ -1,13 +1,13 @@
 """Any OpenAI-compatible server: vLLM, SGLang, ``transformers serve``, a paid service.
 
-A request either has an answer or it has none: a server that is busy or away is asked again with
-back-off, and when it stays away the evaluation stops with one line. No error text, empty body or
-placeholder is ever taken for what a model wrote. What was answered before is in the journal, so
-that the same command goes on where it stopped.
+A request is either answered or it fails: requests to a server that is busy or unreachable are
+retried with back-off, and if they still fail the evaluation stops with a one-line error. An error
+text, empty body or placeholder is never taken for a model's reply. Answers are stored in a journal,
+so that the same command resumes where it stopped.
 
-What a server serves cannot be known from outside: it has a name, not a digest. Results of an
-endpoint are therefore keyed by URL, model name and the *nonce* of one evaluation, never shared
-between evaluations, and marked ``endpoint:`` wherever a digest would stand.
+The weights behind a server cannot be identified from outside: the model has a name, not a digest.
+Results of an endpoint are therefore keyed by URL, model name and the *nonce* of one evaluation,
+never shared between evaluations, and marked ``endpoint:`` in place of a digest.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ there: nothing says that the model ended at once.
 """
 
 PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}
-"""Sent to every server: OpenAI's own defaults, which not every server has."""
+"""Sent to every server: OpenAI's defaults, since some servers have others."""
 
 OWN = ("model", "nonce", "journal")
-"""Settings of the engine that an evaluation gives itself."""
+"""Settings of the engine that the evaluation sets itself."""
 
 
 def named(url: str | Path, model: str, nonce: str, extra: dict[str, Any] | None = None) -> str:
-    """What stands where a digest of weights would: which server was asked for which model, when.
+    """A substitute for the digest of the weights: names the server, the model and the evaluation.
 
     Args:
-        url: The server's.
-        model: The name that it serves.
-        nonce: Of the evaluation.
+        url: The server's URL.
+        model: The name of the model that it serves.
+        nonce: The evaluation's nonce.
         extra: Fields added to each request, which may change replies.
     """
     asked = [base_url(str(url)), model, nonce, *([extra] if extra else [])]
@@ -63,25 +63,25 @@ def named(url: str | Path, model: str, nonce: str, extra: dict[str, Any] | None 
 
 
 class EndpointEngine:
-    """A model behind a chat-completions URL, asked many questions at a time.
+    """A model behind a chat-completions URL, queried with many requests at a time.
 
     Args:
         url: The server's base, with or without ``/v1``: ``http://127.0.0.1:8000/v1``.
-        model: The name it serves the model by.
-        nonce: Names one evaluation of one model. Change it whenever the server may have got other
-            weights; results and journal entries of another nonce are never used.
-        journal: A file that keeps each answer as it comes, for going on after a failure.
-        concurrency: Requests under way at once.
-        retries: Times a failed request, or one whose answer is no completion, is sent again,
+        model: The name under which it serves the model.
+        nonce: Names one evaluation of one model. Change it whenever the server may have loaded
+            other weights; results and journal entries of another nonce are never used.
+        journal: A file that stores each answer at once, to resume after a failure.
+        concurrency: Number of simultaneous requests.
+        retries: How often to retry a failed request, or one whose answer is not a completion,
             waiting 0.5 s, 1 s, 2 s … 8 s in between, or as long as the server asks for.
-        timeout: Seconds one request may take.
+        timeout: Seconds that one request may take.
         key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore and which may
             be empty for them.
         extra: Further fields of the request body.
 
     Attributes:
         weights: ``endpoint:`` and a hash of URL, model and nonce; not a digest of weights.
-        server: What the server says of itself.
+        server: The server's description of itself.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class EndpointEngine:
         """Replies, in the order of ``requests``.
 
         Raises:
-            CptBenchError: A request stayed without an answer; those answered are in the journal.
+            CptBenchError: A request was not answered; earlier answers are in the journal.
         """
         refuse_prefix(requests, "endpoint")
         keys = [self._key(r, max_new_tokens, sampling) for r in requests]
@@ -161,27 +161,28 @@ class EndpointEngine:
             )
         except NoAnswerError as error:
             raise self._failed(request, str(error)) from None
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a header that cannot be
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: an impossible header
             raise self._failed(request, error) from error
         reply = self._read(request, answer, max_new_tokens)
-        if self.server.neutral() != neutral:  # its reply says what it should have been sent
+        if self.server.neutral() != neutral:  # the reply reveals a server that needs other fields
             return self._ask(request, max_new_tokens, sampling)
         return reply
 
     def _read(self, request: Request, answer: Any, asked: int) -> Reply:
-        """The reply in a response; anything that is not one is a failed request."""
-        said, given = answer.choices[0].message, getattr(answer.choices[0], "finish_reason", None)
+        """The reply in a response; a response without a valid one is a failed request."""
+        message = answer.choices[0].message
+        given = getattr(answer.choices[0], "finish_reason", None)
         why = FINISHED.get(str(given if given is not None else "").strip().lower())
         if why is None:
             raise self._failed(request, f"the reply ended with {given!r}")
         for field in ("reasoning_content", "reasoning"):
-            if getattr(said, field, None):
+            if getattr(message, field, None):
                 raise CptBenchError(
-                    "the server cuts the reasoning out of replies, so that they cannot be graded",
+                    "the server removes the reasoning from replies, so they cannot be graded",
                     where=self.url,
                     todo="Start it without a reasoning parser, or use cpt_bench.engines.serve",
                 )
-        text = getattr(said, "content", None)
+        text = getattr(message, "content", None)
         if not isinstance(text, str):
             raise self._failed(request, f"the reply is {text!r}, not text")
         if given != why:
@@ -199,22 +200,22 @@ class EndpointEngine:
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
-        said = " ".join(f"{kind}{reason}".split())[:250]
+        cause = " ".join(f"{kind}{reason}".split())[:250]
         key = refused_key(reason) if isinstance(reason, Exception) else ""
         return CptBenchError(
-            f"no answer to {request.id} ({said})",
+            f"no answer to {request.id} ({cause})",
             where=self.url,
             todo=f"The server wants another key: set {key}, or --engine-set key=…"
             if key
-            else "The cell is left empty; when the server is well, run the same command again",
+            else "The cell is left empty; when the server works again, repeat the same command",
         )
 
 
 class Journal:
-    """Answers as they came, by the hash of what was asked, and what the server said of itself.
+    """Answers by the hash of their request, and the server's description of itself.
 
-    Without a file they are lost with the process. A line that a kill cut short is dropped: its
-    question is asked again.
+    Without a file they are lost when the process ends. A line that is incomplete after a kill is
+    dropped, and its question is asked again.
     """
 
     def __init__(self, file: Path | None, weights: str) -> None:
@@ -244,7 +245,7 @@ class Journal:
         return self.known[key]
 
     def add(self, key: str, reply: Reply) -> None:
-        """Keep an answer; threads may do so at the same time."""
+        """Store an answer; thread-safe."""
         row = {"weights": self.weights, "key": key, "reply": reply.text, "tokens": reply.tokens}
         with self.lock:
             self.known[key] = reply
@@ -252,7 +253,7 @@ class Journal:
                 self._append(self.file, row)
 
     def keep(self, field: str, value: str) -> None:
-        """Keep what the server said of itself."""
+        """Store a part of the server's description of itself."""
         with self.lock:
             if self.file is not None:
                 self._append(self.file, {"weights": self.weights, "served": {field: value}})
@@ -260,12 +261,12 @@ class Journal:
     def _append(self, file: Path, row: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as stream:
-            # The line break first: it also ends a line that a kill left unfinished.
+            # The line break comes first: it also ends a line left incomplete by a kill.
             stream.write("\n" + json.dumps(row, ensure_ascii=False))
 
 
 def base_url(url: str) -> str:
-    """``url`` as the client wants it: with a scheme, ending in ``/v1`` unless it has a path."""
+    """``url`` as the client needs it: with a scheme, ending in ``/v1`` unless it has a path."""
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
@@ -277,10 +278,11 @@ def base_url(url: str) -> str:
 
 
 def message(request: Request) -> list[Any]:
-    """The chat turn of a request: its images as data URLs and its words, in their order.
+    """The chat turn of a request: its images, as data URLs, and its text, in order.
 
-    Pictures travel as PNG of the very pixels the in-process engines see. Sent as they are, they
-    would be turned by some servers (EXIF), flattened differently by others (palette, CMYK, alpha).
+    Pictures are sent as PNG with exactly the pixels that the in-process engines see. If sent as
+    they are, some servers would rotate them (EXIF) or convert them differently (palette, CMYK,
+    alpha).
     """
     content = [
         {"type": "text", "text": part}

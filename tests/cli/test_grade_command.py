@@ -306,7 +306,7 @@ def test_a_question_is_answered_once(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(lines(*rows[:2]))
     assert cli(*asked).returncode == 0
     (tmp_path / "in.jsonl").write_text(lines(*rows))
-    one_line(cli(*asked), f"in.jsonl:3: '{ids[0]}' is answered before, in line 1")
+    one_line(cli(*asked), f"in.jsonl:3: '{ids[0]}' was already answered in line 1")
     for wrong in (True, None, 1.0, [ids[0]], "none such"):
         (tmp_path / "in.jsonl").write_text(lines({"id": wrong, "reply": "A"}))
         one_line(cli(*asked), "in.jsonl:1: no test sample has the id")
@@ -361,7 +361,7 @@ def test_ids_are_compared_as_text(tmp_path: Path) -> None:
     [
         ([{"id": "1", "reply": "a"}], "rows.jsonl: 2 of 3 test samples have no prediction: '2', '3'"),
         ([], "rows.jsonl: 3 of 3 test samples have no prediction: '1', '2', '3'"),
-        ([{"id": 1, "reply": "a"}, {"id": "2", "reply": "a"}, {"id": "1", "reply": "a"}], "rows.jsonl:3: '1' is answered before, in line 1"),
+        ([{"id": 1, "reply": "a"}, {"id": "2", "reply": "a"}, {"id": "1", "reply": "a"}], "rows.jsonl:3: '1' was already answered in line 1"),
         ([{"id": "4", "reply": "a"}], "rows.jsonl:1: no test sample has the id '4'"),
         ([{"id": True, "reply": "a"}], "rows.jsonl:1: the id is True, not text or a whole number"),
         ([{"id": 1.0, "reply": "a"}], "rows.jsonl:1: the id is 1.0, not text"),

@@ -221,7 +221,7 @@ def test_a_number_of_tokens_that_is_none_is_no_answer(
     fake = serve(lambda body, number: (200, completion("a", usage=usage)))
     engine = fake.engine(journal=tmp_path / "journal.jsonl")
     with pytest.raises(
-        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has words and 0 tokens"
+        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has text but 0 tokens"
     ) as caught:
         engine.generate(ask(1), 7)
     assert len(str(caught.value).splitlines()) == 1

@@ -135,12 +135,16 @@ def test_a_truncated_file_is_refused(engine: Any, tiny_model: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("file", "change", "complaint"),
     [
-        ("config.json", {"image_token_id": 1}, "its config.json is not that of the checkpoint"),
-        ("config.json", {"dtype": "bfloat16"}, "its dtype is not that of the checkpoint which is"),
-        ("tokenizer_config.json", {"eos_token": "a"}, "its tokenizer_config.json is not that of"),
-        ("generation_config.json", {"eos_token_id": 1}, "its generation_config.json is not that"),
-        ("chat_template.jinja", "\n", "its chat_template.jinja is not that of the checkpoint"),
-        ("added_tokens.json", "{}", "its added_tokens.json is not that of the checkpoint"),
+        ("config.json", {"image_token_id": 1}, "its config.json differs from that of the loaded"),
+        ("config.json", {"dtype": "bfloat16"}, "its dtype differs from that of the loaded"),
+        (
+            "tokenizer_config.json",
+            {"eos_token": "a"},
+            "its tokenizer_config.json differs from that of",
+        ),
+        ("generation_config.json", {"eos_token_id": 1}, "its generation_config.json differs from"),
+        ("chat_template.jinja", "\n", "its chat_template.jinja differs from that of the loaded"),
+        ("added_tokens.json", "{}", "its added_tokens.json differs from that of the loaded"),
         ("adapter_config.json", "{}", "an adapter is merged when it is loaded"),
     ],
 )

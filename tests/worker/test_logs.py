@@ -180,7 +180,7 @@ def test_a_command_that_prints_without_end(
     with (tmp_path / "out").open("w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         tracemalloc.start()
-        with pytest.raises(TrainerFault, match=f"exited with {code}; its last words: .*{words}"):
+        with pytest.raises(TrainerFault, match=f"exited with {code}; its last output: .*{words}"):
             trainer.train(stage)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
