@@ -117,7 +117,7 @@ def kill_a_worker(folder: Path) -> None:
                     parent = (place.parent / "stat").read_text().rpartition(")")[2].split()[1]
                 except OSError:
                     continue
-                if b"cpt_bench.cli.leash" in words and run in words:
+                if b"cpt_bench.cli.attached" in words and run in words:
                     os.kill(int(parent), signal.SIGKILL)
                     return
 

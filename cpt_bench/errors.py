@@ -11,6 +11,9 @@ LOST = 75
 """Exit status when a process was killed from outside: the same command may go through (sysexits'
 EX_TEMPFAIL)."""
 
+CONTINUE = "Finished steps are saved: run the same command again"
+"""What to do after an interruption of any kind."""
+
 
 class CptBenchError(Exception):
     """A mistake that a person can mend.
@@ -32,6 +35,10 @@ class CptBenchError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         return f"{line}. {self.todo}" if self.todo else line
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"cptbench: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:  # keyword arguments survive the trip from a worker
         return _rebuild, (type(self), self.what, self.where, self.todo)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,16 @@ read back as what it was.
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` so that a reader, or a restart after any kill, sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _locked(path.parent, fcntl.LOCK_SH):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _hold(handle)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors=HALVES, newline="\n") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
@@ -93,13 +97,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file; one that cannot be read is named with the reason."""
+    """All of a file; one that is not there, or cannot be, is named."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise CptBenchError("no such file", where=path) from None
-    except OSError as error:
-        raise CptBenchError(f"cannot be read ({error.strerror})", where=path) from None
     except ValueError as error:  # a name with a NUL character
         raise CptBenchError(f"cannot be read ({error})", where=repr(str(path))) from None
 
@@ -184,7 +186,10 @@ def common_folder(path: Path) -> Iterator[Path]:
     Whoever is first is kept: the others made the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _locked(path.parent, fcntl.LOCK_SH):
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        handle = os.open(partial, os.O_RDONLY)
+        _hold(handle)
     try:
         yield partial
         partial.chmod(0o755)
@@ -193,7 +198,80 @@ def common_folder(path: Path) -> Iterator[Path]:
         if not path.exists():
             raise
     finally:
+        os.close(handle)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------- what a kill left behind
+
+UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names of what :func:`write_text` and :func:`common_folder` write before it has its own name."""
+
+
+def clear_unfinished(root: Path, leave: Container[str] = ()) -> list[Path]:
+    """Remove what killed processes left half-written under ``root``.
+
+    Who writes holds a lock on the unfinished file or folder, and the system gives it up when the
+    process ends, however it ends. So what is locked is left alone, and so is everything on a file
+    system without locks.
+
+    Args:
+        root: Where to look.
+        leave: Names of folders that are not looked into.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for folder, inside, files in os.walk(root):
+        found = [name for name in (*inside, *files) if UNFINISHED.fullmatch(name)]
+        inside[:] = [name for name in inside if name not in leave and name not in found]
+        if not found:
+            continue
+        with _locked(Path(folder), fcntl.LOCK_EX) as alone:  # nobody is between making and locking
+            removed += [p for name in found if alone and _removed(p := Path(folder, name))]
+    return removed
+
+
+def _removed(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # it has just got its name, or is a link, which nothing here makes
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return not path.exists()
+
+
+def _hold(handle: int) -> None:
+    """Lock what is open until it is closed; a file system without locks goes without."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int) -> Iterator[bool]:
+    """Whether the folder is locked: shared by those who begin a file, or for one who clears."""
+    wait = 0 if how == fcntl.LOCK_SH else fcntl.LOCK_NB
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # it may be written to, but not be listed
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, how | wait)
+            locked = True
+        except OSError:
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
 
 
 def settle(written: Path, path: Path) -> None:

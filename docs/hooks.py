@@ -40,8 +40,6 @@ PAGES = (
 LINK = re.compile(r"(\]\()([^)\s#<>]+)(#[^)\s]*)?(\))")
 FILE_NAME = re.compile(r"\[(?:[\w-]+/)*([\w-]+)\.md\]\(")  # a page is not a file to its reader
 FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)", re.M | re.S)
-LITERAL = re.compile(r"::</p>")
-ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):(?=<code)")
 
 
 # ------------------------------------------------------------------------------------- pages
@@ -185,11 +183,6 @@ def link(target: str, here: str, page: str, files: Files) -> str:
         kind = "tree" if (ROOT / place).is_dir() else "blob"
         return f"{REPOSITORY}/{kind}/main/{place}"
     return target  # MkDocs complains of it
-
-
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Docstrings may hold Sphinx's roles and double colons, which Markdown does not know."""
-    return LITERAL.sub(":</p>", ROLE.sub("", html))
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -236,6 +236,15 @@ def test_mistakes(wrong: Callable[[Path], object], line: str, runs: Path) -> Non
     assert line in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+def test_a_mistake_in_a_notebook_is_one_line_too() -> None:
+    pytest.importorskip("IPython")
+    code = "import cpt_bench; cpt_bench.open_suite('nanu')"
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "-c", code], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "cptbench: no suite is called 'nanu'. Did you mean 'nano'?"
+
+
 def test_the_commands_show_the_same_tables(
     comparison: Comparison, runs: Path, result: Result, cli: Cli
 ) -> None:

@@ -191,7 +191,7 @@ def test_a_cell_that_failed_after_an_edit_is_not_taken_for_the_class(
     found = notebook.run(cell.format("", 1.0))["Mine"]
     with pytest.raises(ZeroDivisionError):
         notebook.run(cell.format("1 / 0\n", 2.0))
-    with pytest.raises(CptBenchError, match="its source is not what it was made from"):
+    with pytest.raises(CptBenchError, match="its source has changed since the class was defined"):
         spec_of(found, tmp_path)
 
 

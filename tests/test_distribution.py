@@ -132,10 +132,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> None:
 def install(python: Path, what: str, folder: Path) -> Path:
     """A new environment with ``what`` in it; its folder of commands."""
     subprocess.run([python, "-m", "venv", folder], check=True, timeout=120)
-    pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", what]
-    done = subprocess.run(pip, capture_output=True, text=True, timeout=900, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    pip(folder / "bin", what)
     return folder / "bin"
+
+
+def pip(scripts: Path, *what: str) -> None:
+    command = [scripts / "python", "-m", "pip", "install", "--quiet", *what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=scripts.parent)
+    assert done.returncode == 0, done.stderr
 
 
 def call(scripts: Path, *args: object) -> str:
@@ -153,19 +157,23 @@ def name_of(python: Path) -> str:
     return python.name
 
 
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
 @pytest.mark.parametrize("python", interpreters(), ids=name_of)
 def test_the_light_core_verifies_an_entry(
-    built: Distribution, index: None, python: Path, kind: str, tmp_path: Path
+    built: Distribution, index: None, python: Path, tmp_path: Path
 ) -> None:
-    scripts = install(python, str(getattr(built, kind)), tmp_path / "env")
-    assert call(scripts, "--version").strip() == PROJECT["version"]
-    assert "sft" in call(scripts, "list", "trainers")
-    assert call(scripts, "verify", ENTRY).startswith(f"verified: {ENTRY.name} ")
+    """The sdist into an empty environment, then the wheel in its place."""
+    scripts = install(python, str(built.sdist), tmp_path / "env")
+    for kind in ("sdist", "wheel"):
+        if kind == "wheel":
+            pip(scripts, "--force-reinstall", "--no-deps", str(built.wheel))
+        assert call(scripts, "--version").strip() == PROJECT["version"]
+        assert "sft" in call(scripts, "list", "trainers")
+        assert call(scripts, "verify", ENTRY).startswith(f"verified: {ENTRY.name} ")
     here = [p.name for p in next((tmp_path / "env/lib").glob("python*/site-packages")).iterdir()]
     assert not {"torch", "transformers", "tests", "tasks", "trainers"} & set(here)
 
 
+@pytest.mark.long
 def test_with_extras_nano_s_base_is_evaluated(
     built: Distribution, index: None, tmp_path: Path
 ) -> None:
@@ -178,6 +186,6 @@ def test_with_extras_nano_s_base_is_evaluated(
     matrix = json.loads((tmp_path / "run/matrix.json").read_text())
     assert None not in matrix["accuracy"][0]
     reply = tmp_path / "reply.jsonl"
-    reply.write_text(json.dumps({"reply": "<answer>2\\sqrt{3}</answer>", "gold": "2√3"}) + "\n")
+    reply.write_text(json.dumps({"reply": "2\\sqrt{3}", "gold": "2√3"}) + "\n")
     graded = call(scripts, "grade", reply, "--grader", "math")
     assert json.loads(graded.splitlines()[0])["score"] == 1

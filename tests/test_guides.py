@@ -120,6 +120,7 @@ def runnable(page: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_getting_started_ends_with_a_row_of_one_s_own(reader: Reader) -> None:
     blocks = BLOCK.findall((ROOT / "docs/start.md").read_text())
     (code,) = [text for _, title, text in blocks if title == "mine.py"]
@@ -131,22 +132,20 @@ def test_getting_started_ends_with_a_row_of_one_s_own(reader: Reader) -> None:
     rows = shown["cptbench compare runs"]
     assert re.search(r"^Halfway +1 \(0\)", rows, re.M) and re.search(r"^sft +1", rows, re.M), rows
     assert (reader.folder / "report.html").stat().st_size > 1e5
+    halfway(reader.folder / "runs")
 
 
-@pytest.mark.slow
-def test_the_weights_of_the_page_s_method_are_halfway(reader: Reader) -> None:
-    """What it calls an average is one."""
-    load = pytest.importorskip("safetensors.numpy").load_file
+def halfway(runs: Path) -> None:
+    """What the page's method calls an average is one."""
+    from safetensors.numpy import load_file
+
     from cpt_bench.tasks.nano import FOLDER
 
-    (run,) = [p for p in (reader.folder / "runs").iterdir() if "alfway" in p.name]
-    (plain,) = [p for p in (reader.folder / "runs").iterdir() if "-sft-" in p.name]
+    (mine,) = [p for p in runs.iterdir() if "halfway" in p.name]
+    (plain,) = [p for p in runs.iterdir() if "nano-sft" in p.name]
     at = "stages/1-science/checkpoint/model.safetensors"
-    base, half, full = (
-        load(FOLDER / "checkpoint/model.safetensors"),
-        load(run / at),
-        load(plain / at),
-    )
+    base = load_file(FOLDER / "checkpoint/model.safetensors")
+    half, full = load_file(mine / at), load_file(plain / at)
     for name in half:
         np.testing.assert_allclose(half[name], (base[name] + full[name]) / 2, atol=1e-4)
 
@@ -164,4 +163,4 @@ def test_the_guide_to_a_suite_runs(reader: Reader) -> None:
     out = reader.types("\n".join(runnable("howto/suite.md")))
     assert "2 alphabet" in out
     assert re.search(r"^[0-9a-f]{64}$", out, re.M)
-    assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/cards/sums.yaml").read_text()
+    assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/sums.yaml").read_text()

@@ -121,7 +121,7 @@ def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     kinds = {key for key in (REWARDED, TAUGHT) if any(key in recipe for recipe in own)}
     other = next((key for key in (REWARDED, TAUGHT) if key in found and key not in kinds), None)
     if kinds and other is not None:
-        what = f"{asked.recipe} sets {other}, which {trainer.name} has not"
+        what = f"{asked.recipe} sets {other}, which {trainer.name} does not have"
         todo = f"Plan it with the trainer that it is for: --trainer {Path(asked.recipe).stem}"
         raise CptBenchError(what, where="--recipe", todo=todo)
     return _settings(asked.recipe, found, asked.changes, REWARDED in kinds)

@@ -1,4 +1,4 @@
-"""``cptbench data``: fetch what a suite needs, once; say what is there and what is missing."""
+"""``cptbench data``: fetch a suite's data sets, once; list what is there and what is missing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpt_bench.cli.options import FETCHED
+from cpt_bench.cli.options import FETCHED, ProtocolName, TierName
 from cpt_bench.errors import CptBenchError
 
 if TYPE_CHECKING:
     from cpt_bench.suite import Suite, TaskCard
 
 app = typer.Typer(
-    help="The data of suites that do not ship them.", no_args_is_help=True, rich_markup_mode=None
+    help="Fetch and list the data sets of suites that do not ship them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
-SuiteOption = Annotated[str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")]
-TierOption = Annotated[str | None, typer.Option(help="Its size, where it has several.")]
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option(help="Its protocol [the suite's default]."),
+SuiteOption = Annotated[
+    str, typer.Option(help="The benchmark; cpt7@mini is the small size of cpt7.")
 ]
 TaskOption = Annotated[
-    list[str] | None, typer.Option("--task", help="Only this task or benchmark (repeatable).")
+    list[str] | None,
+    typer.Option("--task", help="Only this task or general benchmark (repeatable)."),
 ]
 
 
@@ -35,17 +35,20 @@ def prepare(
     task: TaskOption = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", help="A folder with <owner>/<name> as the hub has them."),
+        typer.Option(
+            "--from",
+            help="Take the data sets from this folder (<owner>/<name>), not the hub.",
+        ),
     ] = None,
-    tier: TierOption = None,
-    protocol: ProtocolOption = None,
+    tier: TierName = None,
+    protocol: ProtocolName = None,
 ) -> None:
-    """Fetch data sets into the cache ($CPTBENCH_DATA), checked; what is there is not fetched again.
+    """Fetch data sets into the cache ($CPTBENCH_DATA) and check them; none is fetched twice.
 
-    One split that fails does not stop the others; the same command goes on after any interruption.
+    A split that fails does not stop the others. The same command goes on after an interruption.
     """
     if from_ is not None and not from_.is_dir():
-        raise CptBenchError("not a directory", where=from_, todo="Give --from a folder")
+        raise CptBenchError("is not a directory", where=from_, todo="Give --from a directory")
     from cpt_bench.suite import prepared
 
     failures = []
@@ -66,7 +69,7 @@ def prepare(
         for reason in facts["passed_over"] if not there else ():
             print(f"{'':<20} passed over {reason}", file=sys.stderr)
     if failures:
-        todo = "What was prepared is kept: mend the cause and run the same command again"
+        todo = "What was prepared is saved: mend the cause and run the same command again"
         raise CptBenchError(
             f"not prepared: {', '.join(failures)}", where=prepared.root(), todo=todo
         )
@@ -76,11 +79,11 @@ def prepare(
 def status(
     suite: SuiteOption = FETCHED,
     task: TaskOption = None,
-    tier: TierOption = None,
-    protocol: ProtocolOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    tier: TierName = None,
+    protocol: ProtocolName = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """Say which splits are prepared and which are missing; exit status 1 when one is missing."""
+    """List which splits are prepared and which are missing; exit status 1 when one is missing."""
     from cpt_bench.files import read_json
     from cpt_bench.suite import prepared
 

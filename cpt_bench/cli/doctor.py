@@ -1,4 +1,4 @@
-"""``cptbench doctor``: is this machine in order, and if not, what mends it."""
+"""``cptbench doctor``: what is installed on this machine, what is broken, and how to mend it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import typer
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    folder: Annotated[Path, typer.Option(help="The folder that runs will be written to.")] = Path(
+        "runs"
+    ),
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Show what is installed, what fits together, what is missing and the command that mends it.
+    """List what is installed, what is broken or missing, and the command that mends it.
 
-    Exit status 1 when something that is installed is broken; what is merely missing is no error.
+    Exit status 1 when something that is installed is broken; a missing part is not an error.
     """
     from cpt_bench.advice.doctor import examine
 

@@ -25,9 +25,9 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     check: Annotated[
-        bool, typer.Option(help="Import each and show which cannot be (takes seconds).")
+        bool, typer.Option(help="Import each one, and show why where that fails (takes seconds).")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List suites, tasks, trainers, graders or engines, and where each comes from."""
     if kind is Kind.tasks:
@@ -110,10 +110,10 @@ def _rule(draw: Draw | None) -> str:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A suite, or suite/task.")],
-    samples: Annotated[int, typer.Option(min=0, help="Also print so many test questions.")] = 0,
+    name: Annotated[str, typer.Argument(help="A suite (nano) or a task (nano/text).")],
+    samples: Annotated[int, typer.Option(min=0, help="Also print this many test questions.")] = 0,
 ) -> None:
-    """Show a suite's sequence and protocol, or one task's card."""
+    """Show a suite's tasks and protocol, or one task's card."""
     from pathlib import Path
 
     from cpt_bench.plugins import SUITE, listing

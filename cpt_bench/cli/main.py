@@ -29,7 +29,7 @@ from cpt_bench.cli import (
     sweep,
     trainer,
 )
-from cpt_bench.errors import CptBenchError, Interrupted
+from cpt_bench.errors import CONTINUE, CptBenchError, Interrupted
 
 
 class Commands(TyperGroup):
@@ -83,7 +83,7 @@ app.add_typer(data.app, name="data")
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
-"""A disk that is full, or must not be written to: what was committed stays."""
+"""The disk is full, or must not be written to."""
 
 MISPLACED = {
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EBUSY),
@@ -149,7 +149,7 @@ def _line_of(error: OSError) -> str:
     place = f" ({_short(str(name))})" if name != "" else ""
     todo = ""
     if error.errno in FULL or "[Errno 28]" in what:
-        todo = "What was committed is kept: make room and run the same command again"
+        todo = f"Make room. {CONTINUE}"
     elif error.errno == errno.ENAMETOOLONG:
         todo = "Give a shorter name"
     return " ".join(f"{what}{place}{f'. {todo}' if todo else ''}".split())

@@ -1,4 +1,4 @@
-"""``cptbench plan``: what a run will take, before anything is downloaded."""
+"""``cptbench plan``: what a run will cost, before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from cpt_bench.cli.options import PLANNED, PLANNED_TRAINER
 
 def plan(
     suite: Annotated[
-        str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")
+        str, typer.Option(help="The benchmark; cpt7@mini is the small size of cpt7.")
     ] = PLANNED,
     trainer: Annotated[
-        str, typer.Option(help="As for cptbench run, but for commands.")
+        str, typer.Option(help="The trainer, as for cptbench run, but not a command.")
     ] = PLANNED_TRAINER,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that train.")] = 8,
-    gpu: Annotated[str, typer.Option(help="a100-80, h100-80 or h200.")] = "a100-80",
-    tier: Annotated[str | None, typer.Option(help="The suite's size.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs train.")] = 8,
+    gpu: Annotated[str, typer.Option(help="Their model: a100-80, h100-80 or h200.")] = "a100-80",
+    tier: Annotated[
+        str | None, typer.Option(help="The suite's size [default: the suite's first].")
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Settings: SUITE/NAME or a YAML file [the trainer's own; by adapters where one "
-            "GPU is too small for the whole model]."
+            help="The recipe: SUITE/NAME or a YAML file [default: the trainer's own, by adapters "
+            "where one GPU is too small for the whole model]."
         ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the recipe to change (repeatable)."
+        ),
     ] = None,
     base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
-    keep: Annotated[str, typer.Option(help="Which checkpoints stay: all, last, none.")] = "all",
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    keep: Annotated[
+        str, typer.Option(help="Which checkpoints stay on disk: all, last or none.")
+    ] = "all",
+    json_: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
 ) -> None:
-    """Stages, tokens, rollouts, memory a GPU, disk and hours to expect, and on what basis."""
+    """Estimate tokens, rollouts, memory, disk and hours of a run, with what is assumed."""
     from cpt_bench.advice.plan import Asked
     from cpt_bench.advice.plan import plan as planned
     from cpt_bench.suite import open_suite
@@ -71,7 +78,7 @@ def text(r: dict[str, Any]) -> str:
         f"written, {tested['hours']:.1f} h on one GPU with transformers",
         f"memory       {memory['total']:.1f} of {memory['has']:.0f} GiB a GPU: {verdict} ({parts})",
         f"disk         {disk['checkpoints']:.0f} GiB of checkpoints with --keep {disk['keep']}, "
-        "without the data sets",
+        "and the data sets come on top",
         "time         "
         + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
         + ": good to a factor of two at best",

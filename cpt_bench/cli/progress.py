@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cpt_bench.errors import Interrupted
+from cpt_bench.errors import CONTINUE, Interrupted
 from cpt_bench.report.progress import Event, Lines
 from cpt_bench.report.tables import matrix_table
 
@@ -34,8 +34,7 @@ def progress(quiet: bool, verbose: bool = False) -> Iterator[Display]:
     try:
         yield display
     except KeyboardInterrupt:
-        advice = "What was committed is kept: run the same command to go on"
-        raise Interrupted("interrupted", where=display.folder, todo=advice) from None
+        raise Interrupted("interrupted", where=display.folder, todo=CONTINUE) from None
     finally:
         display.close()
 

@@ -1,4 +1,4 @@
-"""``cptbench report``: the page people open first."""
+"""``cptbench report``: one HTML file about runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import typer
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them.")],
     out: Annotated[
-        Path | None, typer.Option(help="The file [report.html in the first folder].")
+        Path | None,
+        typer.Option(help="The file [default: report.html in the first folder]."),
     ] = None,
 ) -> None:
     """Write one self-contained HTML file about a run, or several runs of one suite."""

@@ -115,7 +115,7 @@ def run(
 ) -> None:
     """Take a model through a suite's tasks, one after the other, and measure what it forgot.
 
-    The same command goes on after any interruption; when the run is finished, it only shows it.
+    The same command goes on after any interruption; a finished run is only shown.
     """
     from cpt_bench.cli.progress import progress
     from cpt_bench.cli.tables import print_result

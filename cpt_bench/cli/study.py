@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Stored runs and what they say of published claims.", no_args_is_help=True)
+app = typer.Typer(
+    help="The study: stored runs, and the published claims they support or refute.",
+    no_args_is_help=True,
+)
 
 Folder = Annotated[Path, typer.Option("--study", help="The study's folder.")]
 HERE = Path("docs/study")
@@ -16,7 +19,7 @@ HERE = Path("docs/study")
 
 @app.callback()
 def main() -> None:
-    """Stored runs and what they say of published claims."""
+    """The study: stored runs, and the published claims they support or refute."""
 
 
 @app.command("store")
@@ -24,7 +27,7 @@ def store(
     runs: Annotated[list[Path], typer.Argument(help="Finished run folders.")],
     study: Folder = HERE,
 ) -> None:
-    """Pack finished runs into the study's results, one small file each; verify them."""
+    """Pack finished runs into the study's results, one small file each, and verify them."""
     from cpt_bench.study.store import store as packed
     from cpt_bench.study.verify import Seen, verify
 
@@ -45,10 +48,11 @@ def store(
 def measure(
     runs: Annotated[list[Path], typer.Argument(help="Finished run folders.")],
     base: Annotated[
-        Path | None, typer.Option(help="The checkpoint they began from [the suite's].")
+        Path | None,
+        typer.Option(help="The checkpoint they started from [default: the suite's base model]."),
     ] = None,
 ) -> None:
-    """Measure KL and kinds of forgetting of runs that lack them, from the weights they kept."""
+    """Measure KL and kinds of forgetting where a run lacks them, from its checkpoints."""
     from cpt_bench.environment import require_training
 
     require_training()
@@ -64,10 +68,13 @@ def measure(
 def build(
     study: Folder = HERE,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where something is out of date.")
+        bool,
+        typer.Option(
+            "--check", help="Write nothing; exit with status 1 where a file is out of date."
+        ),
     ] = False,
 ) -> None:
-    """Rebuild verdicts, figures and page from the stored runs."""
+    """Rebuild the verdicts, figures and page from the stored runs."""
     from cpt_bench.study.build import build as made
     from cpt_bench.study.build import open_study, stale
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import cpt_bench
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -23,13 +25,15 @@ Event = dict[str, Any]
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The sweep, as YAML: see docs/sweep.md.")],
+    file: Annotated[Path, typer.Argument(help="The sweep file, as YAML: see docs/sweep.md.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder of the run folders [runs/<the file's name>].")
+        Path | None,
+        typer.Option(help="The folder of the run folders [default: runs/<the file's name>]."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs at once, on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="How many runs at once on this machine.")] = 1,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="On this Ray cluster: auto, HOST:PORT.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on this Ray cluster: auto or HOST:PORT."),
     ] = None,
     stored: Annotated[
         Path | None,
@@ -39,17 +43,18 @@ def sweep(
     ] = None,
     first: Annotated[int | None, typer.Option(min=1, help="Only the first N runs.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which runs there are and what they share.")
+        bool, typer.Option("--dry-run", help="Only list the runs and what they share.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run every combination of a file's trainers, recipes, seeds, orders and learning rates.
 
-    The same command goes on after any interruption. It ends with what compare and report say.
+    The same command goes on after any interruption. At the end it writes the comparison and the
+    report of all runs.
     """
     from cpt_bench.cli.options import a_folder
     from cpt_bench.environment import require_training
-    from cpt_bench.errors import Interrupted
+    from cpt_bench.errors import CONTINUE, Interrupted
     from cpt_bench.sweep.spec import read_sweep
 
     found = read_sweep(file)
@@ -69,21 +74,20 @@ def sweep(
         print("nothing to do: every run is stored")
         return
     if dry_run:
-        _say_what(jobs, json_)
+        _show_jobs(jobs, json_)
         return
     require_prepared(jobs[0].plan.suite, jobs[0].plan.suite_spec)
     backend = _backend(found.resources, workers, ray, found.threads)
-    with _shown(len(jobs), json_) as tell:
-        loop = tell.loop = Loop(jobs, backend, found.retries, found.keep, tell)
+    with _shown(len(jobs), json_) as shown:
+        loop = shown.loop = Loop(jobs, backend, found.retries, found.keep, shown)
         try:
             # Ray's own threads print to standard output, which is the result's.
             with contextlib.redirect_stdout(sys.stderr):
                 states = loop.run()
         except KeyboardInterrupt:
-            advice = "What was committed is kept: run the same command to go on"
-            raise Interrupted("interrupted", where=folder, todo=advice) from None
+            raise Interrupted("interrupted", where=folder, todo=CONTINUE) from None
     pages = _finish(folder, [job for job in jobs if states[job.name].status == "done"])
-    _say_end(jobs, states, pages, json_)
+    _show_end(jobs, states, pages, json_)
     if any(state.status != "done" for state in states.values()):
         raise typer.Exit(1)
 
@@ -100,7 +104,7 @@ def _backend(resources: Any, workers: int, ray: str | None, threads: int) -> Any
 # ------------------------------------------------------------------------------------- dry run
 
 
-def _say_what(jobs: list[Job], json_: bool) -> None:
+def _show_jobs(jobs: list[Job], json_: bool) -> None:
     import shlex
 
     from cpt_bench.sweep.jobs import finished
@@ -140,7 +144,7 @@ def _say_what(jobs: list[Job], json_: bool) -> None:
 # ------------------------------------------------------------------------------------ progress
 
 
-class Teller:
+class Lines:
     """Takes a loop's events; one line a finished thing."""
 
     def __init__(self, total: int, stream: Any) -> None:
@@ -151,9 +155,9 @@ class Teller:
     def __call__(self, event: Event) -> None:
         line = self.line(event)
         if line:
-            self.say(line)
+            self.write(line)
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
 
     def line(self, event: Event) -> str:
@@ -172,14 +176,14 @@ class Teller:
         return ""
 
 
-class Board(Teller):
+class Board(Lines):
     """The same lines above a table of what runs now."""
 
     def __init__(self, total: int, console: Console) -> None:
         super().__init__(total, None)
         self.console = console
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         from rich.text import Text
 
         self.console.print(Text(line))
@@ -209,13 +213,13 @@ class Board(Teller):
 
 
 @contextlib.contextmanager
-def _shown(total: int, quiet: bool) -> Iterator[Teller]:
+def _shown(total: int, quiet: bool) -> Iterator[Lines]:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=quiet, highlight=False)
     if not console.is_terminal:
-        yield Teller(total, sys.stderr if quiet else sys.stdout)
+        yield Lines(total, sys.stderr if quiet else sys.stdout)
         return
     board = Board(total, console)
     with Live(board, console=console, refresh_per_second=2, transient=True):
@@ -226,26 +230,23 @@ def _shown(total: int, quiet: bool) -> Iterator[Teller]:
 
 
 def _finish(folder: Path, done: list[Job]) -> dict[str, str]:
-    """Write what compare and report say of the finished runs; returns what lies where."""
+    """Write the comparison and the report of the finished runs; returns name to file."""
     if not done:
         return {}
     from cpt_bench.files import write_json, write_text
-    from cpt_bench.report import comparison_page, write_report
-    from cpt_bench.report.grids import grids
-    from cpt_bench.results.compare import compare
-    from cpt_bench.results.load import load
     from cpt_bench.run.layout import SWEEP_PAGES
 
-    folders = [job.folder for job in done]
-    found = compare(load(folders))
+    found = cpt_bench.compare([job.folder for job in done])
     pages = {name: folder / name for name in SWEEP_PAGES}
-    write_json(pages["compare.json"], found)
-    write_text(pages["compare.html"], comparison_page(found, grids(found)))
-    write_report(folders, pages["report.html"])
+    write_json(pages["compare.json"], found.data)
+    write_text(pages["compare.html"], found.page())
+    found.report(pages["report.html"])
     return {name: str(path) for name, path in pages.items()}
 
 
-def _say_end(jobs: list[Job], states: dict[str, State], pages: dict[str, str], json_: bool) -> None:
+def _show_end(
+    jobs: list[Job], states: dict[str, State], pages: dict[str, str], json_: bool
+) -> None:
     from cpt_bench.files import read_json
 
     rows = []

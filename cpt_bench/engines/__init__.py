@@ -1,4 +1,4 @@
-"""Engines: prompts with images to greedy replies, always tied to a digest of the weights."""
+"""Engines: prompts with images -> replies, always tied to a digest of the weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Request(NamedTuple):
     """One question to a model.
 
     Attributes:
-        id: Where it is from.
-        prompt: The user's words.
+        id: The sample's id.
+        prompt: The user's text.
         images: Encoded images.
-        prefix: How the reply must begin; the model goes on from there, and the reply's text begins
-            with it. An engine that cannot do so refuses.
-        layout: For harnesses that put images between words: words, and numbers of ``images``, in
-            the order they stand. Empty: the images, then the prompt.
+        prefix: How the reply must begin; the model continues from there, and the reply's text
+            includes it. An engine that cannot do so refuses.
+        layout: For harnesses that put images between words: text, and indices into ``images``, in
+            order. Empty: the images, then the prompt.
     """
 
     id: str
@@ -31,19 +31,19 @@ class Request(NamedTuple):
     layout: tuple[str | int, ...] = ()
 
     def parts(self) -> tuple[str | int, ...]:
-        """Words, and numbers of images, in the order the model meets them."""
+        """Text, and indices of images, in the order that the model sees them."""
         return self.layout or (*range(len(self.images)), self.prompt)
 
 
 class Reply(NamedTuple):
-    """What a model wrote: text without special tokens, and how many tokens (None: not told)."""
+    """A model's reply: text without special tokens, and its number of tokens (None: unknown)."""
 
     text: str
     tokens: int | None
 
 
 class Sampling(NamedTuple):
-    """How replies are drawn; temperature 0 is greedy.
+    """How replies are sampled; temperature 0 is greedy.
 
     Attributes:
         temperature: Divides the logits.
@@ -60,19 +60,19 @@ GREEDY = Sampling()
 
 
 class Engine(Protocol):
-    """Something that answers.
+    """A loaded model that answers requests.
 
     Attributes:
-        weights: SHA-256 of the weights that answer. Results are keyed by it: harnesses that cache
-            by name or path return the last stage's answers for this one. An endpoint's weights
-            cannot be read; what stands here for one begins with ``endpoint:`` and is no digest of
+        weights: SHA-256 of the loaded weights. Results are keyed by it: harnesses that cache by
+            name or path return the previous stage's answers for the current one. An endpoint's
+            weights cannot be read; its value begins with ``endpoint:`` and is not a digest of
             weights (see :mod:`cpt_bench.engines.endpoint`).
 
-    An engine may also have ``swap(folder: Path) -> None``, which puts another checkpoint that
-    differs in its weights alone in the place of the one it holds. Afterwards ``weights`` is that
-    one's digest, and what the engine holds has been compared with its files; when that fails, the
-    method raises and the engine refuses to answer from then on. Without it, an evaluation opens
-    an engine for each checkpoint.
+    An engine may also have ``swap(folder: Path) -> None``, which replaces the loaded checkpoint by
+    another one that differs only in its weights. Afterwards ``weights`` is the new digest, and the
+    loaded weights have been compared with the files; if that fails, the method raises and the
+    engine refuses to answer from then on. Without ``swap``, an evaluation opens a new engine for
+    each checkpoint.
     """
 
     weights: str
@@ -84,12 +84,12 @@ class Engine(Protocol):
         progress: Callable[[int], None] = lambda done: None,
         sampling: Sampling = GREEDY,
     ) -> list[Reply]:
-        """Replies in the order of ``requests``; ``progress`` is told how many are done."""
+        """Replies in the order of ``requests``; calls ``progress`` with how many are done."""
         ...
 
 
 def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
-    """Say that an engine cannot begin a reply, where that is asked of it.
+    """Refuse requests with a prefix, for an engine that cannot force how a reply begins.
 
     Raises:
         CptBenchError: A request has a prefix.
@@ -101,13 +101,13 @@ def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
 
 
 def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
-    """Refuse words that a tokenizer would take for one of its special tokens.
+    """Refuse text that a tokenizer would read as one of its special tokens.
 
-    Prompts of suites have none (:func:`cpt_bench.suite.protocol.as_words`); this finds those of a
-    tokenizer that has others.
+    Prompts of suites contain none of Qwen's (:func:`cpt_bench.suite.protocol.as_words`); this
+    catches those of a tokenizer that has others.
 
     Raises:
-        CptBenchError: The line names the request and the token.
+        CptBenchError: The message names the request and the token.
     """
     from cpt_bench.errors import CptBenchError
 
@@ -116,19 +116,19 @@ def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
         found = next((t for t in known if t in request.prompt or t in request.prefix), None)
         if found is not None:
             raise CptBenchError(
-                f"its words hold {found!r}, which this model's tokenizer takes for a special token",
+                f"its text has {found!r}, which this model's tokenizer reads as a special token",
                 where=f"request {request.id}",
             )
 
 
 def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBenchError:
-    """What to raise for a reply that an engine's own limit ended before the protocol's.
+    """The error for a reply that an engine's own limit cut off before the protocol's limit.
 
     Args:
-        request: What was asked.
-        tokens: How many the reply has.
-        asked: How many it might have had.
-        setting: The engine's limit.
+        request: The request.
+        tokens: How many tokens the reply has.
+        asked: How many the protocol allows.
+        setting: The setting for the engine's limit.
     """
     from cpt_bench.errors import CptBenchError
 
@@ -141,10 +141,10 @@ def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBen
 
 
 def miscounted(tokens: object, reply: str, most: int) -> str | None:
-    """Why ``tokens`` cannot be how many a reply has; None where it can.
+    """Why ``tokens`` cannot be a reply's number of tokens; None if it can.
 
     Args:
-        tokens: The number; None says that it is not known.
+        tokens: The number; None if it is unknown.
         reply: The text.
         most: How many the protocol allows.
     """
@@ -152,7 +152,7 @@ def miscounted(tokens: object, reply: str, most: int) -> str | None:
         return None
     if type(tokens) is not int or not 0 <= tokens <= most:
         return f"has tokens {tokens!r}, not a whole number from 0 to {most}"
-    return "has words and 0 tokens" if tokens == 0 and reply.strip() else None
+    return "has text but 0 tokens" if tokens == 0 and reply.strip() else None
 
 
 def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
@@ -160,7 +160,7 @@ def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
 
     Args:
         name: ``transformers``, ``vllm``, ``endpoint``, or a plug-in's spelling.
-        place: Where the model is.
+        place: The checkpoint folder or URL.
         settings: The engine's own keyword arguments.
 
     Raises:
@@ -171,10 +171,10 @@ def open_engine(name: str, place: Path | str, **settings: Any) -> Engine:
 
 
 def find_engine(name: str, settings: Iterable[str]) -> Resolved:
-    """The class that :func:`open_engine` would open, its settings checked by name.
+    """The class that :func:`open_engine` would open, after checking the settings' names.
 
     Raises:
-        CptBenchError: No engine has that name, or it has not one of the settings.
+        CptBenchError: No engine has that name, or it lacks one of the settings.
     """
     from cpt_bench.errors import CptBenchError, did_you_mean
     from cpt_bench.plugins import resolve
@@ -190,13 +190,13 @@ def find_engine(name: str, settings: Iterable[str]) -> Resolved:
 
 
 def setting_types(engine: Any) -> dict[str, Any]:
-    """An engine's settings, its keyword-only arguments, to their types; Any where there is none."""
+    """An engine's settings (its keyword-only arguments) and their types; Any if not annotated."""
     import inspect
     from typing import get_type_hints
 
     try:
         hints = get_type_hints(engine.__init__)
-    except (AttributeError, NameError, TypeError):  # a function, or a name for type checkers alone
+    except (AttributeError, NameError, TypeError):  # a function, or a name only under TYPE_CHECKING
         hints = {}
     parameters = inspect.signature(engine).parameters.values()
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -1,4 +1,4 @@
-"""Which engine answers for a run, as plain data."""
+"""A run's choice of engine, as plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cpt_bench.plugins import builtin
 from cpt_bench.settings import assigned, value_of
 
 MEMORY = 0.5
-"""vLLM's share of its GPU in a run: KL and diagnosis put a transformers model or two beside it."""
+"""vLLM's share of its GPU in a run: KL and diagnosis load one or two more models on it."""
 
 
 def _count(value: Any) -> bool:
@@ -20,7 +20,7 @@ def _count(value: Any) -> bool:
 
 
 Rules = tuple[tuple[str, str, Callable[[Any], bool]], ...]
-"""A setting, what it must be, and whether a value is that."""
+"""A setting, the rule for its values, and a function that checks a value."""
 
 VLLM_RULES: Rules = (
     ("tensor_parallel", "a whole number from 1", _count),
@@ -29,7 +29,7 @@ VLLM_RULES: Rules = (
     ("memory", "a share in (0, 1]", lambda v: isinstance(v, int | float) and 0 < v <= 1),
     ("eager", "true or false", lambda v: isinstance(v, bool)),
 )
-"""vLLM's settings: what is wrong with one is found before anything starts."""
+"""vLLM's settings; they are checked before anything starts."""
 
 ENDPOINT_RULES: Rules = (
     ("concurrency", "a whole number from 1", _count),
@@ -37,19 +37,19 @@ ENDPOINT_RULES: Rules = (
     ("timeout", "a number of seconds", lambda v: isinstance(v, int | float) and v > 0),
     ("extra", "a mapping", lambda v: isinstance(v, dict)),
 )
-"""The same of a server's."""
+"""The settings of an endpoint, likewise."""
 
 
 class EngineChoice(NamedTuple):
-    """An engine under its settings.
+    """An engine with its settings.
 
     Attributes:
-        name: What :func:`cpt_bench.engines.open_engine` takes.
+        name: The name for :func:`cpt_bench.engines.open_engine`.
         settings: Its keyword arguments, as JSON.
-        origin: Of a plug-in: all that tells two of one name apart.
-        swaps: Whether another checkpoint can be put into it.
-        kept: Keep one process and its engine for all checkpoints; changes no number, and is no part
-            of a run's identity.
+        origin: For a plug-in: what distinguishes engines of the same name.
+        swaps: Whether the engine can swap in another checkpoint.
+        kept: Use one process and engine for all checkpoints; changes no number, and is not part of
+            a run's identity.
     """
 
     name: str = "transformers"
@@ -59,7 +59,7 @@ class EngineChoice(NamedTuple):
     kept: bool = False
 
     def identity(self) -> dict[str, Any]:
-        """What can change a reply; empty for the engine that answers when none is chosen."""
+        """The parts that can change a reply; empty for the default engine."""
         plain = EngineChoice()
         if (self.name, self.settings, self.origin) == (plain.name, plain.settings, plain.origin):
             return {}
@@ -68,7 +68,7 @@ class EngineChoice(NamedTuple):
 
     @property
     def gpus(self) -> int:
-        """How many GPUs it answers on."""
+        """How many GPUs it uses."""
         return int(self.settings.get("tensor_parallel", 1)) if self.name == "vllm" else 1
 
 
@@ -76,13 +76,13 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
     """The engine of ``--engine`` and ``--engine-set KEY=VALUE``, checked before anything starts.
 
     Raises:
-        CptBenchError: There is none, it has no such setting, or it cannot take a run's checkpoints.
+        CptBenchError: There is no such engine or setting, or it cannot load a run's checkpoints.
     """
     if name == "endpoint":
         raise CptBenchError(
             "a server cannot be given the checkpoints of a run",
             where="--engine endpoint",
-            todo="cptbench eval --endpoint URL evaluates what a server serves",
+            todo="To evaluate the model that a server serves, use cptbench eval --endpoint URL",
         )
     texts = assigned(settings, "--engine-set")
     found = find_engine(name, texts) if texts else None
@@ -101,10 +101,10 @@ def choose(name: str, settings: Iterable[str]) -> EngineChoice:
 
 
 def asking(settings: Iterable[str]) -> dict[str, Any]:
-    """How ``eval --endpoint`` asks its server: ``--engine-set KEY=VALUE``, checked.
+    """The client settings of ``eval --endpoint``: ``--engine-set KEY=VALUE``, checked.
 
     Raises:
-        CptBenchError: The engine has no such setting, or the value is none for it.
+        CptBenchError: The engine has no such setting, or the value is not valid for it.
     """
     from cpt_bench.engines.endpoint import OWN
 
@@ -118,7 +118,7 @@ def asking(settings: Iterable[str]) -> dict[str, Any]:
     values = {key: value_of(text, kinds.get(key, Any)) for key, text in texts.items()}
     _require(values, ENDPOINT_RULES)
     if "key" in texts:
-        values["key"] = texts["key"]  # of digits alone it is text all the same
+        values["key"] = texts["key"]  # remains text even if it consists of digits
     return values
 
 

@@ -1,13 +1,13 @@
 """Any OpenAI-compatible server: vLLM, SGLang, ``transformers serve``, a paid service.
 
-A request either has an answer or it has none: a server that is busy or away is asked again with
-back-off, and when it stays away the evaluation stops with one line. No error text, empty body or
-placeholder is ever taken for what a model wrote. What was answered before is in the journal, so
-that the same command goes on where it stopped.
+A request is either answered or it fails: requests to a server that is busy or unreachable are
+retried with back-off, and if they still fail the evaluation stops with a one-line error. An error
+text, empty body or placeholder is never taken for a model's reply. Answers are stored in a journal,
+so that the same command resumes where it stopped.
 
-What a server serves cannot be known from outside: it has a name, not a digest. Results of an
-endpoint are therefore keyed by URL, model name and the *nonce* of one evaluation, never shared
-between evaluations, and marked ``endpoint:`` wherever a digest would stand.
+The weights behind a server cannot be identified from outside: the model has a name, not a digest.
+Results of an endpoint are therefore keyed by URL, model name and the *nonce* of one evaluation,
+never shared between evaluations, and marked ``endpoint:`` in place of a digest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,28 +23,39 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, miscounted, refuse_prefix
+from cpt_bench.engines.client import NoAnswerError, complete, open_client, refused_key
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json
 from cpt_bench.images import decode
 
-FINISHED = ("stop", "length")
-"""Reasons to end that make a reply; a content filter or a tool call is none."""
+FINISHED = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("stop_token", "end_of_text", "complete", "completed", "finished"), "stop"),
+    **dict.fromkeys(("done", "none", "null", ""), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens"), "length"),
+    "max_output_tokens": "length",
+}
+"""Reasons to end that make a reply, in the words of several servers, and which of OpenAI's each is.
+
+A content filter, a tool call or an abort is none. Where there is no reason at all, the text must be
+there: nothing says that the model ended at once.
+"""
 
 PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}
-"""Sent to every server: OpenAI's own defaults, which not every server has."""
+"""Sent to every server: OpenAI's defaults, since some servers have others."""
 
 OWN = ("model", "nonce", "journal")
-"""Settings of the engine that an evaluation gives itself."""
+"""Settings of the engine that the evaluation sets itself."""
 
 
 def named(url: str | Path, model: str, nonce: str, extra: dict[str, Any] | None = None) -> str:
-    """What stands where a digest of weights would: which server was asked for which model, when.
+    """A substitute for the digest of the weights: names the server, the model and the evaluation.
 
     Args:
-        url: The server's.
-        model: The name that it serves.
-        nonce: Of the evaluation.
+        url: The server's URL.
+        model: The name of the model that it serves.
+        nonce: The evaluation's nonce.
         extra: Fields added to each request, which may change replies.
     """
     asked = [base_url(str(url)), model, nonce, *([extra] if extra else [])]
@@ -53,24 +63,25 @@ def named(url: str | Path, model: str, nonce: str, extra: dict[str, Any] | None 
 
 
 class EndpointEngine:
-    """A model behind a chat-completions URL, asked many questions at a time.
+    """A model behind a chat-completions URL, queried with many requests at a time.
 
     Args:
         url: The server's base, with or without ``/v1``: ``http://127.0.0.1:8000/v1``.
-        model: The name it serves the model by.
-        nonce: Names one evaluation of one model. Change it whenever the server may have got other
-            weights; results and journal entries of another nonce are never used.
-        journal: A file that keeps each answer as it comes, for going on after a failure.
-        concurrency: Requests under way at once.
-        retries: Times a failed request is sent again, waiting 0.5 s, 1 s, 2 s … 8 s in between, or
-            as long as the server asks for.
-        timeout: Seconds one request may take.
-        key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore.
+        model: The name under which it serves the model.
+        nonce: Names one evaluation of one model. Change it whenever the server may have loaded
+            other weights; results and journal entries of another nonce are never used.
+        journal: A file that stores each answer at once, to resume after a failure.
+        concurrency: Number of simultaneous requests.
+        retries: How often to retry a failed request, or one whose answer is not a completion,
+            waiting 0.5 s, 1 s, 2 s … 8 s in between, or as long as the server asks for.
+        timeout: Seconds that one request may take.
+        key: The API key; by default ``$OPENAI_API_KEY``, which local servers ignore and which may
+            be empty for them.
         extra: Further fields of the request body.
 
     Attributes:
         weights: ``endpoint:`` and a hash of URL, model and nonce; not a digest of weights.
-        server: What the server says of itself.
+        server: The server's description of itself.
     """
 
     def __init__(
@@ -86,25 +97,13 @@ class EndpointEngine:
         key: str | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise CptBenchError(
-                "the endpoint engine needs openai, which is not installed",
-                todo="Install it with: pip install 'cptbench[endpoint]'",
-            ) from error
         self.url, self.model = base_url(str(url)), model
         self.weights = named(url, model, nonce, extra)
         self.extra = extra or {}
         self.concurrency, self.retries = concurrency, retries
         self.journal = Journal(journal, self.weights)
         self.server = Server(self.url, model, self.journal.served, self.journal.keep)
-        self._client = openai.OpenAI(
-            base_url=self.url,
-            api_key=key or os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=timeout,
-            max_retries=retries,
-        )
+        self._client = open_client(self.url, key, timeout, retries)
 
     def generate(
         self,
@@ -116,7 +115,7 @@ class EndpointEngine:
         """Replies, in the order of ``requests``.
 
         Raises:
-            CptBenchError: A request stayed without an answer; those answered are in the journal.
+            CptBenchError: A request was not answered; earlier answers are in the journal.
         """
         refuse_prefix(requests, "endpoint")
         keys = [self._key(r, max_new_tokens, sampling) for r in requests]
@@ -150,7 +149,9 @@ class EndpointEngine:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
         neutral = self.server.neutral()
         try:
-            answer = self._client.chat.completions.create(
+            answer = complete(
+                self._client,
+                self.retries,
                 model=self.model,
                 messages=message(request),
                 temperature=sampling.temperature,
@@ -158,31 +159,36 @@ class EndpointEngine:
                 **drawn,
                 extra_body={**PLAIN, **neutral, **self.extra},
             )
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is no JSON
+        except NoAnswerError as error:
+            raise self._failed(request, str(error)) from None
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: an impossible header
             raise self._failed(request, error) from error
         reply = self._read(request, answer, max_new_tokens)
-        if self.server.neutral() != neutral:  # its reply says what it should have been sent
+        if self.server.neutral() != neutral:  # the reply reveals a server that needs other fields
             return self._ask(request, max_new_tokens, sampling)
         return reply
 
     def _read(self, request: Request, answer: Any, asked: int) -> Reply:
-        """The reply in a response; anything that is not one is a failed request."""
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            raise self._failed(request, f"no choices in {str(answer)[:120]!r}")
-        said, why = getattr(choices[0], "message", None), getattr(choices[0], "finish_reason", None)
-        if why not in FINISHED:
-            raise self._failed(request, f"the reply ended with {why!r}")
+        """The reply in a response; a response without a valid one is a failed request."""
+        message = answer.choices[0].message
+        given = getattr(answer.choices[0], "finish_reason", None)
+        why = FINISHED.get(str(given if given is not None else "").strip().lower())
+        if why is None:
+            raise self._failed(request, f"the reply ended with {given!r}")
         for field in ("reasoning_content", "reasoning"):
-            if getattr(said, field, None):
+            if getattr(message, field, None):
                 raise CptBenchError(
-                    "the server cuts the reasoning out of replies, so that they cannot be graded",
+                    "the server removes the reasoning from replies, so they cannot be graded",
                     where=self.url,
                     todo="Start it without a reasoning parser, or use cpt_bench.engines.serve",
                 )
-        text = getattr(said, "content", None)
+        text = getattr(message, "content", None)
         if not isinstance(text, str):
             raise self._failed(request, f"the reply is {text!r}, not text")
+        if given != why:
+            if not text.strip():
+                raise self._failed(request, f"the reply is empty and ended with {given!r}")
+            self.server.ended(given, why)
         tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
         if wrong := miscounted(tokens, text, asked):
             raise self._failed(request, f"the reply {wrong}")
@@ -194,19 +200,22 @@ class EndpointEngine:
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
-        said = " ".join(f"{kind}{reason}".split())[:200]
+        cause = " ".join(f"{kind}{reason}".split())[:250]
+        key = refused_key(reason) if isinstance(reason, Exception) else ""
         return CptBenchError(
-            f"no answer to {request.id} ({said})",
+            f"no answer to {request.id} ({cause})",
             where=self.url,
-            todo="The cell is left empty; when the server is well, run the same command again",
+            todo=f"The server wants another key: set {key}, or --engine-set key=…"
+            if key
+            else "The cell is left empty; when the server works again, repeat the same command",
         )
 
 
 class Journal:
-    """Answers as they came, by the hash of what was asked, and what the server said of itself.
+    """Answers by the hash of their request, and the server's description of itself.
 
-    Without a file they are lost with the process. A line that a kill cut short is dropped: its
-    question is asked again.
+    Without a file they are lost when the process ends. A line that is incomplete after a kill is
+    dropped, and its question is asked again.
     """
 
     def __init__(self, file: Path | None, weights: str) -> None:
@@ -236,7 +245,7 @@ class Journal:
         return self.known[key]
 
     def add(self, key: str, reply: Reply) -> None:
-        """Keep an answer; threads may do so at the same time."""
+        """Store an answer; thread-safe."""
         row = {"weights": self.weights, "key": key, "reply": reply.text, "tokens": reply.tokens}
         with self.lock:
             self.known[key] = reply
@@ -244,7 +253,7 @@ class Journal:
                 self._append(self.file, row)
 
     def keep(self, field: str, value: str) -> None:
-        """Keep what the server said of itself."""
+        """Store a part of the server's description of itself."""
         with self.lock:
             if self.file is not None:
                 self._append(self.file, {"weights": self.weights, "served": {field: value}})
@@ -252,12 +261,12 @@ class Journal:
     def _append(self, file: Path, row: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as stream:
-            # The line break first: it also ends a line that a kill left unfinished.
+            # The line break comes first: it also ends a line left incomplete by a kill.
             stream.write("\n" + json.dumps(row, ensure_ascii=False))
 
 
 def base_url(url: str) -> str:
-    """``url`` as the client wants it: with a scheme, ending in ``/v1`` unless it has a path."""
+    """``url`` as the client needs it: with a scheme, ending in ``/v1`` unless it has a path."""
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
@@ -269,10 +278,11 @@ def base_url(url: str) -> str:
 
 
 def message(request: Request) -> list[Any]:
-    """The chat turn of a request: its images as data URLs and its words, in their order.
+    """The chat turn of a request: its images, as data URLs, and its text, in order.
 
-    Pictures travel as PNG of the very pixels the in-process engines see. Sent as they are, they
-    would be turned by some servers (EXIF), flattened differently by others (palette, CMYK, alpha).
+    Pictures are sent as PNG with exactly the pixels that the in-process engines see. If sent as
+    they are, some servers would rotate them (EXIF) or convert them differently (palette, CMYK,
+    alpha).
     """
     content = [
         {"type": "text", "text": part}

@@ -14,7 +14,7 @@ from cpt_bench.models.checkpoint import load_model, load_processor, weights_dige
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The chat turn of a request: its images and its words, in their order."""
+    """The chat turn of a request: its images and its text, in order."""
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
@@ -25,7 +25,7 @@ def messages(request: Request) -> list[dict[str, Any]]:
 
 
 def choosing(temperature: float, top_p: float) -> dict[str, Any]:
-    """How ``generate`` picks tokens, whatever the checkpoint's generation_config asks for."""
+    """How ``generate`` picks tokens, overriding the checkpoint's generation_config."""
     drawn = temperature > 0
     return {
         "do_sample": drawn,
@@ -33,17 +33,17 @@ def choosing(temperature: float, top_p: float) -> dict[str, Any]:
         "top_k": 0 if drawn else None,  # transformers' own default is 50
         "top_p": top_p if drawn else None,
         "min_p": None,
-        "repetition_penalty": 1.0,  # Qwen's checkpoints ask for 1.05, which acts on greedy too
+        "repetition_penalty": 1.0,  # Qwen's checkpoints set 1.05, which changes greedy replies too
         "no_repeat_ngram_size": 0,
     }
 
 
 class TransformersEngine:
-    """One checkpoint, answering in batches of prompts of similar length.
+    """One checkpoint that answers in batches of prompts of similar length.
 
     Args:
         folder: The checkpoint.
-        batch_size: Prompts a batch.
+        batch_size: Prompts per batch.
         device: ``auto``, ``cpu``, ``cuda``.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
         attention: The attention implementation of transformers.
@@ -67,20 +67,20 @@ class TransformersEngine:
         self.stops()
 
     def swap(self, folder: Path) -> None:
-        """Put the weights of another checkpoint into the loaded model, in place.
+        """Load the weights of another checkpoint into the model, in place.
 
         Raises:
-            CptBenchError: It differs in more than its weights, is broken, or is not in the model
-                after loading. The engine answers nothing any more.
+            CptBenchError: It differs in more than its weights, is broken, or the model does not
+                have its weights after loading. The engine then refuses to answer.
         """
-        self.weights = ""  # nothing may answer in the old checkpoint's name, nor half of the new
+        self.weights = ""  # a half-loaded model must not answer under either digest
         require_same(self.frame, folder)
         weights = weights_digest(folder)
         put_in(self.model, folder)
         self.weights = weights
 
     def stops(self) -> None:
-        """Note which tokens end a reply, and which fills the rows behind their ends."""
+        """Find the tokens that end a reply, and the one that pads rows after their end."""
         self.padding = self.processor.tokenizer.pad_token_id
         end = self.model.generation_config.eos_token_id
         self.ends = [end] if isinstance(end, int) else list(end)
@@ -94,7 +94,7 @@ class TransformersEngine:
     ) -> list[Reply]:
         """Replies, in the order of ``requests``.
 
-        Sampled ones are the same again for the same requests, batch size and machine.
+        Sampled replies are reproducible with the same requests, batch size and machine.
         """
         require_whole(self.weights)
         if sampling.temperature > 0:
@@ -113,7 +113,7 @@ class TransformersEngine:
         return [reply for reply in replies if reply is not None]
 
     def encode(self, requests: Sequence[Request]) -> Any:
-        """Prompts (and what their replies begin with) as the model takes them, padded left."""
+        """The model's inputs for prompts (with their replies' prefixes), padded on the left."""
         refuse_special(requests, self.processor.tokenizer.all_special_tokens)
         turns = [messages(r) for r in requests]
         pictures = [
@@ -128,18 +128,18 @@ class TransformersEngine:
         ).to(self.model.device)
 
     def texts(self, turns: list[list[dict[str, Any]]], replies: Sequence[str]) -> list[str]:
-        """Chats as text, up to and including what is written of each reply."""
+        """Chats as text, up to and including the given beginning of each reply."""
         prompts = self.processor.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True
         )
         return [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
 
     def write(self, inputs: Any, most: int, sampling: Sampling, replies: int = 1) -> Any:
-        """Write ``replies`` replies to each prompt of ``inputs``, at most ``most`` tokens long.
+        """Generate ``replies`` replies to each prompt of ``inputs``, at most ``most`` tokens long.
 
         Returns:
             Token ids (prompts * replies, longest), a prompt's replies one after the other, padded
-            after their ends.
+            at the end.
         """
         import torch
 

@@ -1,10 +1,10 @@
-"""``python -m cpt_bench.engines.serve CHECKPOINT``: ``transformers serve`` with replies left whole.
+"""``python -m cpt_bench.engines.serve CHECKPOINT``: ``transformers serve`` with complete replies.
 
-Two things stand between a checkpoint of a suite and stock ``transformers serve``: without
-torchvision it cannot open Qwen2.5-VL's processor, and for all Qwen models it cuts
-``<think>…</think>`` out of every reply, which cannot be put back word for word and
-so cannot be graded. Here the processor is the image-only one and replies stay whole. Options are
-those of ``transformers serve``.
+Stock ``transformers serve`` cannot be used with a suite's checkpoints for two reasons: without
+torchvision it cannot open Qwen2.5-VL's processor, and for all Qwen models it removes
+``<think>…</think>`` from every reply, which cannot be restored exactly, so that the reply cannot be
+graded. Here the processor is the image-only one and replies are complete. The options are those of
+``transformers serve``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a server behind a URL says of itself: which program it is, and which model it serves.
+"""How a server behind a URL identifies itself: which program it is, and which model it serves.
 
-A name is all that a chat completion has to say of its model, and servers are restarted. So what a
-server said is kept with its answers, and whoever answers later must say the same. The program
-matters because some apply the checkpoint's own sampling settings to whatever a request leaves open:
-with Qwen2.5-VL's repetition penalty, greedy is not greedy.
+A chat completion identifies its model only by a name, and servers are restarted. So the server's
+description of itself is stored with its answers, and must not change later. The program matters
+because some apply the checkpoint's own sampling settings wherever a request sets none: with
+Qwen2.5-VL's repetition penalty, greedy is not greedy.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
     "sglang": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
 }
-"""Programs to the fields, beside those of OpenAI, that keep a checkpoint's settings out."""
+"""Program to the extra request fields that override a checkpoint's own sampling settings."""
 
 COMPARED = ("model", "root")
-"""What must be the same for all answers: the name in the reply, the place of the weights."""
+"""What must not change between answers: the model's name in the reply, the path of its weights."""
 
 Known = dict[str, set[str]]
 
 
 class Server:
-    """One server, as far as it has spoken.
+    """What is known about one server.
 
     Args:
         url: Its address, for messages.
-        model: The name that is asked for.
-        known: What was said when earlier answers were given, by field.
-        keep: Called with field and value when something new is said.
+        model: The name of the requested model.
+        known: What is known from earlier answers, by field.
+        keep: Called with field and value when the server gives a new value.
 
     Attributes:
-        served: Values by field: ``model`` and ``system_fingerprint`` of the replies, ``root`` and
-            ``owned_by`` of the list of models.
-        warnings: Lines for whoever reads the results.
+        served: Values by field: ``model``, ``system_fingerprint`` and unusual values of
+            ``finish_reason`` of the replies, ``root`` and ``owned_by`` of the list of models.
+        warnings: Lines to show with the results.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Server:
         self.served: Known = {field: set(values) for field, values in known.items()}
         self.warnings: list[str] = []
         self.lock = threading.Lock()
-        self._met = False
+        self._met = self._unknown = False
 
     def meet(self, client: Any) -> None:
-        """Ask for the list of models, once; a server that has none stays unknown.
+        """Request the list of models, once; a server without one stays unknown.
 
         Raises:
-            CptBenchError: It serves the name from another place than before.
+            CptBenchError: It serves that name from another path than before.
         """
         if self._met:
             return
@@ -68,7 +68,7 @@ class Server:
             try:
                 listed = client.with_options(max_retries=0).models.list()
             except openai.APIConnectionError:
-                listed = client.models.list()  # away; the client knows how long to wait
+                listed = client.models.list()  # unreachable: the client retries with back-off
             found = next((m for m in listed.data if m.id == self.model), None)
         except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return
@@ -76,7 +76,7 @@ class Server:
             self.note(field, getattr(found, field, None))
 
     def heard(self, answer: Any, client: Any) -> None:
-        """Take note of what a reply says of its server.
+        """Record what a reply reveals about its server.
 
         Raises:
             CptBenchError: Another model has answered the same evaluation.
@@ -85,16 +85,28 @@ class Server:
         for field in ("model", "system_fingerprint"):
             self.note(field, getattr(answer, field, None))
         if before and len(self.served["system_fingerprint"]) > before:
-            self._look(client)  # it was started anew: from the same place?
+            self._look(client)  # it was restarted: are the weights still the same?
         with self.lock:
-            if not self.program and not self.warnings:
+            if not self.program and not self._unknown:
+                self._unknown = True
                 self.warnings.append(
                     f"{self.url}: whether this server applies sampling settings of its own, or of "
-                    "the checkpoint (a repetition penalty), cannot be known"
+                    "the checkpoint (a repetition penalty), is unknown"
                 )
 
+    def ended(self, given: object, taken: str) -> None:
+        """Keep, once, an odd word for why a reply ended."""
+        word = str(given if given is not None else "null") or "empty"
+        if word in self.served.get("finish_reason", ()):
+            return
+        self.note("finish_reason", word)
+        line = f"{self.url}: replies end with finish_reason {given!r}, taken for {taken!r}"
+        with self.lock:
+            if line not in self.warnings:
+                self.warnings.append(line)
+
     def note(self, field: str, value: object) -> None:
-        """Add a value that the server gave for ``field``; nothing counts as not given."""
+        """Add a value that the server gave for ``field``; empty values are ignored."""
         if not isinstance(value, str) or not value:
             return
         with self.lock:
@@ -113,10 +125,10 @@ class Server:
 
     @property
     def program(self) -> str:
-        """``vllm`` or ``sglang``, by what owns the model or how the replies are signed."""
-        said = {*self.served.get("owned_by", ()), *self.served.get("system_fingerprint", ())}
-        return next((name for name in NEUTRAL if any(s.startswith(name) for s in said)), "")
+        """``vllm`` or ``sglang``, by the model's owner or the replies' system fingerprint."""
+        marks = {*self.served.get("owned_by", ()), *self.served.get("system_fingerprint", ())}
+        return next((name for name in NEUTRAL if any(m.startswith(name) for m in marks)), "")
 
     def neutral(self) -> dict[str, Any]:
-        """The fields that keep a checkpoint's sampling settings out, as far as they are known."""
+        """The fields that override a checkpoint's sampling settings, if known."""
         return NEUTRAL.get(self.program, {})

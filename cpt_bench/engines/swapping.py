@@ -1,7 +1,7 @@
-"""Another checkpoint of the same kind, put into an engine that is loaded.
+"""Swaps another checkpoint of the same kind into a loaded engine.
 
-Weights alone are replaced. All else that an engine read when it opened (settings, tokenizer, chat
-template) has to mean the same; else a new engine is opened.
+Only weights are replaced. Everything else that an engine read when it opened (settings, tokenizer,
+chat template) must be equivalent; otherwise a new engine is opened.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.models.checkpoint import ADAPTER, adapter_base, broken
 
 BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
-"""What an engine may read beside the weights."""
+"""Files that an engine may read in addition to the weights."""
 
 INDEX = ".safetensors.index.json"
 
@@ -24,30 +24,39 @@ READ = (
     "*config.json", "tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt",
     "*.jinja", "chat_template.json", "*.model",
 )  # fmt: skip
-"""What engines do read; trainers leave their own logs and states as JSON, too."""
+"""Files that engines do read; trainers write their own logs and states as JSON, too."""
 
 NO_MATTER: dict[str, tuple[str, ...]] = {
     "config.json": ("_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"),
     "generation_config.json": ("transformers_version", "_from_model_config", "use_cache"),
-    "tokenizer_config.json": ("is_local", "local_files_only", "name_or_path", "padding_side"),
+    "tokenizer_config.json": (
+        "is_local", "local_files_only", "name_or_path", "padding", "padding_side", "max_length",
+        "pad_to_multiple_of", "pad_token_type_id", "truncation", "truncation_side",
+        "truncation_strategy", "stride",
+    ),
     "tokenizer.json": ("padding", "truncation"),
-}
-"""Keys that change no reply, by their file: where a model was loaded from, how a tokenizer was last
-called, and the dtype, which is compared as what it comes to (:func:`dtype_of`)."""
+    "processor_config.json": ("video_processor",),
+}  # fmt: skip
+"""Keys that change no reply, by file: where a model was loaded from, how a tokenizer was last
+called, what is done with videos, and the dtype, of which the effective value is compared
+(:func:`dtype_of`)."""
+
+VIDEO = "video_preprocessor_config.json"
+"""No suite shows a video: a processor writes these settings where torchvision is installed."""
 
 DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """safetensors' names of floating-point dtypes to torch's."""
 
 
 def frame(folder: Path) -> dict[str, str]:
-    """What each file that engines read beside the weights means, as a digest by its name."""
-    files = {file for pattern in READ for file in folder.glob(pattern)}
+    """File name to a digest of its meaning, for all files that engines read except the weights."""
+    files = {f for pattern in READ for f in folder.glob(pattern) if f.name != VIDEO}
     found = {file.name: _meaning(file) for file in sorted(files)}
     return {**found, "dtype": dtype_of(folder)} if "config.json" in found else found
 
 
 def _meaning(file: Path) -> str:
-    """The digest of a file; of JSON, of what it holds that can change a reply."""
+    """The digest of a file; for JSON, only of the parts that can change a reply."""
     if file.suffix != ".json":
         return digest(file)
     try:
@@ -58,7 +67,7 @@ def _meaning(file: Path) -> str:
 
 
 def _without(value: Any, keys: tuple[str, ...]) -> Any:
-    """A settings file without ``keys``, nor those of the parts (``text_config``) that it has."""
+    """A settings file without ``keys``, also in its nested parts (``text_config``)."""
     if not isinstance(value, dict):
         return value
     return {
@@ -93,7 +102,7 @@ def dtype_of(folder: Path) -> str:
 
 
 def frame_digest(folder: Path) -> str:
-    """SHA-256 of all beside the weights, to the byte; of an adapter, its base's too."""
+    """SHA-256 of all files except the weights, byte for byte; for an adapter, also its base's."""
     base = adapter_base(folder)
     below = {"base": frame_digest(Path(base))} if base and Path(base).is_dir() else {}
     files = {file for pattern in BESIDE for file in folder.glob(pattern)}
@@ -102,23 +111,23 @@ def frame_digest(folder: Path) -> str:
 
 
 def difference(held: dict[str, str], new: dict[str, str]) -> str | None:
-    """Why a checkpoint cannot take the place of the one that is loaded; None where it can.
+    """Why a checkpoint cannot be swapped in for the loaded one; None if it can.
 
     Args:
-        held: The :func:`frame` of the loaded one.
-        new: That of the other.
+        held: The :func:`frame` of the loaded checkpoint.
+        new: The one of the new checkpoint.
     """
     if ADAPTER in held or ADAPTER in new:
         return "an adapter is merged when it is loaded"
     other = sorted(n for n in held.keys() | new.keys() if held.get(n) != new.get(n))
-    return f"its {other[0]} is not that of the checkpoint which is loaded" if other else None
+    return f"its {other[0]} differs from that of the loaded checkpoint" if other else None
 
 
 def require_same(held: dict[str, str], folder: Path) -> None:
     """Refuse to swap in a checkpoint that differs in more than its weights.
 
     Raises:
-        CptBenchError: It does; the line says in what.
+        CptBenchError: It does; the message names the difference.
     """
     why = difference(held, frame(folder))
     if why is not None:
@@ -128,10 +137,10 @@ def require_same(held: dict[str, str], folder: Path) -> None:
 
 
 def require_whole(weights: str) -> None:
-    """Refuse to answer with whatever a failed swap left.
+    """Refuse to answer after a failed swap.
 
     Raises:
-        CptBenchError: ``weights`` is empty, as it is from a swap's beginning to its end.
+        CptBenchError: ``weights`` is empty, as it is while a swap is under way.
     """
     if not weights:
         raise CptBenchError(
@@ -140,7 +149,7 @@ def require_whole(weights: str) -> None:
 
 
 def tensors_of(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Name and tensor of all that a checkpoint's files hold, one after the other."""
+    """Name and tensor of everything in a checkpoint's files, one after the other."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
@@ -150,7 +159,7 @@ def tensors_of(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name to shape, from the headers alone."""
+    """Name to shape, read from the headers only."""
     from safetensors import safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
@@ -162,7 +171,7 @@ def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def put_in(model: Any, folder: Path) -> None:
-    """Replace a transformers model's weights by a checkpoint's, and look whether it holds them.
+    """Replace a transformers model's weights by a checkpoint's, and verify that it has them.
 
     Raises:
         CptBenchError: A file is broken, lacks a tensor, has one too many or of another shape, or
@@ -176,7 +185,7 @@ def put_in(model: Any, folder: Path) -> None:
         with torch.no_grad():
             for name, tensor in tensors_of(folder):
                 held[name].copy_(tensor)
-        # Read again, once all are in: two names of one place (a tied head) may disagree.
+        # Compare after all are loaded: two names of one tensor (a tied head) may disagree.
         for name, tensor in tensors_of(folder):
             if not torch.equal(held[name], tensor.to(held[name])):
                 raise broken(folder, f"{name} is not in the model as it is in the file")
@@ -185,12 +194,12 @@ def put_in(model: Any, folder: Path) -> None:
 
 
 def _places(model: Any, shapes: dict[str, tuple[int, ...]], folder: Path) -> dict[str, Any]:
-    """The model's tensor for each name in the files; all tensors are reached, in their shapes."""
+    """The model's tensor for each name in the files; each tensor must occur, with its shape."""
     state = model.state_dict()
     held = state if shapes.keys() <= state.keys() else _as_saved(model, state)
     if unknown := sorted(shapes.keys() - held.keys()):
         raise broken(folder, f"the model has no {unknown[0]}")
-    # A tied head is another name of the embedding, and is not in the files.
+    # A tied head is another name for the embedding, and is not in the files.
     reached = {held[name].data_ptr() for name in shapes}
     absent = sorted(name for name in held if held[name].data_ptr() not in reached)
     if absent:
@@ -207,5 +216,5 @@ def _as_saved(model: Any, state: dict[str, Any]) -> dict[str, Any]:
 
     places = {tensor.data_ptr() for tensor in state.values()}
     saved = revert_weight_conversion(model, dict(state))
-    # What is joined or cut on its way to the file is a copy: nothing could be put into it.
+    # Tensors that are joined or split when saved are copies: writing to them has no effect.
     return {name: tensor for name, tensor in saved.items() if tensor.data_ptr() in places}

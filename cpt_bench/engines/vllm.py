@@ -1,9 +1,9 @@
-"""Generation with vLLM in this process, with its weights read back before each evaluation.
+"""Generation with vLLM in this process, with its weights verified before each evaluation.
 
-vLLM has served stale weights without a word: ``reload_weights`` that returned what it had cached
-(vllm issue 32718), an engine woken from deep sleep with garbage (54235). So the workers themselves
-compare what they hold with the checkpoint's files when the engine opens and after each swap, tensor
-by tensor, and a checksum of all parameters must still be the same whenever something is asked.
+vLLM has silently served stale weights: ``reload_weights`` returned cached ones (vllm issue 32718),
+and an engine woken from deep sleep had garbage (54235). So the workers compare their weights with
+the checkpoint's files, tensor by tensor, when the engine opens and after each swap, and a checksum
+of all parameters is verified at each call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROBLEMS = {
     "unknown": "tensors belong to no parameter",
     "unfilled": "parameters come from no tensor",
 }
-"""What :func:`cpt_bench.engines.vllm_worker.compare` may find, and the words for it."""
+"""Problems that :func:`cpt_bench.engines.vllm_worker.compare` may find, and their descriptions."""
 
 
 class VLLMEngine:
@@ -35,13 +35,13 @@ class VLLMEngine:
     Args:
         folder: The checkpoint.
         tensor_parallel: GPUs that share one copy.
-        memory: Share of GPU memory vLLM may take, in (0, 1]; None takes 0.9. On a CPU: share of the
-            machine's memory for keys and values; None takes what 64 sequences of the greatest
-            length need, and no more than a quarter of what is free.
-        max_model_len: Longest prompt and reply together, in tokens; None takes the model's.
-        max_images: Pictures a prompt at most.
+        memory: Share of GPU memory that vLLM may use, in (0, 1]; None: 0.9. On a CPU: share of the
+            machine's memory for keys and values; None: enough for 64 sequences of maximal length,
+            but at most a quarter of the free memory.
+        max_model_len: Maximal length of prompt and reply together, in tokens; None: the model's.
+        max_images: Maximal number of pictures in a prompt.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
-        eager: No CUDA graphs, and on a CPU no compiling: slower, starts sooner.
+        eager: No CUDA graphs, and no compilation on a CPU: slower, but starts sooner.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class VLLMEngine:
         dtype: str = "auto",
         eager: bool = False,
     ) -> None:
-        # Requests of one process, in one order: the setting under which vLLM documents that the
-        # same requests give the same replies on the same hardware.
+        # One process, requests in one order: the setting for which vLLM documents that the same
+        # requests give the same replies on the same hardware.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         require_installed()
         if (folder_of_sockets := folder_for_sockets()) is not None:
@@ -83,21 +83,21 @@ class VLLMEngine:
         self._checksums = self._read_back()
 
     def swap(self, folder: Path) -> None:
-        """Put the weights of another checkpoint into vLLM, in place, and compare them.
+        """Load the weights of another checkpoint into vLLM, in place, and compare them.
 
         Raises:
-            CptBenchError: It differs in more than its weights, or the workers do not hold it
-                afterwards. The engine answers nothing any more.
+            CptBenchError: It differs in more than its weights, or the workers do not have them
+                afterwards. The engine then refuses to answer.
         """
-        self.weights = ""  # nothing may answer in the old checkpoint's name, nor half of the new
+        self.weights = ""  # a half-loaded model must not answer under either digest
         require_same(self.frame, folder)
         self.folder = Path(folder)
         weights = weights_digest(self.folder)
         try:
             self._rpc("cptbench_load", str(self.folder))
-        except Exception as error:  # of whatever kind, from whichever process
+        except Exception as error:  # of any kind, from any process
             raise broken(self.folder, error) from error
-        # Pictures met before keep their features, by the picture alone (vllm issue 44910).
+        # vLLM caches pictures' features by the picture, not by the weights (vllm issue 44910).
         self._llm.llm_engine.reset_encoder_cache()
         self._llm.reset_prefix_cache()
         self._compare()
@@ -131,7 +131,7 @@ class VLLMEngine:
             SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p if drawn else 1.0,
-                # No two requests of two seeds share a state, as they would with seed + i.
+                # With seed + i, requests under neighbouring seeds would share random states.
                 seed=(sampling.seed << 24) + i if drawn else None,
                 max_tokens=max_new_tokens,
                 detokenize=False,
@@ -148,17 +148,17 @@ class VLLMEngine:
             if answer.outputs[0].finish_reason == "length" and len(tokens) < max_new_tokens:
                 raise cut_short(request, len(tokens), max_new_tokens, "--engine-set max_model_len")
         progress(len(requests))
-        # Not vLLM's text: it leaves out the part of a character that a limit cut in two.
+        # Not vLLM's text: if the limit splits a character, vLLM drops its first part.
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         return [
             Reply(text.strip(), len(tokens)) for text, tokens in zip(texts, written, strict=True)
         ]
 
     def prompt(self, request: Request) -> dict[str, Any]:
-        """A request as vLLM takes it: the chat text with one placeholder an image, and the images.
+        """A request in vLLM's form: the chat text with one placeholder per image, and the images.
 
-        One placeholder each: vLLM repeats it as often as the picture has tokens. Ids that were
-        expanded before would be expanded twice (trl issue 6294).
+        One placeholder each: vLLM repeats it for each of the picture's tokens. Ids that are
+        expanded already would be expanded twice (trl issue 6294).
         """
         turns = messages(request)
         text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -173,19 +173,19 @@ class VLLMEngine:
 
     def _compare(self) -> None:
         for rank, found in enumerate(self._rpc("cptbench_compare", str(self.folder), self.dtype)):
-            for problem, says in PROBLEMS.items():
+            for problem, description in PROBLEMS.items():
                 if names := found[problem]:
                     raise CptBenchError(
                         f"vLLM's worker {rank} does not hold the checkpoint's weights: "
-                        f"{len(names)} {says}, first {names[0]} ({found['compared']} of "
+                        f"{len(names)} {description}, first {names[0]} ({found['compared']} of "
                         f"{found['total']} numbers were compared)",
                         where=self.folder,
-                        todo="--engine transformers shows whether the checkpoint is whole",
+                        todo="Try --engine transformers, to see whether the checkpoint is intact",
                     )
 
     def _read_back(self) -> list[Any]:
         return self._rpc("cptbench_checksum")
 
     def _rpc(self, method: str, *args: Any) -> list[Any]:
-        """What each worker says, in the order of their ranks."""
+        """Each worker's result, in the order of their ranks."""
         return list(self._llm.collective_rpc(method, args=args))

@@ -1,7 +1,7 @@
-"""vLLM's workers on a CPU, made to compute with the parameters that they show.
+"""Makes vLLM's workers on a CPU compute with their visible parameters.
 
 vLLM's CPU build packs the weights of linear layers when a model is loaded and computes with the
-packed copies. Nothing loaded later reaches those, and the parameters themselves are emptied, so
+packed copies. Later loads do not reach those copies, and the parameters themselves are emptied, so
 that they could be neither compared nor replaced. Here each layer multiplies by its parameter.
 """
 
@@ -16,7 +16,7 @@ from cpt_bench.engines.vllm_worker import WeightsCheck
 
 
 def unpacked(layer: Any, remove_weight: bool) -> None:
-    """Let ``layer`` compute with its weight; takes the place of vLLM's packing."""
+    """Make ``layer`` compute with its weight; replaces vLLM's packing."""
     layer.cpu_linear = torch.nn.functional.linear
 
 
@@ -25,4 +25,4 @@ utils.dispatch_cpu_unquantized_gemm = unpacked
 
 
 class CPUWeightsCheck(WeightsCheck):
-    """The same methods, in workers that compute as above."""
+    """The same methods, for workers that compute as described above."""

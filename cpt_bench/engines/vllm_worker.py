@@ -1,9 +1,9 @@
-"""What runs inside vLLM's workers: compare the parameters they hold with a checkpoint's files.
+"""Runs inside vLLM's workers: compares their parameters with a checkpoint's files.
 
-vLLM renames parameters, joins some (q, k and v; gate and up) and splits them over GPUs. A tensor of
-the checkpoint is compared with the very rows of the parameter that it must have become on this
-GPU; and every row of every parameter must have come from a tensor, because what no tensor filled is
-uninitialised memory, or an earlier checkpoint's.
+vLLM renames parameters, joins some (q, k and v; gate and up) and splits them over GPUs. Each tensor
+of the checkpoint is compared with exactly those rows of a parameter that it fills on this GPU; and
+every row of every parameter must be filled by a tensor, because any other row is uninitialised
+memory, or belongs to an earlier checkpoint.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import torch
 from cpt_bench.engines.swapping import shapes_of, tensors_of
 
 Rename = Callable[[str], str]
-"""A checkpoint's name of a tensor to vLLM's, before parts are joined."""
+"""A tensor's name in a checkpoint to its name in vLLM, before parts are joined."""
 
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 """Parameters with more rows than the checkpoint's: vLLM pads the vocabulary."""
 
 COMPUTED = ("rotary_emb.inv_freq",)
-"""Tensors in files of older versions that are no weights: models compute them."""
+"""Tensors in files of older versions that are not weights: models compute them."""
 
 
 class WeightsCheck:
     """Mixed into vLLM's workers by ``worker_extension_cls``."""
 
     def cptbench_load(self, folder: str) -> None:
-        """Put a checkpoint's tensors in the place of those held, by the model's own loader.
+        """Replace the worker's tensors by a checkpoint's, with the model's own loader.
 
-        Not by vLLM's ``reload_weights``, which has loaded what it had cached.
+        Not with vLLM's ``reload_weights``, which has loaded cached weights.
         """
         model = self.model_runner.model  # type: ignore[attr-defined]
         model.load_weights(tensors_of(Path(folder)))
 
     def cptbench_compare(self, folder: str, dtype: str) -> dict[str, Any]:
-        """Compare every tensor of the checkpoint with what this worker holds."""
+        """Compare every tensor of the checkpoint with this worker's parameters."""
         from vllm.distributed import (
             get_tensor_model_parallel_rank,
             get_tensor_model_parallel_world_size,
@@ -55,20 +55,20 @@ class WeightsCheck:
         return compare(worker, Path(folder), getattr(torch, dtype))
 
     def cptbench_checksum(self) -> int:
-        """A number that changes when any bit of any parameter does (but for chance)."""
+        """A checksum that almost certainly changes if any bit of any parameter does."""
         model = self.model_runner.model  # type: ignore[attr-defined]
         return sum(checksum(p) * (i + 1) for i, (_, p) in enumerate(model.named_parameters()))
 
 
 class Worker(NamedTuple):
-    """What a worker holds, and as which of several that share a copy.
+    """A worker's parameters, and its rank among the workers that share one copy of the model.
 
     Attributes:
         parameters: By vLLM's names; a tied parameter under each of its names.
         rename: The checkpoint's names to vLLM's.
-        joined: vLLM's module to those of the checkpoint that it joins, in their order.
-        rank: Of the worker among those that share a copy.
-        size: How many share a copy.
+        joined: vLLM's module to those of the checkpoint that it joins, in order.
+        rank: The worker's rank among those that share a copy.
+        size: How many workers share a copy.
     """
 
     parameters: Mapping[str, torch.Tensor]
@@ -79,12 +79,12 @@ class Worker(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A tensor of the checkpoint as one worker must hold it.
+    """The part of a checkpoint's tensor that one worker must have.
 
     Attributes:
         name: The parameter.
         start: The first of the parameter's rows that come from it.
-        rows: What those rows must be.
+        rows: The required values of those rows.
     """
 
     name: str
@@ -101,7 +101,7 @@ def renaming(model: Any) -> Rename:
 
 
 def checksum(tensor: torch.Tensor) -> int:
-    """Position-weighted sum of a tensor's bits, modulo 2**64; computed where the tensor is."""
+    """Position-weighted sum of a tensor's bits, modulo 2**64; computed on the tensor's device."""
     bits = tensor.detach().contiguous().view(torch.uint8).flatten()
     total = 0
     for start in range(0, bits.numel(), 1 << 26):
@@ -112,17 +112,17 @@ def checksum(tensor: torch.Tensor) -> int:
 
 
 def compare(worker: Worker, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """What of a checkpoint a worker does not hold, and what it holds that is not from there.
+    """Compare a worker's parameters with a checkpoint, in both directions.
 
     Args:
         worker: The worker.
         folder: The checkpoint.
-        dtype: Of the arithmetic: what the worker must hold the tensors as.
+        dtype: The dtype of the arithmetic, in which the worker must have the tensors.
 
     Returns:
         ``compared``, how many of the ``total`` numbers in the files were compared; ``differ``, the
-        tensors that are not held as they are; ``unknown``, those that belong to no parameter; and
-        ``unfilled``, the parameters of which some rows are from no tensor.
+        tensors that differ from the worker's; ``unknown``, those that belong to no parameter; and
+        ``unfilled``, the parameters with rows that come from no tensor.
     """
     shapes = shapes_of(folder)
     filled: dict[int, torch.Tensor] = {}
@@ -144,7 +144,7 @@ def compare(worker: Worker, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         rows = filled.setdefault(whole.data_ptr(), torch.zeros(len(whole), dtype=torch.bool))
         rows[part.start : end] = True
         if part.name.endswith(VOCABULARY) and (worker.rank + 1) * len(whole) >= len(full):
-            rows[end:] = True  # the padding, behind the vocabulary's last row
+            rows[end:] = True  # the padding after the vocabulary's last row
     unfilled = [
         name
         for name, whole in worker.parameters.items()
@@ -157,13 +157,13 @@ def compare(worker: Worker, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 def part_of(
     worker: Worker, name: str, full: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]
 ) -> Part | None:
-    """Where a checkpoint's tensor is in a worker's parameters; None where it is in none.
+    """The place of a checkpoint's tensor in a worker's parameters; None if it has none.
 
     Args:
         worker: The worker.
-        name: The tensor's.
+        name: The tensor's name.
         full: The tensor.
-        shapes: Of all tensors of the checkpoint.
+        shapes: The shapes of all tensors of the checkpoint.
     """
     target = worker.rename(name)
     if target in worker.parameters:
@@ -188,11 +188,11 @@ def part_of(
 def _share(
     worker: Worker, place: int, shapes: Sequence[tuple[int, ...] | None], held: torch.Tensor
 ) -> tuple[int, int, int] | None:
-    """Of one of several joined tensors: its first row in the parameter; its rows from, up to.
+    """For one of several joined tensors: its first row in the parameter, and its own row range.
 
-    Of three, q is split; k and v, equally large, have the rest: they are split, or, where there are
-    more workers than heads, each head is repeated. The first may be missing: it would have what
-    the others leave.
+    With three tensors, q is split; k and v share the remaining rows equally: they are split too,
+    or, if there are more workers than heads, each head is repeated. The first tensor may be
+    missing: then it has the rows that the others leave.
     """
     rank, size = worker.rank, worker.size
     own, first = shapes[place], shapes[0]
@@ -213,7 +213,7 @@ def _share(
 def shard(
     full: torch.Tensor, name: str, held: torch.Tensor, rank: int, size: int
 ) -> torch.Tensor | None:
-    """What worker ``rank`` must hold of ``full``; None when the shapes fit no way of splitting."""
+    """The part of ``full`` that worker ``rank`` must have; None if no split fits the shapes."""
     fused = name.endswith(("qkv.weight", "qkv.bias"))
     if full.shape == held.shape and (size == 1 or not fused):
         return full

@@ -1,1 +1,1 @@
-"""Engine x task -> graded predictions, and how far a policy moved from the base."""
+"""Evaluates an engine on a task (graded predictions), and measures its KL to the base model."""

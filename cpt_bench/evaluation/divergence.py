@@ -1,16 +1,14 @@
 """How far training moved the policy: KL(base || policy), and the policy's entropy.
 
-The quantity said to predict forgetting ("RL's Razor", arXiv 2509.04259) is the divergence from the
-base model on prompts of the *new* task. Here, for a prompt x and the base model's own greedy reply
+"RL's Razor" (arXiv 2509.04259) claims that forgetting is predicted by the divergence from the base
+model on prompts of the *new* task. Here, for a prompt x and the base model's own greedy reply
 y of n tokens (as recorded when the base was evaluated),
 
     KL(x) = 1/(n+1) sum_{i=0..n} sum_v p(v | x, y[:i]) ln (p(v | x, y[:i]) / q(v | x, y[:i])),
 
-with p the base's and q the policy's distribution,
-
-in nats a token: exact over the whole vocabulary, at each position of the reply and at the one after
-it, teacher-forced; then averaged over prompts. It is a plug-in for the expectation over base's own
-samples, without their noise.
+with p the base's and q the policy's distribution, in nats per token. It is exact over the whole
+vocabulary, at each position of the reply and at the one after it, teacher-forced; then averaged
+over prompts. It stands in for the expectation over the base's own samples, without their noise.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from cpt_bench.engines import Request
 from cpt_bench.models import batches
 
 NEW, GENERAL = 64, 32
-"""How many test prompts: of the stage's task, of each general benchmark; the first of its list."""
+"""How many test prompts to use, from the start: of the stage's task, of each general benchmark."""
 
 CELLS = 1 << 26
-"""At most so many logits (prompts x positions x vocabulary) in one batch and model."""
+"""Maximal number of logits (prompts x positions x vocabulary) in one batch and model."""
 
 
 def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict[str, Any]]:
@@ -33,12 +31,12 @@ def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict
 
     Args:
         base: The base model's :class:`~cpt_bench.engines.hf.TransformersEngine`.
-        policy: The trained one's; both have the same tokenizer.
-        requests: Prompts, each with base's reply as its ``prefix``.
+        policy: The trained model's; both have the same tokenizer.
+        requests: Prompts, each with the base's reply as its ``prefix``.
 
     Returns:
-        One row a request, in order: ``id``, ``tokens`` (positions), ``kl``, ``entropy`` of the
-        policy and ``base_entropy``, each in nats a token.
+        One row per request, in order: ``id``, ``tokens`` (positions), ``kl``, ``entropy`` of the
+        policy and ``base_entropy``, each in nats per token.
     """
     rows: dict[int, dict[str, Any]] = {}
     lengths = _positions(policy, requests)
@@ -55,7 +53,7 @@ def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict
 
 
 def _positions(engine: Any, requests: Sequence[Request]) -> list[int]:
-    """Tokens of each reply, in its place after the prompt, and one more."""
+    """The number of tokens of each reply, tokenized after its prompt, plus one."""
     turns = [[{"role": "user", "content": [{"type": "text", "text": r.prompt}]}] for r in requests]
     whole = engine.texts(turns, [r.prefix for r in requests])
     asked = engine.texts(turns, [""] * len(requests))
@@ -73,7 +71,7 @@ def _batch(
     logits = []
     with torch.inference_mode():
         for engine in (base, policy):
-            # Padded left: the last positions are those of the reply.
+            # Padded on the left: the last positions are those of the reply.
             out = engine.model(**inputs, logits_to_keep=max(lengths), use_cache=False).logits
             logits.append(torch.log_softmax(out.float(), dim=-1))
         reference, ours = logits
@@ -82,7 +80,7 @@ def _batch(
     rows = []
     for i, (request, n) in enumerate(zip(requests, lengths, strict=True)):
         figures = [float(table[i, -n:].mean()) for table in (kl, *entropies)]
-        # A sum of non-negative terms; arithmetic leaves -1e-8 where the models are the same.
+        # KL is not negative, but rounding errors give about -1e-8 if the models are the same.
         values = dict(zip(("kl", "entropy", "base_entropy"), figures, strict=True))
         rounded = {key: round(max(0.0, value), 7) for key, value in values.items()}
         rows.append({"id": request.id, "tokens": n, **rounded})

@@ -1,4 +1,4 @@
-"""Engine x task -> predictions: what was asked, answered and earned, one line a sample."""
+"""Evaluates an engine on a task: one graded prediction per sample."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def evaluate(
     prefix: str = "",
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
-    """Ask every sample, grade every reply.
+    """Ask every question and grade every reply.
 
     Args:
-        engine: What answers.
+        engine: The engine that answers.
         card: The task.
-        samples: What to ask.
-        protocol: Prompts, decoding and form.
-        style: Another way of asking than the one that ranks.
+        samples: The questions.
+        protocol: Prompts, decoding and answer form.
+        style: A prompt style other than the one that is ranked.
         prefix: How every reply must begin.
-        progress: Told how many are answered.
+        progress: Called with the number of questions answered so far.
 
     Returns:
-        One row a sample, in the split's order: ``id``, ``reply``, ``tokens``, then what
+        One row per sample, in the split's order: ``id``, ``reply``, ``tokens``, then what
         :func:`graded` adds.
     """
     requests = [
@@ -62,22 +62,22 @@ def evaluate(
 
 
 MOST_TOKENS = 2**31
-"""No reply is longer; a larger number is somebody's mistake."""
+"""No reply is longer than this; a larger number must be a mistake."""
 
 
 def read_predictions(file: Path, ids: Sequence[str], some: bool = False) -> list[Row]:
-    """The lines of a file of predictions, in the order of ``ids``, whatever their own order.
+    """The lines of a predictions file, sorted into the order of ``ids``.
 
     Args:
         file: JSON lines with ``id``, ``reply`` and, if known, ``tokens``.
-        ids: Of the test samples. A line's id is compared as text: 7 is '7'.
+        ids: Ids of the test samples. A line's id is compared as text: 7 equals '7'.
         some: Whether lines may be missing.
 
     Returns:
-        One row a line; ``id`` is text.
+        One row per line; ``id`` is text.
 
     Raises:
-        CptBenchError: A line lacks something, an id is missing, there twice or unknown.
+        CptBenchError: A line is incomplete, or an id is missing, duplicated or unknown.
     """
     known, found = set(ids), dict[str, tuple[str, Row]]()
     for where, row in parse_jsonl(read_bytes(file), file):
@@ -86,7 +86,7 @@ def read_predictions(file: Path, ids: Sequence[str], some: bool = False) -> list
             raise CptBenchError(f"no test sample has the id {shown(row['id'])}", where=where)
         if name in found:
             first = found[name][0].rpartition(":")[2]
-            raise CptBenchError(f"{shown(name)} is answered before, in line {first}", where=where)
+            raise CptBenchError(f"{shown(name)} was already answered in line {first}", where=where)
         reply = row.get("reply")
         if not isinstance(reply, str):
             raise CptBenchError(f"the reply is {shown(reply)}, not text", where=where)
@@ -112,13 +112,13 @@ def _tokens_of(row: Row, where: str) -> int | None:
     given = row.get("tokens")
     if given is None:
         return None
-    # Tables with a gap in a column of whole numbers write 12.0.
+    # Tables with a missing value in a column of integers write 12.0.
     whole = isinstance(given, int | float) and not isinstance(given, bool) and given == given // 1
     if not whole or not 0 <= given <= MOST_TOKENS:
         raise CptBenchError(
             f"tokens is {shown(given)}, not a whole number of 0 or more",
             where=where,
-            todo="Leave it out where it is not known",
+            todo="Leave it out if it is not known",
         )
     return int(given)
 
@@ -134,8 +134,8 @@ def graded(
     """``rows`` with ``extracted``, ``score``, ``lenient`` and ``format_ok`` computed from the gold.
 
     Raises:
-        CptBenchError: The rows are not one a sample, in the split's order, or one has a reply or a
-            number of tokens that is none.
+        CptBenchError: The rows are not one per sample in the split's order, or a reply or its
+            number of tokens is invalid.
     """
     matcher, where = matcher_of(card), f"predictions of {card.name}"
     if [row.get("id") for row in rows] != [s.id for s in samples]:
@@ -152,9 +152,9 @@ def graded(
         if why := miscounted(tokens, reply, protocol.decoding.max_new_tokens):
             raise CptBenchError(f"the reply to {sample.id} {why}", where=where)
         got = grade(reply, sample, protocol.form, matcher)
-        kept: Row = {"id": sample.id, "reply": reply, "tokens": tokens}
+        asked: Row = {"id": sample.id, "reply": reply, "tokens": tokens}
         out.append(
-            kept
+            asked
             | {
                 "extracted": got.extracted,
                 "score": got.score,

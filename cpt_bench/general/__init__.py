@@ -1,12 +1,13 @@
 """General benchmarks measured by the field's own harnesses: lm-eval and VLMEvalKit.
 
-``--general lm-eval:mmlu_pro`` or ``--general vlmevalkit:POPE`` names one. Which evaluator, which
-version and which of its tasks made a number is part of the number: it stands in the provenance
-file beside the per-sample scores, and in the benchmark's name in the metrics. A suite measures its
-own general benchmarks with its own graders as well, so that no run depends on a second harness.
+``--general lm-eval:mmlu_pro`` or ``--general vlmevalkit:POPE`` names one. The evaluator, its
+version and its task are part of each number: they are written to the provenance file next to the
+per-sample scores, and into the benchmark's name in the metrics. A suite also measures its own
+general benchmarks with its own graders, so that no run depends on a second harness.
 
-Neither harness may answer from a cache: both key theirs without the weights, and would return the
-last stage's answers for this one. What is kept here is kept by the weights' digest.
+Neither harness may answer from its cache: the keys of both caches do not include the weights, so
+that they would return the previous stage's answers. Results stored here are keyed by the weights'
+digest.
 """
 
 from cpt_bench.general.measurement import (

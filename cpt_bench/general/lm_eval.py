@@ -1,11 +1,11 @@
-"""lm-evaluation-harness in this process: any of its tasks, on a checkpoint.
+"""Runs lm-evaluation-harness in this process: any of its tasks, on a checkpoint.
 
-The model is loaded and asked by lm-eval's own ``hf-multimodal`` backend, so that a score is the one
-its command line gives:
+lm-eval's own ``hf-multimodal`` backend loads the model and generates, so that a score is equal to
+that of its command line:
 
     lm_eval --model hf-multimodal --model_args pretrained=CHECKPOINT,dtype=auto --tasks TASK
 
-Its response cache is never used: the key is the request alone, without the model (its issue 4063).
+Its response cache is never used: the key is only the request, without the model (its issue 4063).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.general.measurement import Measured
 
 LOADS_CHECKPOINTS = True
-"""``measure`` takes a checkpoint's folder, and lm-eval loads it."""
+"""``measure`` needs a checkpoint's folder, which lm-eval loads."""
 
 NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
@@ -56,16 +56,16 @@ def measure(
 
     Args:
         task: ``mmlu_pro``; ``mmlu_pro/exact_match`` or ``mmlu_pro/exact_match,custom-extract``
-            where a task has several metrics and the first is not wanted.
+            for a metric other than the task's first.
         checkpoint: A folder in Hugging Face format.
-        include: A folder with task files; then lm-eval's own are not read. By default the one in
+        include: A folder with task files, read instead of lm-eval's own. By default the one in
             ``$CPTBENCH_LM_EVAL_TASKS``, if that is set.
         backend: lm-eval's model class: ``hf-multimodal``, ``vllm-vlm``, ``hf``.
-        batch_size: Requests a batch.
+        batch_size: Requests per batch.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
-        device: ``cpu``, ``cuda:0``; None takes a GPU where there is one.
+        device: ``cpu``, ``cuda:0``; None: a GPU if there is one.
         chat_template: Ask in the model's chat format.
-        limit: Only the first so many documents of each task.
+        limit: Use only the first ``limit`` documents of each task.
         model_args: Further arguments of the backend.
 
     Raises:
@@ -132,7 +132,7 @@ def measure(
 
 
 def headline(found: dict[str, Any], task: str, metric: str) -> tuple[str, str]:
-    """The metric and filter to report: those asked for, else the task's first.
+    """The metric and filter to report: the requested ones, else the task's first.
 
     Raises:
         CptBenchError: The task has no such metric.
@@ -152,7 +152,7 @@ def headline(found: dict[str, Any], task: str, metric: str) -> tuple[str, str]:
 
 
 def samples(found: dict[str, Any], metric: str, filter_name: str) -> list[dict[str, Any]]:
-    """One row a document of every task asked, with its score under ``metric``."""
+    """One row per document of each task, with its score under ``metric``."""
     rows = []
     for task, documents in sorted(found["samples"].items()):
         for document in documents:
@@ -161,7 +161,7 @@ def samples(found: dict[str, Any], metric: str, filter_name: str) -> list[dict[s
             value = document.get(metric)
             if not isinstance(value, bool | int | float):
                 raise CptBenchError(
-                    f"metric {metric!r} of {task} is no number for each document",
+                    f"metric {metric!r} of {task} is not a number for each document",
                     where=f"document {document['doc_id']}",
                     todo="Name another: lm-eval:TASK/METRIC",
                 )
@@ -192,7 +192,7 @@ def _task_version(found: dict[str, Any], task: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A response as text; a document of one response holds it in nested lists."""
+    """A response as text; documents with one response have it in nested lists."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else str(value)

@@ -1,4 +1,4 @@
-"""What another harness measured: per-sample scores and where they came from, as files."""
+"""Results of other harnesses: per-sample scores and their provenance, as files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVALUATORS = {
     "lm-eval": "cpt_bench.general.lm_eval",
     "vlmevalkit": "cpt_bench.general.vlmevalkit",
 }
-"""Evaluator to its module, which is imported when it is used; see :func:`evaluator`."""
+"""Evaluator to its module, which is imported only when used; see :func:`evaluator`."""
 
 FORMAT = 1
 
@@ -40,12 +40,12 @@ class Spec(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a harness found.
+    """The result of a harness.
 
     Attributes:
-        rows: One a sample, in the harness's order: ``id``, ``reply``, ``score`` in [0, 1].
+        rows: One row per sample, in the harness's order: ``id``, ``reply``, ``score`` in [0, 1].
         score: The harness's own headline number, in percent.
-        provenance: Evaluator, version, task, its version, settings: all that made the number.
+        provenance: Evaluator, version, task, its version, settings: all that affects the number.
     """
 
     rows: list[dict[str, Any]]
@@ -63,7 +63,7 @@ def parse(text: str) -> Spec:
     if evaluator not in EVALUATORS or not task:
         known = [f"{name}:TASK" for name in EVALUATORS]
         raise CptBenchError(
-            f"{text!r} names no general benchmark",
+            f"{text!r} is not a general benchmark",
             where="--general",
             todo=did_you_mean(text, known),
         )
@@ -110,7 +110,7 @@ def read(facts: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A measurement's provenance and rows.
 
     Raises:
-        CptBenchError: The rows are not those the provenance was written with.
+        CptBenchError: The rows are not those that were written with the provenance.
     """
     about = read_json(facts)
     rows = facts.with_suffix(".jsonl")
@@ -118,10 +118,10 @@ def read(facts: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         display_name(about)
         measured = about["rows"]["sha256"]
     except (KeyError, TypeError):
-        raise CptBenchError("not what a harness measured", where=facts) from None
+        raise CptBenchError("not the result of a harness", where=facts) from None
     if not rows.is_file() or digest(rows) != measured:
         raise CptBenchError(
-            "the per-sample rows were changed or removed since they were measured",
+            "the per-sample rows were changed or removed after they had been measured",
             where=rows,
             todo=f"Restore them, or delete {facts} to measure again",
         )
@@ -135,8 +135,8 @@ def read(facts: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]]:
     """Per-sample scores by benchmark in each stage's folder, for the paired general delta.
 
-    The name carries the evaluator's version, so that two versions are never compared: a benchmark
-    that was measured by one before and by another after has no delta.
+    The name contains the evaluator's version, so that two versions are never compared: a benchmark
+    measured by different versions before and after has no delta.
 
     Raises:
         CptBenchError: The samples of a benchmark differ between stages.
@@ -151,7 +151,7 @@ def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]
             ids = [row["id"] for row in rows]
             if asked.setdefault(name, ids) != ids:
                 raise CptBenchError(
-                    f"{name} asked other samples here than at an earlier stage", where=facts
+                    f"{name} used other samples here than at an earlier stage", where=facts
                 )
             stage[name] = np.array([row["score"] for row in rows], dtype=np.float64)
         stages.append(stage)
@@ -159,11 +159,11 @@ def found_in(folders: Iterable[Path]) -> list[dict[str, npt.NDArray[np.float64]]
 
 
 def delta(folders: Sequence[Path], draws: int) -> dict[str, Any] | None:
-    """GeneralDelta of what other harnesses measured; None when they measured nothing.
+    """GeneralDelta from other harnesses' results; None if there are none.
 
     Args:
         folders: Each stage's folder of measurements, the base model's first.
-        draws: Bootstrap resamples behind each interval.
+        draws: Number of bootstrap resamples for each interval.
     """
     stages = found_in(folders)
     if not any(stages):
@@ -184,7 +184,7 @@ def evaluator(spec: Spec) -> Any:
 
 
 def installed(spec: Spec) -> str:
-    """What would measure ``spec`` here, a version or a place, for the ledger's key.
+    """The installation that would measure ``spec``, a version or a path, for the ledger's key.
 
     Raises:
         CptBenchError: The harness is not installed.

@@ -1,10 +1,10 @@
-"""VLMEvalKit through an environment of its own.
+"""Runs VLMEvalKit in a separate environment.
 
-It needs torchvision, OpenCV and sixty other packages, and the newest torchvision pulls in another
-torch: it is kept out of this environment and run as a subprocess by another Python. That process
-does what makes a score VLMEvalKit's: it makes the prompts (``build_prompt``) and it evaluates the
-predictions (``evaluate``, exact matching, no judge). The replies in between come from our engine,
-in batches; VLMEvalKit's own loop asks one question at a time.
+It needs torchvision, OpenCV and sixty other packages, and the newest torchvision requires another
+torch. So it is not installed in this environment, but runs as a subprocess of another Python. That
+process does the parts that define VLMEvalKit's score: it builds the prompts (``build_prompt``) and
+evaluates the predictions (``evaluate``, exact matching, no judge). The replies in between come from
+our engine, in batches; VLMEvalKit's own loop asks one question at a time.
 
 The other Python is ``$CPTBENCH_VLMEVALKIT``, else the one in ``~/.cache/cptbench/vlmevalkit``.
 """
@@ -24,7 +24,7 @@ from cpt_bench.files import read_json
 from cpt_bench.general.measurement import Measured
 
 LOADS_CHECKPOINTS = False
-"""``measure`` takes an engine that answers."""
+"""``measure`` needs an engine."""
 
 VARIABLE = "CPTBENCH_VLMEVALKIT"
 HOME = Path("~/.cache/cptbench/vlmevalkit")
@@ -32,7 +32,7 @@ PINS = "torch==2.13.0 torchvision==0.28.0 transformers==5.23.0 ms-vlmeval==0.0.2
 """Installed together for the tests; torch and torchvision must be a pair."""
 INSTALL = f"python3 -m venv {HOME} && {HOME}/bin/pip install {PINS}"
 MAX_NEW_TOKENS = 2048
-"""What VLMEvalKit gives Qwen2.5-VL."""
+"""VLMEvalKit's settings for Qwen2.5-VL."""
 DRIVER = Path(__file__).with_name("vlmevalkit_driver.py")
 
 
@@ -52,9 +52,9 @@ def interpreter() -> Path:
         ) from None
     if not python.is_file():
         raise CptBenchError(
-            "VLMEvalKit's environment is not there",
+            "VLMEvalKit's environment does not exist",
             where=python,
-            todo=f"Make it with: {INSTALL}; or set {VARIABLE} to a Python that has vlmeval",
+            todo=f"Create it with: {INSTALL}; or set {VARIABLE} to a Python that has vlmeval",
         )
     return python
 
@@ -82,11 +82,11 @@ def measure(
     Args:
         task: ``POPE``, ``MMMU_DEV_VAL``; or ``ImageYORNDataset/NAME`` for ``NAME.tsv`` in
             VLMEvalKit's data folder, read by that class of VLMEvalKit.
-        engine: Answers.
-        max_new_tokens: The longest reply.
-        limit: Only the first so many questions.
+        engine: The engine that answers.
+        max_new_tokens: Maximal length of a reply.
+        limit: Use only the first ``limit`` questions.
         data: VLMEvalKit's data folder, instead of ``$LMUData``.
-        timeout: Seconds each of the two calls may take, downloads included.
+        timeout: Seconds that each of the two calls may take, downloads included.
 
     Raises:
         CptBenchError: There is no environment, no such dataset, or VLMEvalKit failed.
@@ -98,8 +98,8 @@ def measure(
 
         def call(verb: str) -> dict[str, Any]:
             _run([str(python), str(DRIVER), verb, task, scratch], environment, timeout)
-            said: dict[str, Any] = read_json(work / f"{verb}.json")
-            return said
+            result: dict[str, Any] = read_json(work / f"{verb}.json")
+            return result
 
         asked = call("prompts")
         questions = asked["questions"][:limit]
@@ -135,7 +135,7 @@ def measure(
 
 
 def request(question: dict[str, Any]) -> Request:
-    """VLMEvalKit's message, words and image files in its order, as a request to an engine."""
+    """VLMEvalKit's message (texts and image files, in its order) as a request to an engine."""
     images: list[bytes] = []
     layout: list[str | int] = []
     for part in question["message"]:
@@ -145,7 +145,7 @@ def request(question: dict[str, Any]) -> Request:
             layout.append(len(images))
             images.append(Path(part["value"]).read_bytes())
         else:
-            raise CptBenchError(f"a message holds a {part['type']}", where=question["index"])
+            raise CptBenchError(f"a message contains a {part['type']}", where=question["index"])
     words = "\n".join(part for part in layout if isinstance(part, str))
     return Request(str(question["index"]), words, tuple(images), layout=tuple(layout))
 
@@ -160,9 +160,9 @@ def _run(command: list[str], environment: dict[str, str], timeout: float) -> Non
             f"VLMEvalKit took more than {timeout:.0f} s", where=command[2]
         ) from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
+        lines = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
         raise CptBenchError(
-            f"VLMEvalKit failed: {said[-1][:300]}",
+            f"VLMEvalKit failed: {lines[-1][:300]}",
             where=f"{command[3]} {command[2]}",
-            todo=f"Its environment is {command[0]}; made with: {INSTALL}",
+            todo=f"Its environment is {command[0]}; it was created with: {INSTALL}",
         )

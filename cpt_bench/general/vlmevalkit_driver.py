@@ -1,7 +1,7 @@
 """Run by VLMEvalKit's own Python: ``driver.py prompts|score TASK FOLDER``; imports no cptbench.
 
-``prompts`` writes every question as VLMEvalKit asks it; ``score`` evaluates ``predictions.json`` as
-VLMEvalKit does and writes its result with the outcome of each question.
+``prompts`` writes every question in VLMEvalKit's form; ``score`` evaluates ``predictions.json`` as
+VLMEvalKit does and writes the result with the outcome of each question.
 """
 
 # mypy: ignore-errors
@@ -12,7 +12,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 UNITS = {"Y/N": 1.0, "MCQ": 100.0}
-"""What makes its headline percent: yes/no tables are in percent, those of options are shares."""
+"""Factor that converts its headline to percent: yes/no tables are in percent, the others shares."""
 
 
 def build(task):
@@ -77,7 +77,7 @@ def score(dataset, folder):
 
 
 def outcomes(folder, predictions):
-    """Per-question outcome and extracted answer, from the tables ``evaluate`` leaves behind."""
+    """Per-question outcome and extracted answer, from the tables that ``evaluate`` writes."""
     from vlmeval.smp import load
 
     for file in sorted(folder.glob(f"{predictions.stem}_*.xlsx")):
@@ -96,8 +96,8 @@ def outcomes(folder, predictions):
 
 def main():
     verb, task, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    said = {"prompts": prompts, "score": score}[verb](build(task), folder)
-    (folder / f"{verb}.json").write_text(json.dumps(said, default=str))
+    result = {"prompts": prompts, "score": score}[verb](build(task), folder)
+    (folder / f"{verb}.json").write_text(json.dumps(result, default=str))
 
 
 if __name__ == "__main__":

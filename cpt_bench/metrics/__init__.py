@@ -1,13 +1,13 @@
-"""From the accuracy matrix to the numbers a method is judged by; pure.
+"""Computes the metrics of a method from its accuracy matrix; pure functions.
 
 ``R`` has T+1 rows and T columns: ``R[t][j]`` is the accuracy on task j after stage t, row 0 is the
 base model. Each number comes with its passport: name, formula, sign, divisor, n, interval, source.
-A number whose cells are not all there is None, and its passport names the missing cells; nothing is
-averaged over what happens to be present.
+If any of a number's cells is missing, the number is None and its passport names the missing cells;
+no average is taken over just the cells that are present.
 
-Conventions differ from paper to paper; here every disputed one has its own name. Differences are
-signed 'after minus before', so that forgetting is negative; the few keys called ``Forgetting`` are
-signed as their papers have them.
+Conventions differ between papers; here each variant has its own name. Differences are signed 'after
+minus before', so that forgetting is negative; the few keys called ``Forgetting`` have the sign of
+their papers.
 """
 
 from cpt_bench.metrics.definitions import METRICS, SIGNED, Metric

@@ -1,4 +1,4 @@
-"""The definitions: every convention in use under a name of its own."""
+"""The definitions of all metrics: each convention in use has its own name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Metric(NamedTuple):
     Attributes:
         key: Its name in ``metrics.json``.
         title: Its name in words.
-        formula: In the notation of this package.
-        sign: What a large value means.
-        source: Who defines it so.
+        formula: Its formula, in the notation of this package.
+        sign: The meaning of a large value.
+        source: The publication with this definition.
         per_task: R of shape (..., T+1, T) and the matrix's names -> values of shape (..., m), whose
-            mean (or sum over ``divisor``) is the number.
-        cells: The cells it reads.
+            mean (or sum divided by ``divisor``) is the number.
+        cells: The cells that it reads.
         divisor: What the sum is divided by; by default the number of terms.
-        peak: For a drop from a peak: the rows in which a column's peak is sought.
+        peak: For a drop from a peak: the rows among which a column's peak is found.
     """
 
     key: str
@@ -124,7 +124,7 @@ _FORGETTING_MAX = _Drop(_learned, 1, -1, sign=-1)
 
 
 def _seen_average(r: Array, matrix: Matrix) -> Array:
-    """One value a stage: the mean accuracy over the tasks seen so far."""
+    """One value per stage: the mean accuracy over the tasks seen so far."""
     return np.stack([r[..., t, :t].mean(axis=-1) for t in range(1, _last(matrix) + 1)], axis=-1)
 
 
@@ -264,7 +264,7 @@ BY_KEY = {metric.key: metric for metric in METRICS}
 
 
 def _is_change(metric: Metric) -> bool:
-    """A difference of accuracies is 0 where nothing changes; a mean of them is that accuracy."""
+    """Whether it is a difference: 0 if all accuracies are equal, where a mean has their value."""
     same = np.full((4, 3), 50.0)
     return float(metric.number(same, Matrix(("a", "b", "c"), same))) == 0
 
@@ -277,4 +277,4 @@ SIGNED = frozenset(
         *(m.key for m in METRICS if _is_change(m)),
     }
 )
-"""Keys of differences: they are shown with their sign."""
+"""Keys of differences, which are shown with a sign."""

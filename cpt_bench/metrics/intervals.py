@@ -1,13 +1,13 @@
 """Intervals: over test samples by bootstrap, over seeds or orders by t; never mixed.
 
 Which bootstrap: a mean, or a difference of means, has the percentile interval. A drop from a *peak*
-has another, because the maximum of noisy accuracies is too high on average, and the bootstrap's
-copy of that maximum is too high once more: percentiles would count the bias twice instead of
-taking it off, and where several rows are near the peak they miss the truth most of the time (the
-figures are in ``docs/metrics.md``, made by ``benchmarks/coverage.py``). There the errors of the
-resamples are subtracted (the 'basic' interval of Davison & Hinkley 1997, eq. 5.6), once from R as
-it was found and once from R with rows that are within one standard error of the peak raised to it
-(the worst case for the bias), and the interval spans both.
+needs another one, because the maximum of noisy accuracies is too high on average, and its bootstrap
+replicates are too high again: percentiles would count the bias twice instead of removing it, and if
+several rows are near the peak they miss the true value most of the time (the figures are in
+``docs/metrics.md``, from ``benchmarks/coverage.py``). For drops, the errors of the resamples are
+subtracted (the 'basic' interval of Davison & Hinkley 1997, eq. 5.6), once from the measured R and
+once from R with rows within one standard error of the peak raised to it (the worst case for the
+bias), and the interval spans both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from cpt_bench.metrics.matrix import Array, rounded
 
 DRAWS = 10_000
-"""Bootstrap resamples behind each interval."""
+"""Number of bootstrap resamples for each interval."""
 
 NEAR = 1.5
 """Standard errors within which a row counts as tied with the peak; see benchmarks/coverage.py."""
@@ -32,13 +32,13 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An interval, and of what: samples, seeds and orders are different matters.
+    """An interval, and what it is over: samples, seeds or orders.
 
     Attributes:
         low: Its lower end, in the number's unit.
         high: Its upper end.
-        level: The share of such intervals that hold the truth, in (0, 1).
-        method: What varied, and how it was computed.
+        level: The share of such intervals that contain the true value, in (0, 1).
+        method: What varied, and how the interval was computed.
     """
 
     low: float
@@ -48,20 +48,20 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(scores: Array, draws: int, seed: str) -> Array:
-    """Means of ``scores`` on resamples of its columns, drawn alike for every row.
+    """Means of ``scores`` on resamples of its columns, the same resamples for every row.
 
     Args:
-        scores: Shape (rows, n): one row a model, one column a test sample.
+        scores: Shape (rows, n): one row per model, one column per test sample.
         draws: Number of resamples, B.
-        seed: Names the stream of random numbers.
+        seed: The seed of the random numbers.
 
     Returns:
         Shape (B, rows).
     """
     n = scores.shape[1]
     rng = np.random.default_rng(list(seed.encode()))
-    # Samples with the same scores in every row are exchangeable: it is enough to draw how often
-    # each distinct column occurs, and right/wrong tables have few of them.
+    # Samples with the same scores in every row are interchangeable: it is enough to draw how often
+    # each distinct column occurs, and right/wrong tables have few distinct columns.
     distinct, times = np.unique(scores, axis=1, return_counts=True)
     if distinct.shape[1] * 8 < n:
         counts = rng.multinomial(n, times / n, size=draws)
@@ -87,7 +87,7 @@ def interval(draws: Array, level: float = LEVEL, method: str = PAIRED) -> Interv
 def sample_interval(
     value: float, errors: Sequence[Array], peak: bool, level: float = LEVEL
 ) -> Interval:
-    """The interval of a number from the errors its resamples make.
+    """The interval of a number, from the errors of its resamples.
 
     Args:
         value: The number.
@@ -110,12 +110,12 @@ def peak_errors(
     rows: Sequence[range],
     number: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
-    """The errors of a drop from a peak, from R as found and from R with near ties levelled.
+    """The errors of a drop from a peak, from the measured R and from R with near ties levelled.
 
     Args:
         accuracy: R, shape (T+1, T).
         resampled: R on bootstrap resamples, shape (B, T+1, T).
-        rows: For each column the rows among which the peak is sought (may be empty).
+        rows: For each column, the rows among which the peak is found (may be empty).
         number: R of shape (..., T+1, T) -> the number, shape (...).
 
     Returns:
@@ -138,7 +138,7 @@ def t_interval(values: Sequence[float], over: str, level: float = LEVEL) -> Inte
     """The interval of a mean over independent repetitions; None for fewer than two.
 
     Args:
-        values: One number a repetition.
+        values: One number per repetition.
         over: What was repeated: ``seeds`` or ``orders``.
         level: The interval's level.
     """
@@ -173,7 +173,7 @@ def welch_interval(
 def t_quantile(p: float, degrees: float) -> float:
     """The ``p`` quantile of Student's t, p in [0.5, 1), ``degrees`` > 0; exact to 1e-9.
 
-    The light core has no SciPy. P(|t| > x) is the regularised incomplete beta function
+    The core does not depend on SciPy. P(|t| > x) is the regularised incomplete beta function
     I(v / (v + x^2); v/2, 1/2), inverted here by bisection.
     """
     low, high = 0.0, 1.0
@@ -240,7 +240,7 @@ def exact_sign_test(wins: int, losses: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjustment of ``p_values`` for there being several; order is kept."""
+    """Holm's (1979) adjustment of several ``p_values``, in the same order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, worst = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):

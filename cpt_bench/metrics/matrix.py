@@ -1,4 +1,4 @@
-"""The accuracy matrix: its names, its JSON form, what it lacks."""
+"""The accuracy matrix: its names, its JSON form, its missing cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cpt_bench.errors import CptBenchError
+from cpt_bench.errors import CptBenchError, shown
 
 Array = npt.NDArray[np.float64]
 
@@ -20,9 +20,9 @@ class Matrix(NamedTuple):
     Attributes:
         tasks: T task names in training order.
         accuracy: R, shape (T+1, T), NaN where a cell was not measured. Any linear unit.
-        evaluated: ``all`` when every task is evaluated after every stage; ``seen`` when only the
-            tasks learned so far are (cells above the diagonal are then no gaps, and maxima run
-            over the rows from the diagonal on).
+        evaluated: ``all`` if every task is evaluated after every stage; ``seen`` if only the tasks
+            learned so far are (cells above the diagonal then do not count as missing, and maxima
+            are taken over the rows from the diagonal on).
     """
 
     tasks: tuple[str, ...]
@@ -35,12 +35,12 @@ class Matrix(NamedTuple):
 
 
 def rounded(value: float) -> float:
-    """Twelve significant digits: sums in another order then give the same JSON."""
+    """Round to twelve significant digits, so that the order of summation does not change JSON."""
     return float(f"{value:.12g}") + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
 def cell_name(tasks: Sequence[str], row: int, column: int) -> str:
-    """A cell as people say it: ``R[3][gqa] (task gqa after stage 3)``."""
+    """A readable name for a cell: ``R[3][2]: gqa after stage 3 (vizwiz)``."""
     when = "by the base model" if row == 0 else f"after stage {row} ({tasks[row - 1]})"
     return f"R[{row}][{column + 1}]: {tasks[column]} {when}"
 
@@ -52,7 +52,7 @@ def matrix_from_json(data: Any, where: object = "matrix") -> Matrix:
     null is a missing cell. Rows of growing length, 1 to T, are read as ``evaluated: seen``.
 
     Raises:
-        CptBenchError: The shape or a value is not that of a matrix; the line says which.
+        CptBenchError: The shape or a value is not valid; the message names it.
     """
 
     def refuse(what: str) -> CptBenchError:
@@ -88,8 +88,9 @@ def matrix_from_json(data: Any, where: object = "matrix") -> Matrix:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise refuse(f"row {t}, column {j + 1} is {value!r}, not a number")
-            if not math.isfinite(value):
-                raise refuse(f"row {t}, column {j + 1} is {value}, not a finite number")
+            if not abs(value) < 1e300:  # isfinite() fails on whole numbers beyond a float's
+                what = shown(value)
+                raise refuse(f"row {t}, column {j + 1} is {what}, not a finite number")
             accuracy[t + offset, j] = value
     return Matrix(tuple(str(n) for n in names), accuracy, evaluated)
 
@@ -101,7 +102,7 @@ def matrix_to_json(matrix: Matrix) -> dict[str, Any]:
 
 
 def missing_cells(matrix: Matrix) -> Iterator[str]:
-    """The names of cells the protocol calls for and the matrix lacks."""
+    """The names of cells that the protocol requires and the matrix lacks."""
     for t, row in enumerate(matrix.accuracy):
         for j, value in enumerate(row):
             expected = matrix.evaluated == "all" or t > j

@@ -1,4 +1,4 @@
-"""Numbers with their passports: value, formula, sign, divisor, n, interval, source."""
+"""Metrics with their passports: value, formula, sign, divisor, n, interval, source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def passport(
     missing: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """One number and all that is needed to read it; ``missing`` says why a value is None."""
+    """One number with all that is needed to read it; ``missing`` explains why a value is None."""
     out: dict[str, Any] = {
         "value": None if value is None else rounded(float(value)),
         "title": title,
@@ -51,7 +51,7 @@ def passport(
 
 
 def what_is_missing(metric: Metric, matrix: Matrix) -> list[str]:
-    """Why a metric has no value for this matrix; empty when it has one."""
+    """Why a metric has no value for this matrix; empty if it has one."""
     needed = metric.cells(matrix)
     missing = [cell for cell in needed if math.isnan(matrix.accuracy[cell])]
     if missing:
@@ -63,10 +63,10 @@ def what_is_missing(metric: Metric, matrix: Matrix) -> list[str]:
 
 
 def errors(metric: Metric, matrix: Matrix, resampled: Array) -> tuple[Array, ...]:
-    """What :func:`~cpt_bench.metrics.intervals.sample_interval` takes: arrays of shape (B,).
+    """The ``errors`` for :func:`~cpt_bench.metrics.intervals.sample_interval`, of shape (B,).
 
-    Errors of several runs' numbers add up (with weights) to the errors of their means and
-    differences, where all were resampled alike.
+    Weighted sums of several runs' errors are the errors of means and differences of their numbers,
+    if all runs were resampled together.
     """
 
     def number(r: Array) -> Array:
@@ -85,12 +85,12 @@ def evaluate(
 
     Args:
         matrix: The matrix.
-        samples: Test samples of each task, for ``n``; None when unknown.
+        samples: Number of test samples of each task, for ``n``; None if unknown.
         resampled: R recomputed on bootstrap resamples, shape (B, T+1, T), for the intervals.
 
     Returns:
-        Key to ``value`` (None when cells are missing), ``title``, ``formula``, ``sign``,
-        ``divisor``, ``n``, ``interval``, ``source`` and, where there are any, ``missing`` cells.
+        Key to ``value`` (None if cells are missing), ``title``, ``formula``, ``sign``,
+        ``divisor``, ``n``, ``interval``, ``source`` and, if there are any, ``missing`` cells.
     """
     return {metric.key: _evaluate(metric, matrix, samples, resampled) for metric in METRICS}
 
@@ -134,11 +134,12 @@ def general_delta(
         before: Benchmark to per-sample scores of the base model, in [0, 1].
         after: The same samples after the last stage.
         draws: Bootstrap resamples.
-        extra: More to say about a benchmark.
-        names: The benchmarks that must be there; those of either side when not given.
+        extra: Additional entries for a benchmark's passport.
+        names: The required benchmarks; by default those of either side.
 
     Returns:
-        A passport for the mean, with one a benchmark under ``benchmarks``; in percentage points.
+        A passport for the mean, with one for each benchmark under ``benchmarks``; in percentage
+        points.
     """
     parts, resampled = {}, []
     needed = sorted(before.keys() | after.keys() if names is None else names)

@@ -1,4 +1,4 @@
-"""What was forgotten by each stage, and quadratic laws of it; pure."""
+"""Forgetting by each stage, and quadratic fits; pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpt_bench.metrics.matrix import Array, rounded
 
 
 class Forgotten(NamedTuple):
-    """Changes by the end of a stage, in R's unit; negative: forgotten; None where not measured.
+    """Changes by the end of a stage, in R's unit; negative = forgot; None if not measured.
 
     Attributes:
         general: mean_b (G[t][b] - G[0][b]).
@@ -25,7 +25,7 @@ def forgotten_by(stage: int, accuracy: Array, general: Array) -> Forgotten:
     """Changes by the end of a stage.
 
     Args:
-        stage: From 1.
+        stage: The stage, from 1.
         accuracy: R, shape (T+1, T).
         general: G, shape (T+1, benchmarks).
     """
@@ -41,7 +41,7 @@ def _mean(values: Array) -> float | None:
 def quadratic(x: Array, y: Array) -> tuple[float, Array]:
     """R² of the least-squares quadratic of y on x, and its coefficients (constant first).
 
-    A spread of 0 in either leaves nothing to explain, or to explain it with: R² is 0.
+    If x or y is constant, R² is 0.
     """
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0, np.array([float(y.mean()), 0.0, 0.0])

@@ -152,7 +152,7 @@ class Source(NamedTuple):
         """
         if not self.folder.is_dir():
             todo = "Reinstall it" if self.origin else f"Correct ${VARIABLE}"
-            raise CptBenchError("not a directory", where=self.folder, todo=todo)
+            raise CptBenchError("is not a directory", where=self.folder, todo=todo)
         return [*read_index(self.folder, kind).values()]
 
 

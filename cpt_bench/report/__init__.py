@@ -1,4 +1,4 @@
-"""Run folders -> one HTML file that opens from disk: no network, nothing beside it."""
+"""Run folders -> one self-contained HTML file that opens from disk, without a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Report on one run, or on several of one suite.
 
     Raises:
-        CptBenchError: A folder is no run, or the runs are not of one suite version.
+        CptBenchError: A folder is not a run, or the runs are not of one suite version.
     """
     from cpt_bench.report.payload import payload
     from cpt_bench.results.compare import compare
@@ -32,13 +32,13 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def comparison_page(comparison: dict[str, Any], tables: Sequence[Grid]) -> str:
-    """The tables of a comparison as a page of their own."""
+    """The tables of a comparison as an HTML page."""
     suite = comparison["suite"]
     return page("comparison.html.j2", {"suite": suite}, tables=html_tables(tables))
 
 
 def page(template: str, data: dict[str, Any], **more: Any) -> str:
-    """A template with its styles, scripts and data put inside."""
+    """A template with its styles, scripts and data embedded."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -56,6 +56,6 @@ def page(template: str, data: dict[str, Any], **more: Any) -> str:
 
 
 def embedded(data: Any) -> str:
-    """JSON that is safe inside a script element, whatever the texts in it hold."""
+    """JSON that is safe inside a script element, whatever texts it contains."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""Tables of a comparison, in words once, and in Markdown, LaTeX and HTML."""
+"""Tables of a comparison as plain text, rendered to Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cpt_bench.metrics import SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
-"""The columns of a table; everything is in the JSON."""
+"""The columns of a table; the JSON has all metrics."""
 
 
 class Grid(NamedTuple):
     """A table of plain text.
 
     Attributes:
-        title: Above it.
+        title: The text above the table.
         header: Column names.
-        rows: Cells; the first one of a row names it.
-        note: Below it.
+        rows: Cells; the first cell of a row is its name.
+        note: The text below the table.
     """
 
     title: str
@@ -35,8 +35,8 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
     """The tables of a comparison: methods, differences from one of them, McNemar per task.
 
     Args:
-        comparison: What :func:`cpt_bench.results.compare.compare` returns.
-        against: The method to compare with; by default the one of the highest AvgAcc.
+        comparison: The result of :func:`cpt_bench.results.compare.compare`.
+        against: The method to compare with; by default the one with the highest AvgAcc.
 
     Raises:
         CptBenchError: No method is called ``against``.
@@ -61,7 +61,7 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
 
 
 def name(text: str) -> str:
-    """A name on one line, nothing invisible in it."""
+    """A name on one line, without invisible characters."""
     return visible(text, 100, lines=False)
 
 
@@ -101,7 +101,7 @@ def _against(
 
 
 def turned(pair: dict[str, Any]) -> dict[str, Any]:
-    """The same pair seen from the other side."""
+    """The same pair with its sides exchanged."""
 
     def negative(interval: dict[str, Any] | None) -> dict[str, Any] | None:
         return interval and {**interval, "low": -interval["high"], "high": -interval["low"]}

@@ -47,8 +47,34 @@ function layout(more = {}) {
   return merged;
 }
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: false };
+// On a telephone names stand upright, so that each has its place, and titles break into lines.
+const narrow = () => innerWidth < 600;
+function broken(text, pixels) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines.length - 1, longer = lines[last] ? `${lines[last]} ${word}` : word;
+    if (lines[last] && longer.length * 7.6 > pixels) lines.push(word); else lines[last] = longer;
+  }
+  return lines.join("<br>");
+}
+function fitted(box, more) {
+  const height = more.height ?? 330, out = { ...more };
+  for (const key of ["xaxis", "yaxis", "yaxis2"]) {
+    const axis = more[key];
+    if (!axis) continue;
+    out[key] = { ...axis };
+    if (axis.title) out[key].title = { ...axis.title, standoff: key === "xaxis" ? 12 : 8, text: broken(axis.title.text, key === "xaxis" ? box.clientWidth - 90 : height * 0.6) };
+    if (key === "xaxis" && axis.ticktext && axis.side !== "top" && narrow()) out[key].tickangle = -90;
+  }
+  if (narrow() && more.xaxis?.ticktext && more.xaxis.side !== "top") {
+    out.height = height + 90;  // names and legend are taller
+    out.legend = { orientation: "h", y: -0.42, yanchor: "top" };
+  } else if (narrow() && more.legend && more.xaxis?.title) out.legend = { ...more.legend, y: -0.34 };
+  return out;
+}
 function draw(id, traces, more) {
   const box = $(id);
+  more = fitted(box, more);
   if (box.firstChild && !box.classList.contains("js-plotly-plot")) box.replaceChildren();
   box.classList.remove("absent");
   return Plotly.react(box, traces, layout(more), CONFIG);
@@ -67,6 +93,18 @@ function data(id, rows, header) {
   const open = box.querySelector("details")?.open;
   box.replaceChildren(el("details", { open: Boolean(open) }, el("summary", { textContent: "As a table" }),
     el("div", { className: "scroll" }, table(header, rows))));
+  watch(box);
+}
+// What scrolls sideways says so, as long as there is more to see.
+const wide = new ResizeObserver((entries) => entries.forEach(({ target }) => sign(target.closest(".scroll"))));
+function sign(box) {
+  if (!box) return;
+  const over = box.scrollWidth > box.clientWidth + 1;
+  box.toggleAttribute("data-wide", over);
+  if (over && !box.hasAttribute("tabindex")) box.tabIndex = 0;
+}
+function watch(root = document) {
+  for (const box of root.querySelectorAll(".scroll")) { wide.observe(box); if (box.firstElementChild) wide.observe(box.firstElementChild); sign(box); }
 }
 function table(header, rows, node = el("table")) {
   const cell = (tag, text, i) => el(tag, { textContent: text, dir: "auto", ...(tag === "th" ? { scope: i === 0 ? "row" : "col" } : {}) });
@@ -250,7 +288,7 @@ function training() {
   const traces = all.map((t) => ({ type: "scatter", mode: "lines", name: esc(t.r.name), x: t.xs, y: t.ys, line: { color: color(methods.findIndex((m) => m.name === t.r.method)), width: t === shown ? 2 : 1.2, dash: DASH[(t.r.seed ?? 0) % DASH.length] }, opacity: t === shown ? 1 : 0.45, hovertemplate: "%{y:.4g}<extra></extra>" }));
   draw("training", traces, { height: 360, hovermode: "x", xaxis: { title: { text: "training step, all stages" }, zeroline: false, showgrid: false }, yaxis: { title: { text: esc(D.figures[key]) } },
     shapes: shown.marks.map(([x]) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: css("--line"), width: 1.5 } })),
-    annotations: shown.marks.map(([x, task]) => ({ x, yref: "paper", y: 1, xanchor: "left", yanchor: "top", xshift: 3, text: esc(task), showarrow: false, font: { size: 11, color: css("--soft") } })) });
+    annotations: shown.marks.map(([x, task]) => ({ x, yref: "paper", y: 1, xanchor: "left", yanchor: "top", xshift: 3, text: esc(task), showarrow: false, textangle: narrow() ? -90 : 0, font: { size: 11, color: css("--soft") } })) });
   const rows = all.flatMap((t) => t.r.order.map((task, j) => { const ys = t.r.train[String(j + 1)]?.figures[key]?.filter((v) => v !== null); return ys?.length ? [t.r.name, task, fmt(ys[0], 3), fmt(mean(ys), 3), fmt(ys[ys.length - 1], 3)] : null; })).filter(Boolean);
   data("training", rows, ["run", "stage", "first", "mean", "last"]);
 }
@@ -359,6 +397,7 @@ function detail() {
       el("p", { className: "note", textContent: `${bench.name}, ${id}`, dir: "auto" }))),
     el("div", { className: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, el("th", { textContent: "after", scope: "col" }), el("th", { textContent: "reply", className: "words", scope: "col" }), el("th", { textContent: "", className: "words", scope: "col" }))), el("tbody", {}, ...rows))));
   box.scrollTop = 0;
+  watch(box);
 }
 
 // --------------------------------------------------------------------------------------------- start
@@ -392,5 +431,9 @@ addEventListener("beforeprint", () => { screen = theme; setTheme("light"); });
 addEventListener("afterprint", () => { if (screen) setTheme(screen); });
 setTheme(prefers.matches ? "dark" : "light");
 search();
+watch();
+// Turned, or made narrower: what depends on the width is drawn again.
+let was = narrow();
+addEventListener("resize", () => { if (narrow() !== was) { was = narrow(); document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot)); figures.forEach((f) => f()); } });
 document.documentElement.dataset.ready = "true";
 })();

@@ -1,4 +1,4 @@
-"""Everything a report shows, as one JSON object."""
+"""All data of a report, as one JSON object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cpt_bench.results.load import Run, costs, methods, train_logs
 from cpt_bench.results.scoring import percent
 
 POINTS = 250
-"""Points a curve of one stage has at most; more are averaged in bins."""
+"""Maximal number of points of a stage's curve; longer curves are averaged in bins."""
 
 FIGURES = {
     "reward": "reward, mean",
@@ -31,7 +31,7 @@ FIGURES = {
     "kl": "KL to the reference",
     "learning_rate": "learning rate",
 }
-"""Training figures that have a curve, by their name in ``train.jsonl``."""
+"""Training figures that are drawn as curves, by their name in ``train.jsonl``."""
 
 
 def payload(runs: Sequence[Run], comparison: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def payload(runs: Sequence[Run], comparison: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(comparison: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a comparison that the page draws, names made visible."""
+    """The parts of a comparison that the page shows, with invisible characters in names escaped."""
     keys = ("name", "kind", "learning_rate", "seeds", "numbers", "costs", "device", "lane")
     shown = []
     for method in comparison["methods"]:
@@ -91,7 +91,7 @@ def _settings(run: Run) -> str:
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Step to figure, averaged in bins where a stage has many steps."""
+    """Step to figure, averaged in bins if a stage has many steps."""
     out: dict[str, Any] = {"steps": [], "figures": {}}
     if not rows:
         return out
@@ -113,7 +113,7 @@ def _mean(values: Any) -> float | None:
 
 
 def _divergence(run: Run, index: int) -> list[dict[str, Any]]:
-    """A point a stage: KL to the base, and what was forgotten by then, in percentage points."""
+    """One point per stage: KL to the base, and forgetting so far, in percentage points."""
     accuracy, out = run.scores.matrix.accuracy, []
     columns = [percent(run.scores.outcomes[name].strict) for name in run.suite.general]
     measured = np.array(columns).reshape(len(columns), len(accuracy)).T
@@ -136,11 +136,11 @@ def _divergence(run: Run, index: int) -> list[dict[str, Any]]:
 
 
 def fits(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Least-squares quadratics of forgetting on KL, as RL's Razor fits them, with their R².
+    """Least-squares quadratic fits of forgetting on KL, as in RL's Razor, with their R².
 
     Returns:
-        ``x,y`` to ``coefficients`` (constant first), ``r2`` and ``n``; only where there are five
-        points or more with some spread.
+        ``x,y`` to ``coefficients`` (constant first), ``r2`` and ``n``; only if there are at least
+        five points that are not all equal.
     """
     out: dict[str, Any] = {}
     for x in ("kl_new", "kl_general"):

@@ -1,4 +1,4 @@
-"""A run's events as lines: one for every stage that was trained or evaluated."""
+"""Shows a run's events as lines: one for each stage that is trained or evaluated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Event = dict[str, Any]
 
 
 class Lines:
-    """Writes one line for each finished thing.
+    """Writes one line for each finished step.
 
     Args:
-        write: Takes a line.
-        verbose: Whether to show what the trainer prints.
+        write: Receives each line.
+        verbose: Whether to show the trainer's output.
     """
 
     def __init__(self, write: Callable[[str], None], verbose: bool = False) -> None:
@@ -24,7 +24,7 @@ class Lines:
         self.cells: dict[int, list[str]] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take one event of :func:`cpt_bench.api.run`."""
+        """Handle one event of :func:`cpt_bench.api.run`."""
         with self.lock:  # a stage is evaluated while the next one trains
             for line in self._lines(event):
                 self.write(line)

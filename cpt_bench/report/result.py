@@ -1,4 +1,4 @@
-"""Runs as objects: their numbers to compute with, and tables where they are shown."""
+"""Runs as objects: numbers to compute with, shown as tables in terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from cpt_bench.suite import Sample, Suite
 
 
 class Result:
-    """One run: its accuracy matrix, its metrics, what the model answered.
+    """One run: its accuracy matrix, its metrics and the model's predictions.
 
-    It shows itself as two tables, in a terminal and in a notebook.
+    It is shown as two tables, in a terminal and in a notebook.
 
     Attributes:
         folder: The run folder.
-        suite: The suite, in the order that was trained.
-        record: ``run.json``: what was asked for, and on what it ran.
-        spent: Where the time of the call that made it went, in seconds; None for a run that was
-            only read. ``steps_done`` is 0 where everything was already there.
+        suite: The suite, with its tasks in training order.
+        record: ``run.json``: the settings, and the versions and hardware.
+        spent: The times of the call that made the run, in seconds; None for a run that was only
+            read. ``steps_done`` is 0 if all steps were already done.
     """
 
     def __init__(self, run: Run, spent: dict[str, Any] | None = None) -> None:
@@ -58,14 +58,14 @@ class Result:
 
     @property
     def seed(self) -> int | None:
-        """The seed it was run with."""
+        """The run's seed."""
         return self._run.seed
 
     @property
     def matrix(self) -> Matrix:
         """The accuracy matrix R in percent: ``tasks``, and ``accuracy`` of shape (T+1, T).
 
-        Row 0 is the base model, row t comes after stage t; a cell that was not measured is NaN.
+        Row 0 is the base model, row t the model after stage t; cells not measured are NaN.
         """
         return self._run.scores.matrix
 
@@ -78,7 +78,7 @@ class Result:
         return self._run.scores.metrics
 
     def value(self, metric: str) -> float:
-        """A metric's value; NaN where a cell that it needs is missing.
+        """A metric's value; NaN if a cell that it needs is missing.
 
         Raises:
             CptBenchError: There is no such metric.
@@ -91,14 +91,14 @@ class Result:
         return self._run.scores.missing()
 
     def predictions(self, stage: int, task: str) -> list[dict[str, Any]]:
-        """What the model answered to the test questions of a task after a stage.
+        """The model's predictions for the test questions of a task, after a stage.
 
         Args:
             stage: 0 for the base model, 1 after the first task.
             task: A task or general benchmark of the suite.
 
         Returns:
-            One row a question: ``id``, ``question``, ``answers`` (gold), ``reply``, ``extracted``
+            One row per question: ``id``, ``question``, ``answers`` (gold), ``reply``, ``extracted``
             (the answer found in the reply), ``score`` in [0, 1], ``lenient`` (the score of the
             best reading), ``format_ok``, ``tokens``.
 
@@ -177,12 +177,13 @@ def _value(numbers: dict[str, dict[str, Any]], metric: str) -> float:
 class Comparison:
     """Methods on the same test samples: numbers, differences, intervals, ties.
 
-    It shows itself as tables, in a terminal and in a notebook.
+    It is shown as tables, in a terminal and in a notebook.
 
     Attributes:
         data: Everything as plain data: ``methods``, ``pairs``, ``over_orders``, ``missing`` …
         folders: The run folders that were compared.
-        against: The method that the others are compared with; None is that of the highest AvgAcc.
+        against: The method that the others are compared with; None: the one with the highest
+            AvgAcc.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class Comparison:
         return [method["name"] for method in self.data["methods"]]
 
     def value(self, method: str, metric: str) -> float:
-        """A method's number, the mean over its seeds; NaN where a cell is missing.
+        """A method's number, the mean over its seeds; NaN if a cell is missing.
 
         Raises:
             CptBenchError: There is no such method or metric.
@@ -217,11 +218,11 @@ class Comparison:
         return latex(self.tables)
 
     def page(self) -> str:
-        """The tables as an HTML page of their own."""
+        """The tables as an HTML page."""
         return comparison_page(self.data, self.tables)
 
     def report(self, path: str | Path) -> Path:
-        """Write one HTML file about all of the runs: tables, matrices, curves, samples.
+        """Write one HTML file on all of the runs: tables, matrices, curves, samples.
 
         Returns:
             The file that was written.
@@ -235,4 +236,8 @@ class Comparison:
         return as_text(self)
 
     def _repr_html_(self) -> str:
-        return html_tables(self.tables)
+        found = html_tables(self.tables)
+        # The page that these tables are made for has styles of its own: a line for each interval.
+        for tag in ("small", "em"):
+            found = found.replace(f"<{tag}>", f'<{tag} style="display:block">')
+        return found

@@ -1,7 +1,7 @@
-"""What the sample browser shows: questions, pictures, gold and replies stage by stage.
+"""The samples in a report: questions, pictures, gold answers and each stage's replies.
 
-A report has to open from disk and travel by mail, so that a large run shows a part: what was
-forgotten comes first, and the page says how much is left out.
+A report must open from disk and fit into a mail, so it includes only some samples of a large run:
+forgotten ones come first, and the page shows how many are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cpt_bench.suite import Sample
 
 TEXT_BUDGET = 2_600_000
 IMAGE_BUDGET = 3_200_000
-"""Bytes of the page."""
+"""Sizes in bytes."""
 
 LONGEST_SIDE = 320
 REPLY_LENGTH = 1_200
@@ -34,8 +34,8 @@ def browser(runs: Sequence[Run]) -> dict[str, Any]:
     """Samples with their replies, within the budgets.
 
     Returns:
-        ``benchmarks`` (name, how many samples there are, per run the row that counts as 'before'),
-        ``replies`` (each different text once), ``images`` (data URIs), ``samples``: ``[benchmark,
+        ``benchmarks`` (name, number of samples, each run's row that counts as 'before'),
+        ``replies`` (each distinct text once), ``images`` (data URIs), ``samples``: ``[benchmark,
         id, question, gold, images, runs]`` with, for each run, per stage ``[reply, score, best
         reading, form]`` or null.
     """
@@ -84,17 +84,17 @@ def browser(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _before(run: Run, name: str) -> int:
-    """The row a benchmark's end is compared with: its peak; the base for general ones."""
+    """The row that the last row is compared with: a task's peak, or the base for general ones."""
     last, strict = len(run.suite.sequence), run.scores.outcomes[name].strict
     if name in run.suite.general or last < 2 or np.isnan(strict[1:last]).any():
         return 0
     if run.suite.sequence[-1] == name:
-        return 0  # the last task had no time to be forgotten; what the base could do is shown
+        return 0  # the last task cannot have been forgotten yet; compare with the base
     return peak_row(strict.mean(axis=1), 1, last)
 
 
 def _predictions(run: Run, name: str) -> list[list[str] | None]:
-    """Per stage the replies, in the split's order; None where the cell is missing."""
+    """The replies of each stage, in the split's order; None if the cell is missing."""
     out: list[list[str] | None] = []
     for t in range(len(run.suite.sequence) + 1):
         file = run.paths.predictions(t, name)
@@ -105,7 +105,7 @@ def _predictions(run: Run, name: str) -> list[list[str] | None]:
 def _in_order(
     runs: Sequence[Run], names: Sequence[str], before: dict[str, list[int]]
 ) -> Iterator[tuple[str, int]]:
-    """Samples to show, most telling first, the benchmarks in turn."""
+    """Samples to show, the most informative first, taken from the benchmarks in turn."""
     queues: list[list[tuple[str, int]]] = []
     for name in names:
         score = np.zeros(runs[0].scores.outcomes[name].strict.shape[1])
@@ -150,7 +150,7 @@ def _short(value: float) -> float | int:
 
 
 def _picture(data: bytes, sample: Sample) -> str:
-    """A picture as a data URI, small; an empty one where it cannot be decoded."""
+    """A picture as a small data URI; empty if it cannot be decoded."""
     try:
         image = decode(data, sample.id)
     except CptBenchError:

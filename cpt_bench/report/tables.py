@@ -1,4 +1,4 @@
-"""The matrix, the metrics and a comparison as tables: on a terminal, and in a notebook."""
+"""The matrix, the metrics and a comparison as tables, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ METRICS_HEADER = ("metric", "value", "95 % interval", "n", "formula")
 
 
 def matrix_table(matrix: dict[str, Any], width: int = 80) -> Table:
-    """R with a row a stage; general benchmarks to the right. Cells are shaded by their value.
+    """R with one row per stage; general benchmarks to the right. Cells are coloured by value.
 
     Args:
         matrix: As in ``matrix.json``.
-        width: Columns of the terminal; on narrow ones names are cut.
+        width: Columns of the terminal; on narrow ones names are shortened.
     """
     general = _general(matrix)
     table = Table(title=MATRIX_TITLE, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("after", no_wrap=True)
     for name in [*matrix["tasks"], *general["benchmarks"]]:
         style = "dim" if name in general["benchmarks"] else "bold"
-        # Ten columns fit a terminal of 80 when their names are cut.
+        # Ten columns fit into 80 characters if their names are shortened.
         header = Text(name if width >= 110 else name[:5], style=style)
         table.add_column(header, justify="right", no_wrap=True)
     for t, (label, cells, extra) in enumerate(_rows(matrix)):
@@ -52,7 +52,7 @@ def _general(matrix: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(matrix: dict[str, Any]) -> list[tuple[str, list[float | None], list[float | None]]]:
-    """Of each stage: what it is called, its row of R, its row of general benchmarks."""
+    """Each stage's name, its row of R and its row of general benchmarks."""
     general = _general(matrix)["accuracy"]
     return [
         (
@@ -91,7 +91,7 @@ def metrics_table(metrics: dict[str, Any], everything: bool = False) -> Table:
 
 
 def metrics_rows(metrics: dict[str, Any], everything: bool = False) -> list[tuple[str, ...]]:
-    """Of each metric, the cells under :data:`METRICS_HEADER`."""
+    """Each metric's cells under :data:`METRICS_HEADER`."""
     others = [key for key in metrics if key not in HEADLINE] if everything else []
     return [(key, *_values(key, metrics[key])) for key in [*HEADLINE, *others] if key in metrics]
 
@@ -132,10 +132,10 @@ def comparison_tables(grids: Sequence[Grid]) -> list[RenderableType]:
 
 def as_text(shown: RenderableType) -> str:
     """What a terminal would show, without colours."""
-    console = Console(file=io.StringIO(), highlight=False, no_color=True)
-    with console.capture() as captured:
-        console.print(shown)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
+    stream = io.StringIO()
+    # In a notebook, rich would display by itself what is only to be returned here.
+    Console(file=stream, color_system=None, force_terminal=False, force_jupyter=False).print(shown)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
 
 
 # ---------------------------------------------------------------------------------------- notebooks
@@ -156,7 +156,7 @@ def matrix_html(matrix: dict[str, Any]) -> str:
 def _cell_html(value: float | None, learned: bool = False) -> str:
     if value is None:
         return f'<td style="{_RIGHT}">·</td>'
-    # A light ground under black letters, so that it can be read on a dark page as well.
+    # Black text on a light background, so that it is readable on a dark page as well.
     colour = _shade(value).replace("rgb(", "rgba(").replace(")", ",0.35)")
     number = f"<b><u>{value:.1f}</u></b>" if learned else f"{value:.1f}"
     return f'<td style="{_RIGHT};background:{colour}">{number}</td>'

@@ -1,27 +1,27 @@
-"""Text from models and plug-ins, made safe to show: what cannot be seen becomes visible."""
+"""Makes text from models and plug-ins safe to show, by escaping invisible characters."""
 
 from __future__ import annotations
 
 import unicodedata
 
 LONGEST = 2_000
-"""Characters of a reply that are shown; the rest is counted."""
+"""How many characters of a reply are shown; of the rest, only the number."""
 
 
 def visible(text: str, longest: int = LONGEST, lines: bool = True) -> str:
-    """``text`` with control, format and surrogate characters spelled out, cut to ``longest``.
+    """``text`` with control, format and surrogate characters escaped, cut to ``longest``.
 
     Right-to-left overrides, escape sequences and zero-width characters can make a text look like
-    another, or a terminal do things; here they appear as ``<U+202E>``.
+    another one, or control a terminal; here they appear as ``<U+202E>``.
 
     Args:
-        text: Anything.
-        longest: Characters kept.
+        text: Any text.
+        longest: Maximal number of its characters that are shown.
         lines: Keep line breaks and tabs; else they become spaces.
     """
-    kept = text[:longest]
-    plain = kept.replace("\n", "").replace("\t", "") if lines else kept
-    shown = kept if plain.isprintable() else "".join(_shown(c, lines) for c in kept)
+    head = text[:longest]
+    plain = head.replace("\n", "").replace("\t", "") if lines else head
+    shown = head if plain.isprintable() else "".join(_shown(c, lines) for c in head)
     return shown if len(text) <= longest else f"{shown}… ({len(text):,} characters in all)"
 
 

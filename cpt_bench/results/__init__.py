@@ -1,1 +1,1 @@
-"""Run folders read: predictions -> R -> metrics, comparisons, kinds of loss. No torch."""
+"""Reads run folders: predictions -> R -> metrics, comparisons, kinds of loss. No torch."""

@@ -1,4 +1,4 @@
-"""What a run's ledger committed, and whether the answers are still those."""
+"""Checks that a run's answers are still those that its ledger committed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, read_json
 
 ANSWERS: Final = ("/predictions/", "/forced/", "/kl.jsonl")
-"""Outputs that may not change; weights may have been dropped or moved away."""
+"""Outputs that must not change; weights may have been dropped or moved."""
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The ledger's records of a run folder, by the names of their steps; none without a ledger."""
+    """The ledger's records of a run folder, by step name; empty without a ledger."""
     return [dict(read_json(file)) for file in sorted((folder / "ledger").glob("*.json"))]
 
 
@@ -22,7 +22,7 @@ def refuse_altered(folder: Path, committed: Iterable[dict[str, Any]]) -> None:
     """Compare a run's answers with the digests under which they were committed.
 
     Raises:
-        CptBenchError: One was changed or removed since.
+        CptBenchError: One was changed or removed afterwards.
     """
     for record in committed:
         for path, sha256 in record["outputs"].items():

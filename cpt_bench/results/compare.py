@@ -1,9 +1,9 @@
-"""Methods beside each other: numbers with intervals, paired differences, ties said to be ties.
+"""Compares methods: numbers with intervals, paired differences, and verdicts that include ties.
 
-Three sources of chance are kept apart. Over *samples*: all runs are resampled alike (paired
-bootstrap), and a method's number is the mean over its seeds. Over *seeds*: Student's t over the
-seeds' numbers, paired by seed in a difference where two methods have the same seeds, Welch's
-otherwise; nothing is said from one seed. Over *orders*: t over the orders' means.
+Three sources of chance are treated separately. Over *samples*: all runs are resampled in the same
+way (paired bootstrap), and a method's number is the mean over its seeds. Over *seeds*: Student's t
+over the seeds' numbers, paired by seed in a difference if two methods have the same seeds, Welch's
+otherwise; one seed gives no interval. Over *orders*: t over the orders' means.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cpt_bench.metrics.passports import errors
 from cpt_bench.results.load import Method, Run, costs, methods
 
 KEYS = (*(m.key for m in METRICS), "GeneralDelta")
-"""What is compared; definitions are in ``docs/metrics.md``."""
+"""The metrics that are compared; their definitions are in ``docs/metrics.md``."""
 
 PEAKS = {m.key for m in METRICS if m.peak is not None}
 
@@ -51,11 +51,11 @@ Numbers = dict[str, list[Number]]
 
 
 def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
-    """Everything ``cptbench compare`` says, as JSON.
+    """The results of ``cptbench compare``, as JSON.
 
     Returns:
         ``methods`` (each with its numbers), ``pairs`` (differences of methods in the same order),
-        ``orders`` (where a method has several), ``missing`` cells by run.
+        ``orders`` (if a method has several), ``missing`` cells by run.
     """
     found = methods(runs)
     drawn = _resample(runs, draws)
@@ -83,7 +83,7 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
 
 
 def _versions_differ(runs: Sequence[Run]) -> list[str]:
-    """Packages that were not the same in all runs: their numbers may differ for that alone."""
+    """Packages whose versions differ between runs, which alone may change the numbers."""
     found = [run.record.get("versions") or {} for run in runs]
     return sorted({k for v in found for k in v if any(o.get(k) != v[k] for o in found)})
 
@@ -102,7 +102,7 @@ class Drawn(NamedTuple):
 
 
 def _resample(runs: Sequence[Run], draws: int) -> dict[Path, Drawn]:
-    """All runs' rows resampled together, so that a difference is one on the same samples."""
+    """All runs' rows resampled together, so that differences are taken on the same samples."""
     suite = runs[0].suite
     tasks: dict[str, list[Array]] = {}
     for task in suite.sequence:
@@ -212,11 +212,11 @@ def _pair(a: Method, b: Method, of_a: Numbers, of_b: Numbers) -> dict[str, Any]:
 def difference(
     key: str, a: Method, b: Method, of_a: list[Number], of_b: list[Number]
 ) -> dict[str, Any]:
-    """The first's number minus the second's, with both intervals and what can be said.
+    """The first's number minus the second's, with both intervals and the verdict.
 
     Returns:
-        ``value``, ``over_samples``, ``over_seeds`` and ``verdict``: ``tie`` when either interval
-        holds 0; else ``higher`` or ``lower``, with ``over`` naming what it was shown over.
+        ``value``, ``over_samples``, ``over_seeds`` and ``verdict``: ``tie`` if either interval
+        contains 0; else ``higher`` or ``lower``, where ``over`` lists the kinds of interval.
     """
     values_a, values_b = ([n.value for n in found] for found in (of_a, of_b))
     if None in values_a or None in values_b:
@@ -225,8 +225,8 @@ def difference(
                 "over": [], "missing": missing}  # fmt: skip
     first, second = ([float(v) for v in vs if v is not None] for vs in (values_a, values_b))
     value = sum(first) / len(first) - sum(second) / len(second)
-    apart = errors_apart(_mean_errors(of_a), _mean_errors(of_b))
-    over_samples = sample_interval(value, apart, key in PEAKS)
+    drawn = errors_apart(_mean_errors(of_a), _mean_errors(of_b))
+    over_samples = sample_interval(value, drawn, key in PEAKS)
     over_seeds = _over_seeds(a, b, first, second)
     shown = [o for o in (over_samples, over_seeds) if o is not None]
     tie = any(o.low <= 0 <= o.high for o in shown)
@@ -240,10 +240,10 @@ def difference(
 
 
 def errors_apart(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
-    """The errors of a difference, from the errors of its two sides, resampled alike.
+    """The errors of a difference, from the errors of its two sides on the same resamples.
 
-    For drops from a peak each side has two: as found, and with near ties levelled. What biases
-    the one side biases the other, so that like is set against like.
+    For drops from a peak each side has two: as measured, and with near ties levelled. The bias is
+    similar on both sides, so each is paired with its counterpart.
     """
     return [a - b for a, b in zip(first, second, strict=True)]
 
@@ -251,7 +251,7 @@ def errors_apart(first: Sequence[Array], second: Sequence[Array]) -> list[Array]
 def _over_seeds(a: Method, b: Method, first: list[float], second: list[float]) -> Interval | None:
     by_seed = [dict(zip((r.seed for r in m.runs), v, strict=True)) for m, v in
                ((a, first), (b, second))]  # fmt: skip
-    # Paired on some of the seeds it would be the interval of another number than the one shown.
+    # Paired on only some of the seeds, the interval would not belong to the number shown.
     if by_seed[0].keys() != by_seed[1].keys() or len(first) < 2:
         return welch_interval(first, second, "seeds")
     found = t_interval([by_seed[0][s] - by_seed[1][s] for s in by_seed[0]], "seeds")
@@ -260,12 +260,12 @@ def _over_seeds(a: Method, b: Method, first: list[float], second: list[float]) -
 
 
 def mcnemar(a: Method, b: Method) -> dict[str, Any]:
-    """Per task, at the end: on how many samples each is better, and the exact test of a tie.
+    """Per task, after the last stage: on how many samples each is better, and the exact sign test.
 
     With one seed each this is McNemar's exact test. With several, a sample's score is its mean
     over the method's seeds and the test is the exact sign test over samples (McNemar's is its
     one-seed case): pooling the seeds' discordant pairs would count a sample several times.
-    ``p_holm`` is adjusted for there being several tasks.
+    ``p_holm`` is adjusted for testing several tasks.
     """
     out: dict[str, Any] = {}
     for task in a.runs[0].suite.sequence:
@@ -276,8 +276,8 @@ def mcnemar(a: Method, b: Method) -> dict[str, Any]:
         if any(np.isnan(f).any() for f in final):
             out[task] = {"wins": None, "losses": None, "p": None, "p_holm": None}
             continue
-        apart = final[0] - final[1]
-        wins, losses = int((apart > 1e-9).sum()), int((apart < -1e-9).sum())
+        gap = final[0] - final[1]
+        wins, losses = int((gap > 1e-9).sum()), int((gap < -1e-9).sum())
         out[task] = {"wins": wins, "losses": losses, "p": exact_sign_test(wins, losses)}
     tested = [task for task in out if out[task]["p"] is not None]
     for task, p in zip(tested, holm([out[t]["p"] for t in tested]), strict=True):
@@ -304,7 +304,7 @@ def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str
 
 
 def worst(key: str) -> Callable[[Sequence[float]], float]:
-    """``min``, or ``max`` for numbers of which more is more forgotten."""
+    """The worse direction: ``min``, or ``max`` for numbers that grow with forgetting."""
     return max if key in BY_KEY and BY_KEY[key].sign.startswith("positive = forgot") else min
 
 

@@ -2,23 +2,23 @@
 
 ::
 
-    run.json                          what was asked for, and on what it ran
-    ledger/<step>.json                what was done, under which key
+    run.json                          the settings, and the versions and hardware
+    ledger/<step>.json                the record of a step, with its key
     stages/2-text/checkpoint/         weights, processor
-    stages/2-text/state/              what the trainer keeps from stage to stage
-    stages/2-text/memory/             the samples it keeps, within its declared budget
+    stages/2-text/state/              the trainer's own files, passed from stage to stage
+    stages/2-text/memory/             the samples it stores, within its declared budget
     stages/2-text/train.jsonl         training figures, one row a step
     stages/2-text/predictions/<name>.jsonl
     stages/2-text/kl.jsonl            KL(base || policy) along base's replies, one row a prompt
-    stages/7-counting/forced/<prefix>/<name>.jsonl   what was lost, asked with a forced beginning
+    stages/7-counting/forced/<prefix>/<name>.jsonl   lost samples, asked with a forced beginning
     stages/2-text/general/<evaluator>_<task>.json{,l}   measured by other harnesses
-    stages/2-text/logs/               what the processes printed
-    stages/2-text/work/               stage.json and what is being written, while a stage trains
-    failures.jsonl                    stages that failed: when, which, how
+    stages/2-text/logs/               the processes' output
+    stages/2-text/work/               stage.json and unfinished output, while a stage trains
+    failures.jsonl                    failed stages: time, stage, error
     matrix.json  metrics.json         recomputed from the predictions by ``cptbench score``
 
-What a stage learns is shared by the runs in one folder, in ``.shared/data/<task>-<hash>/`` (with
-``--no-share`` in ``data/``): ``train.jsonl``, one line a sample, and pictures.
+The training data is shared by the runs in one folder, in ``.shared/data/<task>-<hash>/`` (with
+``--no-share`` in ``data/``): ``train.jsonl``, one line per sample, and pictures.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 
 def stage_name(order: Sequence[str], stage: int) -> str:
-    """What a stage's folder is called: ``0-base``, ``1-science`` and so on."""
+    """The name of a stage's folder: ``0-base``, ``1-science`` and so on."""
     return f"{stage}-{'base' if stage == 0 else order[stage - 1]}"
 
 
 def is_joint(run: Mapping[str, Any]) -> bool:
-    """Whether the run of a ``run.json`` trained on all tasks at once: it has no rows in between."""
+    """Whether the run of a ``run.json`` trained on all tasks at once: it has no rows between."""
     privileges = run.get("privileges")
     return isinstance(privileges, Mapping) and bool(privileges.get("joint"))
 
@@ -76,7 +76,7 @@ class RunFolder(NamedTuple):
         return self.stage(index) / "kl.jsonl"
 
     def general(self, index: int) -> Path:
-        """The folder of what other harnesses measured; see :mod:`cpt_bench.general`."""
+        """The folder of other harnesses' results; see :mod:`cpt_bench.general`."""
         return self.stage(index) / "general"
 
     def train_log(self, index: int) -> Path:

@@ -1,4 +1,4 @@
-"""Finished or unfinished runs, read for comparing and reporting; without torch."""
+"""Reads finished and unfinished runs for comparisons and reports; without torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cpt_bench.results.scoring import Scores, score, suite_of
 from cpt_bench.suite import Sample, Suite
 
 NAME_LENGTH = 80
-"""Names come from plug-ins and settings; longer ones are cut."""
+"""Names come from plug-ins and settings; longer ones are shortened."""
 
 
 class Run(NamedTuple):
-    """One run, scored anew from its predictions.
+    """One run, scored again from its predictions.
 
     Attributes:
         folder: The run folder.
-        suite: Its suite, in its order.
+        suite: Its suite, in the run's task order.
         record: ``run.json``.
         scores: Matrix, outcomes, metrics.
-        splits: Benchmark to its test split, shared by the runs read together.
+        splits: Benchmark to its test split, shared by all runs that are read together.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Run(NamedTuple):
         return is_joint(self.record)
 
     def settings(self) -> dict[str, Any]:
-        """What makes it the method it is: all that a run is but seed and order."""
+        """What identifies its method: everything about the run except seed and order."""
         origin = {k: v for k, v in (self.record.get("origin") or {}).items() if k != "cptbench"}
         keys = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
         chosen = {"engine": self.record["engine"]} if "engine" in self.record else {}
@@ -57,14 +57,14 @@ class Run(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Runs that differ in seed alone.
+    """Runs that differ only in their seed.
 
     Attributes:
         name: The trainer's name, with the settings in which it differs from the others here, and
-            the order's letter where there are several orders.
+            the order's letter if there are several orders.
         kind: The same without the order.
         order: The task order.
-        runs: One a seed, by seed.
+        runs: One run per seed, sorted by seed.
     """
 
     name: str
@@ -78,10 +78,10 @@ class Method(NamedTuple):
 
 
 def folders_of(places: Iterable[Path]) -> list[Path]:
-    """Of each place: itself if it is a run folder, else the run folders in it.
+    """For each place: itself if it is a run folder, else the run folders in it.
 
     Raises:
-        CptBenchError: There are none; the error names what it is, where that is known.
+        CptBenchError: There are none; the error names what the folder is instead, if known.
     """
     return [folder for place in places for folder in _folders_in(place)]
 
@@ -104,7 +104,7 @@ def load(folders: Sequence[Path]) -> list[Run]:
     """Read and score runs of one suite.
 
     Raises:
-        CptBenchError: A folder is no run; the runs are not of one suite version or size; or two
+        CptBenchError: A folder is not a run; the runs are not of one suite version or size; or two
             are the same method, order and seed.
     """
     runs: list[Run] = []
@@ -155,16 +155,16 @@ def methods(runs: Sequence[Run]) -> list[Method]:
 
 
 def name_methods(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each method: its trainer's, and what sets it apart from others of that trainer."""
+    """A name for each method: its trainer's, and how it differs from others of that trainer."""
     out = []
     for mine in settings:
         trainer = str(mine.get("trainer") or mine.get("lane") or "run")
         flat = _flat(mine)
         rivals = [_flat(s) for s in settings if s is not mine and s["trainer"] == mine["trainer"]]
-        apart = [k for k in flat if any(r.get(k) != flat[k] for r in rivals)]
+        differing = [k for k in flat if any(r.get(k) != flat[k] for r in rivals)]
         # A digest of the code or the base's path explains less than any setting does.
-        telling = [k for k in apart if k.startswith("config.")] or apart
-        tail = ", ".join(f"{k.rpartition('.')[2]}={flat[k]}" for k in telling)
+        shown = [k for k in differing if k.startswith("config.")] or differing
+        tail = ", ".join(f"{k.rpartition('.')[2]}={flat[k]}" for k in shown)
         name = f"{trainer} ({tail})" if tail else trainer
         out.append(name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…")
     for i, name in enumerate(out):
@@ -183,12 +183,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def costs(run: Run) -> dict[str, Any]:
-    """What a run cost, from its ledger and logs; None where it was not recorded.
+    """The cost of a run, from its ledger and logs; None for what was not recorded.
 
     Returns:
-        Seconds by purpose (a stage taken from another run counts as if done here), tokens trained
-        on (prompts included, as TRL counts them), tokens written in evaluation, peak resident
-        memory of training in MiB, the device, and the wall time of the run's sessions.
+        Seconds by purpose (a stage copied from another run counts as if done here), training
+        tokens (prompts included, as TRL counts them), tokens generated in evaluation, peak
+        resident memory of training in MiB, the device, and the wall time of the run's sessions.
     """
     committed = records(run.folder)
     trained = [r for r in committed if r["step"].endswith("/train")]
@@ -224,7 +224,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def train_logs(run: Run) -> dict[int, list[dict[str, Any]]]:
-    """Stage to its training figures, one row a step."""
+    """Stage to its training figures, one row per step."""
     files = {t: run.paths.train_log(t) for t in range(1, len(run.suite.sequence) + 1)}
     return {t: read_jsonl(file) for t, file in files.items() if file.exists()}
 

@@ -1,15 +1,16 @@
-"""What kind of forgetting: format, mode or content; pure.
+"""The kind of forgetting: format, mode or content; pure functions.
 
-A sample is *lost* when it was right and is wrong now. Of what was lost,
+A sample is *lost* if it was right before and is wrong now. The loss is of the kind
 
-* **format** is what the best reading of the final reply still gets right: the answer is there, in
-  another form than the protocol asks for;
-* **mode** is what is right again when the reply's beginning is forced, to reason or to answer
-  directly: the model still can, but does no longer by itself;
-* **content** is wrong either way.
+* **format** if the best reading of the final reply is still right: the answer is there, but not in
+  the form that the protocol requires;
+* **mode** if the reply is right again when its beginning is forced, to reason or to answer
+  directly: the model still can, but no longer does so by itself;
+* **content** if it is wrong either way.
 
-For graded scores (a VQA answer worth 0.6) the same holds of amounts: what was lost of a sample's
-score, how much of it the best reading restores, how much more a forced beginning does.
+Graded scores (a VQA answer worth 0.6) are split into amounts in the same way: how much of a
+sample's score was lost, how much of it the best reading restores, and how much more a forced
+beginning restores.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ Array = npt.NDArray[np.float64]
 
 
 def prefixes(protocol: Protocol) -> dict[str, str]:
-    """How a reply can be forced to begin: name to text, from the protocol's form.
+    """The forced beginnings of a reply: name to text, from the protocol's form.
 
-    A form without tags (the whole reply is the answer) gives none.
+    A form without tags (the whole reply is the answer) has none.
     """
     found = {"reasoning": protocol.form.thought[0], "direct": protocol.form.open}
     return {name: text for name, text in found.items() if text}
 
 
 class Kinds(NamedTuple):
-    """Per sample, in [0, 1], shape (n,): how much was lost and won, and of what kind the loss is.
+    """Per sample, in [0, 1], shape (n,): how much was lost and won, and the loss by kind.
 
     ``won - lost`` is the change of score; ``lost = format + mode + content``. ``mode`` and
-    ``content`` are None where nothing was asked with a forced beginning.
+    ``content`` are None if nothing was asked with a forced beginning.
     """
 
     won: Array
@@ -49,7 +50,7 @@ class Kinds(NamedTuple):
 
 
 def lost_and_won(before: Array, after: Array) -> tuple[Array, Array]:
-    """Amounts lost and won a sample; for right/wrong scores the flips 1 -> 0 and 0 -> 1."""
+    """Amounts lost and won per sample; for right/wrong scores the flips 1 -> 0 and 0 -> 1."""
     change = after - before
     return np.maximum(-change, 0), np.maximum(change, 0)
 
@@ -64,7 +65,7 @@ def kinds(
         after: Strict scores now.
         after_lenient: Best-reading scores now; never below ``after``.
         forced: Prefix name to best-reading scores of the forced replies, NaN where not asked;
-            None when nothing was asked at all.
+            None if nothing was asked at all.
     """
     lost, won = lost_and_won(before, after)
     still = np.maximum(before - np.maximum(after_lenient, after), 0)  # lost in any form
@@ -72,28 +73,28 @@ def kinds(
         return Kinds(won, lost, lost - still, None, None)
     table = np.array([*forced.values()])
     if np.isnan(table[:, still > 0]).any():
-        return Kinds(won, lost, lost - still, None, None)  # some of the lost were not asked
+        return Kinds(won, lost, lost - still, None, None)  # some lost samples were not asked
     restored = np.nan_to_num(table).max(axis=0)
     content = np.maximum(before - np.maximum(restored, np.maximum(after_lenient, after)), 0)
     return Kinds(won, lost, lost - still, still - content, content)
 
 
 def peak_row(accuracy: Array, first: int, stop: int) -> int:
-    """The first row in [first, stop) in which a task's accuracy is highest; R's column given."""
+    """The first row in [first, stop) with the highest accuracy in a column of R."""
     return first + int(np.argmax(accuracy[first:stop]))
 
 
 def kinds_of(
     strict: Array, lenient: Array, forced: Mapping[str, Array] | None, task: bool
 ) -> Kinds | None:
-    """What was lost of a benchmark by the end, by kind; None where a row that it takes is missing.
+    """A benchmark's losses by the end, by kind; None if a row that they need is missing.
 
     Args:
         strict: Scores in each row of R, shape (T+1, n), NaN where not measured.
         lenient: Best-reading scores, likewise.
         forced: As in :func:`kinds`.
-        task: Whether it is a task of the sequence, whose loss is since its peak in rows 1..T-1; a
-            general benchmark's is since the base.
+        task: Whether it is a task of the sequence, whose loss is measured from its peak in rows
+            1..T-1; a general benchmark's loss is measured from the base model.
     """
     last, before = len(strict) - 1, 0
     if task:
@@ -103,7 +104,7 @@ def kinds_of(
     rows = strict[[before, last]]
     if np.isnan(rows).any():
         return None
-    # Where nothing was lost in any form, nothing had to be asked.
+    # If nothing was lost in any form, nothing had to be asked.
     if forced is None and not (rows[0] > np.maximum(lenient[last], rows[1])).any():
         forced = {"none": np.full(rows.shape[1], np.nan)}
     return kinds(rows[0], rows[1], lenient[last], forced)

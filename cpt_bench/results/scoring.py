@@ -1,7 +1,7 @@
 """A run folder's predictions -> matrix and metrics, without torch.
 
-The runner ends with this and ``cptbench score`` is this: every number of a run is recomputed from
-what the models wrote and the suite's gold, never copied from where it was first seen.
+A run ends with this, and ``cptbench score`` repeats it: every number of a run is recomputed from
+the models' replies and the suite's gold answers, and never copied from earlier results.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ Array = npt.NDArray[np.float64]
 
 
 class Outcomes(NamedTuple):
-    """What is known of each sample of one benchmark: shape (T+1, n), NaN rows where not measured.
+    """The scores of each sample of one benchmark: shape (T+1, n), NaN rows where not measured.
 
     Attributes:
-        strict: Scores that rank, in [0, 1].
+        strict: The scores that rank, in [0, 1].
         lenient: Scores of the best reading.
-        format_ok: 1 where the reply has the protocol's form.
-        tokens: Length of the reply; None when unknown.
-        reasoned: 1 where the reply holds a thought; None when unknown.
+        format_ok: 1 if the reply has the protocol's form.
+        tokens: Length of the reply; None if unknown.
+        reasoned: 1 if the reply contains a thought; None if unknown.
         forced: After the last stage: prefix name to best-reading scores of replies whose beginning
-            was forced, shape (n,), NaN where not asked. None when nothing was asked.
+            was forced, shape (n,), NaN where not asked. None if nothing was asked.
     """
 
     strict: Array
@@ -61,20 +61,20 @@ class Outcomes(NamedTuple):
     forced: dict[str, Array] | None = None
 
     def kinds(self, task: bool) -> Kinds | None:
-        """What was lost by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
+        """The losses by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
         return kinds_of(self.strict, self.lenient, self.forced, task)
 
 
 class Scores(NamedTuple):
-    """All that is computed from a run's predictions.
+    """Everything that is computed from a run's predictions.
 
     Attributes:
         matrix: R in percent.
         outcomes: Task or general benchmark to its per-sample scores.
         metrics: Key to passport, as in ``metrics.json``.
         general: General benchmarks, in the suite's order.
-        rows: The rows that the run has by its nature (a joint run: the base and the end).
-        called: Row to the benchmarks that the protocol evaluates then.
+        rows: The rows that this kind of run has (a joint run: only the base and the last).
+        called: Row to the benchmarks that the protocol evaluates in it.
     """
 
     matrix: Matrix
@@ -109,7 +109,7 @@ class Scores(NamedTuple):
         }
 
     def _habits(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Share of replies that reason, in percent, and mean length in tokens, where known."""
+        """Share of replies that reason, in percent, and mean length in tokens, if known."""
         found = [self.outcomes[n] for n in names]
         out = {}
         reasoned = [o.reasoned for o in found if o.reasoned is not None]
@@ -121,7 +121,7 @@ class Scores(NamedTuple):
         return out
 
     def missing(self) -> list[str]:
-        """The cells, general ones included, that the protocol calls for and the run lacks."""
+        """The cells, general ones included, that the protocol requires and the run lacks."""
         tasks = self.matrix.tasks
         rows = range(len(tasks) + 1) if self.rows is None else self.rows
         return [
@@ -142,7 +142,7 @@ def _table(columns: list[Array], names: tuple[str, ...]) -> list[list[float | No
 
 
 def general_cell(name: str, row: int, tasks: tuple[str, ...]) -> str:
-    """A general benchmark's cell as people say it."""
+    """A readable name for a general benchmark's cell: ``G[3][pope]: pope after stage 3 (gqa)``."""
     when = "by the base model" if row == 0 else f"after stage {row} ({tasks[row - 1]})"
     return f"G[{row}][{name}]: {name} {when}"
 
@@ -178,7 +178,7 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
 
     Args:
         folder: A run folder.
-        splits: Test splits of this suite by name; those that are not there yet are put there.
+        splits: Test splits of this suite by name; missing ones are loaded and added.
     """
     suite, run = suite_of(folder)
     paths = RunFolder(folder, suite.sequence)
@@ -255,7 +255,7 @@ def compute(
     outcomes: dict[str, Outcomes],
     divergence: Mapping[int, Mapping[str, list[dict[str, Any]]]] | None = None,
 ) -> Scores:
-    """Matrix and metrics of per-sample outcomes, and of KL rows where there are any."""
+    """Matrix and metrics from per-sample outcomes, and from KL rows if there are any."""
     tasks = suite.sequence
     accuracy = np.array([percent(outcomes[task].strict) for task in tasks]).T
     matrix = Matrix(tasks, accuracy)
@@ -293,7 +293,7 @@ SHARES = {
 
 
 def _shares(strict: Array, column: int, split: Kinds | None) -> dict[str, Array]:
-    """Key to per-sample amounts, for a task whose matrix is whole; the last task has none."""
+    """Key to per-sample amounts, for a task without missing cells; the last task has none."""
     last = len(strict) - 1
     if column >= last - 1 or split is None:
         return {}

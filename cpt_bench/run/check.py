@@ -1,7 +1,7 @@
-"""``cptbench trainer check``: a trainer proved on a stream of two small stages, in a minute.
+"""``cptbench trainer check``: tests a trainer on two small stages, in a minute.
 
-The stream is nano's first two tasks cut to a few samples, from nano's base model: a real
-Qwen2.5-VL, so that what passes here runs the whole suite.
+The stages are nano's first two tasks, cut to a few samples, from nano's base model: a real
+Qwen2.5-VL, so that a trainer that passes can run the whole suite.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from cpt_bench.run.plan import Plan
 from cpt_bench.run.sequencer import opened, train_stages
 
 SAMPLES, BUDGET, SECONDS = 24, 48, 120.0
-"""Training samples of a task, prompts that a stage may draw, seconds that it may take."""
+"""Training samples per task, prompts that a stage may draw, and seconds that it may take."""
 
 
 class Check(NamedTuple):
-    """One thing that was tried.
+    """The result of one check.
 
     Attributes:
         what: What a trainer must do.
-        ok: Whether it does; None where it cannot be told.
-        detail: What was seen.
+        ok: Whether it does; None if it cannot be determined.
+        detail: What was observed.
     """
 
     what: str
@@ -36,22 +36,22 @@ class Check(NamedTuple):
 
 
 def small(plan: Plan) -> Plan:
-    """``plan`` on a stream of two short stages."""
+    """``plan``, cut down to two short stages."""
     suite = plan.suite.model_copy(update={"sequence": plan.suite.sequence[:2], "general": ()})
     budget = plan.budget.model_copy(update={"samples": BUDGET, "seconds": SECONDS})
     return plan._replace(suite=suite, limit=SAMPLES, budget=budget)
 
 
 def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Check]:
-    """Try the plan's trainer on a small stream.
+    """Check the plan's trainer on two small stages.
 
     Args:
-        plan: Its trainer, settings and privileges; the rest is cut down.
+        plan: Its trainer, settings and privileges are used; the rest is cut down.
         folder: An empty folder to work in.
         tell: Receives progress events.
 
     Returns:
-        What was tried, in order; a fault ends it, because nothing after it would mean anything.
+        The checks, in order; a fault ends them, because later results would mean nothing.
     """
     plan = small(plan)
     checks: list[Check] = []
@@ -77,7 +77,7 @@ RULES = {
     "not-finite": "writes a loadable checkpoint",
     "timeout": f"ends a stage of {SAMPLES} samples within {SECONDS:.0f} s",
 }
-"""Fault to the rule it breaks."""
+"""Each kind of fault, and the rule that it breaks."""
 
 
 def _declared(plan: Plan) -> str:
@@ -117,17 +117,17 @@ def _first(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> 
             drawn <= BUDGET if drawn else None,
             f"{drawn} of {BUDGET} prompts drawn"
             if drawn
-            else "it logs no 'samples'; only the time limit was seen to hold",
+            else "it logs no 'samples'; only the time limit could be checked",
         ),
     ]
 
 
 class _EnoughError(Exception):
-    """Ends a stage in its middle."""
+    """Raised to end a stage in the middle."""
 
 
 def _again(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> list[Check]:
-    """The same once more, killed on the way; then another seed."""
+    """Both stages again, with stage 2 interrupted; then with another seed."""
     stages = plan.stages()[1:]
     first, _ = _train(plan, folder / "first", tell, stages)  # committed: read from the ledger
     second, _ = _train(plan, folder / "second", tell, stages[:1])

@@ -1,8 +1,8 @@
-"""Methods trained elsewhere: folders of checkpoints, one model, a server, or predictions alone.
+"""Methods trained elsewhere: folders of checkpoints, one model, a server, or only predictions.
 
-Each lane gives a run folder of the same shape as ``cptbench run`` does, marked with what had to be
-trusted: ``checkpoints`` (evaluation is ours), ``endpoint`` (prompts and grading are ours),
-``predictions`` (grading is ours).
+Each lane produces a run folder of the same shape as ``cptbench run`` does, marked with the part
+that cptbench did itself: ``checkpoints`` (evaluation), ``endpoint`` (prompts and grading),
+``predictions`` (grading).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def find_stages(given: str | Sequence[Path], suite: Suite) -> dict[int, Path]:
     """The checkpoints of stages 1 to T.
 
     Args:
-        given: A glob of folders, taken in the natural order of their names: ``ckpt/stage-*``, of
-            which ``stage-10`` comes after ``stage-9``. Or the folders, in training order.
-        suite: Tells how many there must be.
+        given: A glob of folders, sorted naturally by name: of ``ckpt/stage-*``, ``stage-10`` comes
+            after ``stage-9``. Or the folders, in training order.
+        suite: The suite, which needs one checkpoint per task.
 
     Raises:
-        CptBenchError: There are more or fewer than the suite has tasks, or one holds no weights.
+        CptBenchError: There are more or fewer than the suite has tasks, or one has no weights.
     """
     found = _matching(given) if isinstance(given, str) else list(given)
     folders = [f / "checkpoint" if (f / "checkpoint").is_dir() else f for f in found if f.is_dir()]
-    # The stages of a run folder begin with the base model's, which has no checkpoint of its own.
+    # A run folder's first stage is the base model, which has no checkpoint folder there.
     folders = [f for f in folders if f.name == "checkpoint" or not f.name.startswith("0-")]
     wanted = len(suite.sequence)
     if len(folders) != wanted:
@@ -46,7 +46,7 @@ def find_stages(given: str | Sequence[Path], suite: Suite) -> dict[int, Path]:
             f"{len(folders)} checkpoints match, {suite.name} has {wanted} stages "
             f"({', '.join(suite.sequence)})",
             where=f"--stages {given!r}" if isinstance(given, str) else "stages",
-            todo="Give one folder a stage, in training order by name",
+            todo="Give one folder per stage, named so that they sort in training order",
         )
     for folder in folders:
         weights_digest(folder)
@@ -68,13 +68,14 @@ def _natural(path: Path) -> list[Any]:
 
 def _require_new(folder: Path, todo: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CptBenchError("is no empty folder", where=folder, todo=todo)
+        raise CptBenchError("is not an empty folder", where=folder, todo=todo)
 
 
 def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
-    """Write what a model must answer: one ``<name>.jsonl`` a task and general benchmark.
+    """Write the questions for a model: one ``<name>.jsonl`` per task and general benchmark.
 
-    Each line has ``id``, ``prompt`` and ``images`` (files beside it). The gold answers stay here.
+    Each line has ``id``, ``prompt`` and ``images`` (files in the same folder). Gold answers are
+    not exported.
 
     Returns:
         The number of questions.
@@ -112,15 +113,15 @@ def import_predictions(
 
     Args:
         source: ``<stage>/<name>.jsonl``, where a stage's folder begins with its number (0 is the
-            base model); or ``<name>.jsonl`` at once, for one model that was not trained in stages.
-        folder: The run folder to make.
-        suite: The suite, in the order that was trained.
-        spec: Its name or place.
+            base model); or ``<name>.jsonl``, for one model that was not trained in stages.
+        folder: The run folder to create.
+        suite: The suite, with its tasks in training order.
+        spec: The suite's name or file.
         name: The method's name.
-        limit: Only the first so many samples of each split were answered.
+        limit: Only the first ``limit`` samples of each split were answered.
 
     Raises:
-        CptBenchError: A file names no task, or its ids are not the test split's.
+        CptBenchError: A file's name is not a task, or its ids are not those of the test split.
     """
     stages = _stages_of(source, suite)
     _require_new(folder, "Give another --out")

@@ -1,8 +1,8 @@
-"""The ledger: each step of a run recorded once, under the hash of all that can change its result.
+"""The ledger: each step of a run is recorded once, under a hash of all that can change its result.
 
-A step is done when its record says so and what it wrote is still there, byte for byte. Records are
-written last and atomically: a run killed at any moment goes on with the same command, repeats
-nothing that was committed, and an output changed since is found.
+A step is done when it has a record and its outputs are still there, byte for byte. Records are
+written last and atomically: a run killed at any moment resumes with the same command and repeats
+no committed step, and an output that was changed afterwards is detected.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from cpt_bench.files import digest, digest_json, read_json, settle, write_json
 
 
 def step_key(name: str, inputs: dict[str, Any]) -> str:
-    """SHA-256 of a step's name and of all that can change its result."""
+    """SHA-256 of a step's name and of everything that can change its result."""
     return digest_json({"step": name, "inputs": inputs})
 
 
 class Ledger:
-    """Steps of one run folder, with an optional index shared by the runs beside it.
+    """Steps of one run folder, with an optional index shared with neighbouring runs.
 
     Args:
-        folder: The run folder; records live in ``folder/ledger``.
-        shared: A folder in which runs tell each other where a step was done, so that runs with the
-            same beginning share its stages.
-        stages: The folders of this run's stages; what lies elsewhere in another run is not taken.
-            (A stage that changes no weights has the same evaluations in whatever order.)
+        folder: The run folder; records are in ``folder/ledger``.
+        shared: A folder in which runs record where a step was done, so that runs that begin with
+            the same stages share them.
+        stages: The folders of this run's stages; outputs in other folders of another run are not
+            copied. (A stage that changes no weights has the same evaluations in any order.)
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class Ledger:
         """Records of the steps that were done since this ledger was opened."""
 
     def find(self, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The record of a step that is done here or in a run beside this one, or None.
+        """The record of a step that is done here or in a neighbouring run, or None.
 
         Args:
             name: The step's name, unique within the run, such as ``stage-2/train``.
             inputs: All that can change the result, as JSON: versions, digests, seeds, settings.
 
         Raises:
-            CptBenchError: A committed output was changed or removed since.
+            CptBenchError: A committed output was changed or removed afterwards.
         """
         key = step_key(name, inputs)
         return self._own(name, key) or self._borrow(name, key)
 
     def record(self, name: str) -> dict[str, Any]:
-        """What was recorded of a step that is known to be done."""
+        """The record of a step that is known to be done."""
         found: dict[str, Any] = read_json(self._file(name))
         return found
 
@@ -88,7 +88,7 @@ class Ledger:
             return None
         record: dict[str, Any] = read_json(file)
         if record["key"] != key:
-            return None  # the inputs changed: the step is done anew
+            return None  # the inputs changed: the step must be done again
         for path, committed in record["outputs"].items():
             if path in record.get("dropped", ()):
                 continue  # weights removed on purpose, once their digest was recorded
@@ -101,7 +101,7 @@ class Ledger:
         return record
 
     def _borrow(self, name: str, key: str) -> dict[str, Any] | None:
-        """The same step done by a run beside this one: its outputs are copied here."""
+        """The same step from a neighbouring run, with its outputs copied here."""
         pointer = self.shared / f"{key}.json" if self.shared else None
         if pointer is None or not pointer.is_file():
             return None
@@ -127,7 +127,7 @@ class Ledger:
                 (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
                 settle(partial / path, self.folder / path)
         except (OSError, CptBenchError):
-            return None  # the other run is damaged, or drops its weights now: do the step here
+            return None  # the other run is damaged, or is just dropping its weights
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         record = {**record, "reused": other.folder.name}
@@ -135,7 +135,7 @@ class Ledger:
         return record
 
     def _fits(self, record: dict[str, Any]) -> bool:
-        """Whether a record's outputs lie where this run would look for them."""
+        """Whether a record's outputs have the paths that this run uses."""
         parts = [path.split("/") for path in record["outputs"]]
         known = self.stages
         return known is None or all(p[1] in known for p in parts if p[0] == "stages")
@@ -147,9 +147,10 @@ class Ledger:
             write_json(pointer, {"run": str(self.folder.resolve())})
 
     def drop(self, name: str, output: str) -> None:
-        """Remove one output but keep its digest in the record: weights are large.
+        """Remove one output, such as large weights, but leave its digest in the record.
 
-        The record is marked first, so that a kill in between leaves nothing that looks damaged.
+        The record is marked first, so that the run does not look damaged if it is killed in
+        between.
         """
         record = self.record(name)
         dropped = sorted({*record.get("dropped", []), output})

@@ -1,4 +1,4 @@
-"""What a run's folder is called when nobody gave it a name."""
+"""The default name of a run's folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cpt_bench.run.plan import Plan
 from cpt_bench.suite import open_suite
 
 LONGEST = 120
-"""Characters of a name without its tail: file systems allow some 255."""
+"""Maximal length of a name without its tail: file systems allow some 255 characters."""
 
 
 def run_name(plan: Plan, settings: list[str]) -> str:
-    """``nano-rft-seed0``, with a tail for whatever is not the default."""
+    """``nano-rft-seed0``, with a tail for everything that is not the default."""
     special: dict[str, Any] = {"settings": sorted(settings)} if settings else {}
     if plan.limit is not None:
         special["limit"] = plan.limit
@@ -27,7 +27,7 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["launch"] = plan.launch
     if plan.engine.identity():
         special["engine"] = plan.engine.identity()
-    if plan.method.origin["spec"] != plan.method.name:  # of what does not ship, names say little
+    if plan.method.origin["spec"] != plan.method.name:  # not built in: the name may be ambiguous
         declared = plan.privileges.model_dump(exclude_defaults=True)
         special["trainer"] = [plan.method.origin["spec"], declared]
     name = f"{plan.suite.label}-{plan.method.name.lower()}-seed{plan.seed}"

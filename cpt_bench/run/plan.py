@@ -1,4 +1,4 @@
-"""All that defines a run: the same plan gives the same numbers."""
+"""Everything that defines a run: the same plan gives the same numbers."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from cpt_bench.trainer import Budget, Privileges
 from cpt_bench.worker.devices import Devices
 
 CHOSEN = ("endpoint", "given", "launch", "general", "engine")
-"""Keys of a run's identity that are there only where something was chosen."""
+"""Keys of a run's identity that are present only if something was chosen."""
 
 
 class Plan(NamedTuple):
-    """All that defines a run.
+    """Everything that defines a run.
 
     Attributes:
         suite_spec: The suite's name or place, as given.
         suite: The suite, in the order to train.
         method: The trainer under its settings.
         seed: Seeds every stage.
-        limit: Only the first so many samples of each split; None for all. A limited run is marked.
-        threads: Threads of a training or evaluating process; arithmetic depends on it.
+        limit: Use only the first ``limit`` samples of each split; None: all. Such a run is marked.
+        threads: Threads of a training or evaluating process; the arithmetic depends on it.
         overlap: Evaluate a stage while the next one trains.
-        keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
+        keep: Which checkpoints are kept: ``all``, ``last`` or ``none``.
         base: The checkpoint to start from.
-        budget: What a stage may cost.
-        memory_mib: The most memory of a training process in MiB; None is no limit.
+        budget: The budget of one stage.
+        memory_mib: Memory limit of a training process in MiB; None: no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
         given: In the lane ``checkpoints``: stage to its folder.
         endpoint: In the lane ``endpoint``: the server's ``url``, ``model`` and ``nonce``, and
             ``extra`` where fields are added to requests.
-        server: How it is asked (``timeout``, ``retries``, ``concurrency``, ``key``); changes no
-            number, and is recorded nowhere.
-        general: Benchmarks of other harnesses, measured beside the suite's general ones.
+        server: Client settings (``timeout``, ``retries``, ``concurrency``, ``key``); they change no
+            number, and are not recorded.
+        general: Benchmarks of other harnesses, measured in addition to the suite's general ones.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
-        engine: What answers.
+        engine: The engine that generates replies.
         devices: The GPUs that training and evaluation see.
     """
 
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
     devices: Devices = Devices()
 
     def stages(self) -> list[int]:
-        """The stages that give a row of the matrix, the base model's 0 first."""
+        """The stages that have a row in the matrix, starting with 0 for the base model."""
         last = len(self.suite.sequence)
         if self.given is not None:
             return [0, *sorted(self.given)]
@@ -80,15 +80,15 @@ class Plan(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where the model of row 0 is: the suite's name for it, or a server's address."""
+        """Where to find the model of row 0: the suite's name for it, or a server's address."""
         return str(self.endpoint["url"]) if self.endpoint else str(self.suite.base_model)
 
     def base_model(self) -> dict[str, str]:
-        """The digests of row 0; a server's cannot be known, and its name stands for them."""
+        """The digests of row 0's model; for a server, which has none, its name instead."""
         return {"weights": named(**self.endpoint)} if self.endpoint else digests(self.base)
 
     def answered_by(self) -> dict[str, Any]:
-        """What an evaluation's key says of the engine."""
+        """The engine's part of an evaluation's key."""
         if self.endpoint:
             return {"engine": "endpoint"}
         chosen = self.engine.identity()
@@ -99,7 +99,7 @@ class Plan(NamedTuple):
         return self.suite.sequence if self.privileges.joint else (self.suite.sequence[t - 1],)
 
     def choices(self) -> dict[str, Any]:
-        """What was asked for: all of :meth:`identity` that no large file is read for."""
+        """What the user chose: the part of :meth:`identity` that needs no large file read."""
         return {
             "suite": {
                 "spec": self.suite_spec,
@@ -118,14 +118,14 @@ class Plan(NamedTuple):
             "order": list(self.suite.sequence),
             "limit": self.limit,
             "threads": self.threads,
-            # How many processes trained changes the arithmetic, and with it the weights.
+            # The number of training processes changes the arithmetic, and so the weights.
             **({"launch": self.launch} if self.launch else {}),
             **({"general": list(self.general)} if self.general else {}),
             **({"engine": self.engine.identity()} if self.engine.identity() else {}),
         }
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
+        """Everything that must be equal for two runs to count as the same run."""
         given = {str(t): digests(folder) for t, folder in (self.given or {}).items()}
         return {
             **self.choices(),
@@ -136,7 +136,7 @@ class Plan(NamedTuple):
 
 
 def digests(checkpoint: Path) -> dict[str, str]:
-    """All of a checkpoint that can change a reply: its weights, and what lies beside them."""
+    """Digests of all parts of a checkpoint that can change a reply: weights and other files."""
     return {"weights": weights_digest(checkpoint), "frame": frame_digest(checkpoint)}
 
 

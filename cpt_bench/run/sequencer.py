@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +18,12 @@ from typing import Any
 
 from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json, write_json
+from cpt_bench.files import clear_unfinished, read_json, write_json
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import Scores, write_scores
 from cpt_bench.run.context import Context, Event, Policy, base_policy
 from cpt_bench.run.evaluate import Evaluator
+from cpt_bench.run.layout import PARTS
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.measurements import diagnose, diverge, measure_others
 from cpt_bench.run.plan import CHOSEN, Plan
@@ -50,6 +52,7 @@ def run(
     """
     with alone(folder):
         start = time.monotonic()
+        _clear(folder, shared)
         with opened(plan, folder, shared, tell) as context:
             open_folder(context.paths, context.identity)
             run_stages(context)
@@ -206,6 +209,17 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def _clear(folder: Path, shared: Path | None) -> None:
+    """Remove what a killed process left half-written here, and in what runs share.
+
+    What a trainer writes is its own and may have any name: it is not looked into.
+    """
+    for place in (folder, *([shared] if shared else [])):
+        clear_unfinished(place, leave=(*PARTS, "work"))
+    for borrowed in (folder / "ledger").glob("." + 64 * "[0-9a-f]"):
+        shutil.rmtree(borrowed, ignore_errors=True)  # in a folder that this process has locked
 
 
 def open_folder(paths: RunFolder, identity: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Experiment trackers: a run's training figures and stage results, as they come.
+"""Experiment trackers: log a run's training figures and stage results while it runs.
 
-They are fed here, from the run's own events, and not inside the trainer: a trainer's process reads
-and writes its stage alone, and a method in any language is tracked like TRL's. A tracker that fails
-is told once and left behind; it never costs a run. Nothing of this enters the ledger.
+They receive the run's own events here, not inside the trainer: a trainer's process reads and writes
+only its stage, and a method in any language is tracked like one of TRL's. If a tracker fails, one
+line is printed and the run continues without it. Nothing of this enters the ledger.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PROJECT = "cptbench"
 
 
 class Tracker(Protocol):
-    """Something that takes numbers."""
+    """An experiment tracker that receives numbers."""
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Numbers by name (``train/reward``, ``accuracy/gqa``) at a training step of the run."""
+        """Log numbers by name (``train/reward``, ``accuracy/gqa``) at a training step."""
         ...
 
     def close(self) -> None:
-        """All that was logged is kept."""
+        """Flush everything that was logged, and end."""
         ...
 
 
@@ -53,7 +53,7 @@ class TensorBoard:
 
 
 class Hosted:
-    """wandb, and trackio, which speaks the same: ``init``, ``log``, ``finish``."""
+    """wandb, or trackio, which has the same interface: ``init``, ``log``, ``finish``."""
 
     def __init__(self, name: str, folder: Path, config: dict[str, Any]) -> None:
         self.module = _module(name, name)
@@ -84,10 +84,10 @@ def _module(package: str, name: str) -> Any:
 
 
 def known(names: Sequence[str]) -> list[str]:
-    """The names of trackers, each once.
+    """The names of trackers, without duplicates.
 
     Raises:
-        CptBenchError: There is no tracker of that name.
+        CptBenchError: A name is not a known tracker.
     """
     for name in names:
         if name not in KNOWN:
@@ -102,14 +102,14 @@ def known(names: Sequence[str]) -> list[str]:
 class Reporter:
     """Passes a run's events to its trackers.
 
-    The step of a number is that of training, counted over all stages: stage t begins where stage
-    t-1 ended, also when its steps were done in an earlier session.
+    A number is logged at its training step, counted over all stages: stage t begins where stage
+    t-1 ended, even if stage t-1 was trained in an earlier session.
 
     Args:
         names: From :func:`known`.
-        folder: The run folder, whose name the run has there.
-        config: What is shown as its configuration.
-        complain: Takes one line about a tracker that failed.
+        folder: The run folder; its name is the run's name in the tracker.
+        config: The configuration to show.
+        complain: Receives one line about a tracker that failed.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Reporter:
             self.trackers[name] = KNOWN[name](folder, config)
 
     def __call__(self, event: Event) -> None:
-        """Take one event of :func:`cpt_bench.run.sequencer.run`."""
+        """Handle one event of :func:`cpt_bench.run.sequencer.run`."""
         stage = event.get("stage", 0)
         if event["kind"] == "train" and event.get("steps"):
             self.length = event["steps"]

@@ -1,4 +1,4 @@
-"""Where samples come from: a card's source and split become canonical samples, hash-checked."""
+"""Loads samples: turns a card's source and split into canonical samples and checks their hash."""
 
 from cpt_bench.sources.digests import split_digest
 from cpt_bench.sources.loading import load_split, require_prepared

@@ -2,10 +2,10 @@
 
 ::
 
-    <root>/textvqa/test-1f2e3d4c5b6a/samples.jsonl   all of each sample but its images
+    <root>/textvqa/test-1f2e3d4c5b6a/samples.jsonl   each sample, without its images
                                      images.arrow    sha256, bytes: each picture once, as published
-                                     meta.json       how many, SHA-256, where they came from
-    <root>/lock.json                                 split -> SHA-256 at its first preparation
+                                     meta.json       number of samples, SHA-256, their origin
+    <root>/lock.json                                 split -> SHA-256 of its first preparation
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cpt_bench.suite.prepared import folder, key, root
 
 
 def write(card: TaskCard, split: str, samples: Iterable[Sample], facts: dict[str, Any]) -> None:
-    """Write a split whole or not at all; one that was prepared before must be the same again.
+    """Write a split completely or not at all; if it was prepared before, it must not differ.
 
     Raises:
-        CptBenchError: The samples are not as many, or not those, that the card or the lock says.
+        CptBenchError: The number of samples or their hash is not that of the card or the lock.
     """
     place = folder(card, split)
     with fresh_folder(place) as partial:
@@ -37,7 +37,7 @@ def write(card: TaskCard, split: str, samples: Iterable[Sample], facts: dict[str
 
 
 def read(card: TaskCard, split: str, *, check: bool = True) -> list[Sample]:
-    """The samples of a prepared split; their pictures are read when they are looked at."""
+    """The samples of a prepared split; pictures are read only when they are accessed."""
     place = folder(card, split)
     if not (place / "meta.json").is_file():
         raise CptBenchError(
@@ -58,7 +58,7 @@ def _check(card: TaskCard, split: str, rows: Sequence[dict[str, Any]], sha256: s
     ids = [row["id"] for row in rows]
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise CptBenchError(f"the id {twice!r} is there more than once", where=where)
+        raise CptBenchError(f"the id {twice!r} occurs more than once", where=where)
     if published.ids and (found := ids_digest(ids)) != published.ids:
         raise CptBenchError(
             f"the ids are not the published ones (sha256 {found[:12]}..., not "
@@ -84,7 +84,7 @@ def _check(card: TaskCard, split: str, rows: Sequence[dict[str, Any]], sha256: s
 
 
 def ids_digest(ids: Iterable[str]) -> str:
-    """SHA-256 over ids in order, one a line."""
+    """SHA-256 over ids in order, one per line."""
     return hashlib.sha256("".join(f"{i}\n" for i in ids).encode()).hexdigest()
 
 

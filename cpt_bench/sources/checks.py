@@ -1,7 +1,7 @@
-"""What must hold of every sample of a published data set, checked when it is prepared.
+"""Checks of each sample of a published data set, made when the data is prepared.
 
-A question without its picture, or with a gold answer that no reply can match, is not noticed in a
-run: it lowers every method's numbers alike. So it is refused here, with the sample's id.
+A question without its picture, or with a gold answer that no reply can match, would go unnoticed
+in a run: it lowers every method's numbers alike. So it is refused here, with the sample's id.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where: str) -> None:
-    """Refuse a sample that cannot be asked or graded as its card says.
+    """Refuse a sample that cannot be asked or graded as its card declares.
 
     Args:
-        sample: What was made of a row.
-        source: What the card declares of its split.
+        sample: The sample that was made from a row.
+        source: The card's declaration of its split.
         kinds: The card's answer kinds.
         where: The data set, for errors.
 
     Raises:
-        CptBenchError: The line names the sample and what is wrong with it.
+        CptBenchError: The message names the sample and its problem.
     """
     problem = _problem(sample, source, kinds)
     if problem:
@@ -34,7 +34,7 @@ TODO = "Correct the row, or have the card's adapter leave it out"
 
 
 def _problem(sample: Sample, source: HubSplit, kinds: tuple[str, ...]) -> str:
-    """What is wrong with a sample; empty when nothing is."""
+    """The problem with a sample; empty if there is none."""
     if has_pictures(source) and not source.no_picture and not len(sample.images):
         return "the question has no picture"
     if not sample.question.strip():
@@ -54,5 +54,5 @@ def _problem(sample: Sample, source: HubSplit, kinds: tuple[str, ...]) -> str:
 
 
 def has_pictures(source: HubSplit) -> bool:
-    """Whether the table of a split has pictures at all."""
+    """Whether the table of a split has any pictures."""
     return source.join is not None or any("image" in kind for kind in source.columns.values())

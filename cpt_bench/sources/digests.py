@@ -31,7 +31,7 @@ def digest_fields(
     annotators: Sequence[str],
     category: str,
 ) -> bytes:
-    """The bytes one sample adds to its split's hash; what a sample has not adds nothing."""
+    """The bytes that one sample adds to its split's hash; empty fields add nothing."""
     fields = [id, question, *images, *answers, kind]
     for name, values in (("choices", choices), ("annotators", annotators)):
         fields += ["", name, *values] if values else []

@@ -1,9 +1,9 @@
 """Published tables -> prepared splits, through ``datasets.load_dataset``.
 
-One call reads them all, from the hub or from a folder in the hub's layout, so that what is tested
-offline is what runs. A table is believed only when its columns, their types and its number of rows
-are what the card says; the first table of a card that fits is used, and every other one is
-accounted for.
+The same call reads tables from the hub or from a folder in the hub's layout, so that offline tests
+cover the code that runs. A table is accepted only if its columns, their types and its number of
+rows match the card; the first table of a card that fits is used, and for each one before it the
+reason for rejecting it is recorded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.sources.checks import check_sample
 from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
+from cpt_bench.sources.places import full, is_full, plainly_named
 from cpt_bench.suite import Sample, TaskCard, prepared
 from cpt_bench.suite.origins import Draw, Hub, Join, Table
 
@@ -31,30 +32,35 @@ class Unfit(Exception):  # noqa: N818 - one reason among several, turned into on
 
 
 def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str, Any]:
-    """Fetch one split into the cache; one that is there already is left alone.
+    """Fetch one split into the cache, unless it is already there.
 
     Args:
         card: The task; its source is the hub.
         split: ``train`` or ``test``.
-        origin: A folder that holds ``<owner>/<name>`` folders as the hub has them; None for the
-            hub itself.
+        origin: A folder with ``<owner>/<name>`` folders laid out as on the hub; None: the hub.
 
     Returns:
-        What ``meta.json`` says of the split.
+        The content of the split's ``meta.json``.
 
     Raises:
-        CptBenchError: No table of the card can be read and fits; each is named with its reason.
+        CptBenchError: No table of the card can be read and fits; the message gives each reason.
     """
     from cpt_bench.files import read_json
 
     if not isinstance(card.source, Hub) or split not in card.source.splits:
-        raise CptBenchError(f"nothing says where the {split} split is", where=f"task {card.name}")
+        raise CptBenchError(
+            f"the card has no source for the {split} split", where=f"task {card.name}"
+        )
     if prepared.is_prepared(card, split):
-        cache.read(card, split)  # raises when it was changed since
+        cache.read(card, split)  # raises if it was changed afterwards
     else:
         scratch = prepared.folder(card, split).with_suffix(".building")
         try:
             _prepare(card, split, card.source, origin, scratch)
+        except OSError as error:
+            if is_full(error):
+                raise full(scratch.parent) from None
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     found: dict[str, Any] = read_json(prepared.folder(card, split) / "meta.json")
@@ -100,10 +106,10 @@ def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scrat
 def open_table(
     table: Table, columns: Mapping[str, str], origin: Path | None, scratch: Path | None = None
 ) -> Any:
-    """A published table with pictures left encoded, checked to be what the card says.
+    """A published table, with its pictures still encoded, checked against the card.
 
     Raises:
-        Unfit: It cannot be read, or has other columns, types or rows.
+        Unfit: It cannot be read, or its columns, types or number of rows differ.
     """
     from datasets import concatenate_datasets
 
@@ -128,7 +134,7 @@ def load(
     origin: Path | None,
     scratch: Path | None = None,
 ) -> Any:
-    """The one call: ``load_dataset(place, config, split=..., revision=...)``."""
+    """Call ``load_dataset(place, config, split=..., revision=...)``, from the hub or a folder."""
     try:
         from datasets import load_dataset
     except ModuleNotFoundError as error:
@@ -136,19 +142,28 @@ def load(
             f"preparing data needs {error.name}, which is not installed",
             todo="Install it with: pip install 'cptbench[train]'",
         ) from None
-    place = repo if origin is None else str(origin / repo)
+    place = repo if origin is None else str(plainly_named(origin / repo))
     if origin is not None and not (origin / repo).is_dir():
         raise Unfit(f"no folder {origin / repo}")
     options = {"cache_dir": str(scratch)} if scratch else {}
     try:
         return load_dataset(place, config, split=split, revision=revision, **options)
     except Exception as error:
+        if is_full(error):
+            raise full(scratch or Path(datasets_cache())) from None
         # Unknown configs and splits, an unreachable hub, a repository that is gone or gated, files
         # of different shapes: a reason not to use this table. Anything else is a mistake of ours.
         home = type(error).__module__.partition(".")[0]
         if home in _THEIRS or isinstance(error, ValueError | OSError | KeyError | RuntimeError):
             raise Unfit(_reason(error)) from None
         raise
+
+
+def datasets_cache() -> str:
+    """Where ``datasets`` writes when nobody says otherwise."""
+    from datasets import config
+
+    return str(config.HF_DATASETS_CACHE)
 
 
 _THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")
@@ -195,7 +210,7 @@ def _check_columns(rows: Any, columns: Mapping[str, str], where: str) -> None:
 
 
 def encoded(rows: Any) -> Any:
-    """The table with its pictures as encoded bytes: decoding is for whoever looks at them."""
+    """The table with its pictures as encoded bytes; they are decoded only where needed."""
     from datasets import Image, List
 
     for column, feature in rows.features.items():
@@ -210,7 +225,7 @@ def encoded(rows: Any) -> Any:
 def _open_join(
     table: Table, join: Join | None, origin: Path | None, scratch: Path
 ) -> tuple[Any, dict[str, int]] | None:
-    """The table of pictures and where each key is in it."""
+    """The table of pictures, and the row of each key in it."""
     if join is None:
         return None
     images = Table(repo=table.repo, revision=table.revision, configs=(join.config,),
@@ -220,7 +235,7 @@ def _open_join(
 
 
 def _revision(rows: Any) -> str | None:
-    """The commit that answered, where the hub's addresses name it."""
+    """The commit that was downloaded, if the hub's download URLs contain it."""
     for address in rows.info.download_checksums or {}:
         _, at, rest = str(address).partition("@")
         if at:
@@ -240,14 +255,14 @@ def _samples(
     pictures: tuple[Any, dict[str, int]] | None,
     home: Repository,
 ) -> Iterator[Sample]:
-    """The split's samples, in order; pictures of rows that are not drawn are not read."""
+    """The split's samples, in order; pictures are read only for the chosen rows."""
     adapter: Adapter = load_target(source.target, card.folder)
     wanted, place_of = source.splits[split], f"{table.repo}, split {table.split}"
     join = wanted.join
 
-    def adapt(row: dict[str, Any], number: int, kept: int) -> Sample | None:
+    def adapt(row: dict[str, Any], number: int, index: int) -> Sample | None:
         try:
-            return adapter(row, kept, split, **source.options)
+            return adapter(row, index, split, **source.options)
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, SyntaxError) as error:
             raise CptBenchError(
                 f"row {number}{_named(row)} makes no sample ({type(error).__name__}: {error})"[
@@ -267,7 +282,7 @@ def _samples(
         chosen = ((n, k) for _, n, k in drawn(known, published.draw, published.n))
     else:
         chosen = _in_order(rows, adapt)
-    for number, kept in chosen:
+    for number, index in chosen:
         row = {n: encoded_bytes(value, home.picture) for n, value in rows[number].items()}
         if join is not None and pictures is not None:
             images, places = pictures
@@ -279,7 +294,7 @@ def _samples(
                     where=place_of,
                 )
             row["image"] = encoded_bytes(images[place][join.image], home.picture)
-        sample = adapt(row, number, kept)
+        sample = adapt(row, number, index)
         assert sample is not None
         check_sample(sample, wanted, card.answer_kinds, place_of)
         for picture in sample.images:
@@ -288,25 +303,25 @@ def _samples(
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    """A row's own id, where it has one, for errors."""
+    """A row's own id, if it has one, for errors."""
     found = next((row[key] for key in ("id", "question_id") if row.get(key) is not None), None)
     return f" ({found})" if found is not None else ""
 
 
 def _caches(scratch: Path) -> tuple[Path, ...]:
-    """Where ``datasets`` may have unpacked a picture that a row names by an absolute path."""
+    """Folders into which ``datasets`` may have unpacked a picture with an absolute path."""
     from huggingface_hub import constants
 
     return scratch, Path(constants.HF_HOME)
 
 
 def _in_order(rows: Any, adapt: Callable[..., Sample | None]) -> Iterator[tuple[int, int]]:
-    """Every row that is kept, with how many were kept before it."""
-    kept = 0
+    """The number of each row that the adapter uses, with its index among those rows."""
+    index = 0
     for number, row in enumerate(_without_pictures(rows)):
-        if adapt(row, number, kept) is not None:
-            yield number, kept
-            kept += 1
+        if adapt(row, number, index) is not None:
+            yield number, index
+            index += 1
 
 
 def drawn(known: list[tuple[str, int, int]], draw: Draw, n: int) -> list[tuple[str, int, int]]:
@@ -316,13 +331,13 @@ def drawn(known: list[tuple[str, int, int]], draw: Draw, n: int) -> list[tuple[s
 
 
 def _without_pictures(rows: Any) -> Iterator[dict[str, Any]]:
-    """The rows with an empty picture for each that is there: quick, for choosing among them."""
+    """The rows with an empty value for each picture: fast, for choosing among the rows."""
     types = {name: type_name(feature) for name, feature in rows.features.items()}
     images = [name for name, kind in types.items() if kind in ("image", "list<image>")]
     there = {name: rows.data.column(name).is_valid().to_pylist() for name in images}
     words = rows.remove_columns(images)
     for number in range(len(rows)):
-        # A table of pictures alone has no words to iterate over.
+        # A table that has only pictures has no other columns to iterate over.
         row = dict(words[number]) if words.column_names else {}
         for name in images:
             blank: Any = b"" if types[name] == "image" else []

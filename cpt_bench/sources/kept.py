@@ -1,4 +1,4 @@
-"""A generated test split, kept beside the runs that ask it: made once, read by every evaluation."""
+"""Stores a generated test split next to the runs, so that it is generated only once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cpt_bench.suite.origins import Generator
 
 
 def kept_split(card: TaskCard, root: Path) -> list[Sample]:
-    """The test split of ``card``; a generated one is kept under ``root``.
+    """The test split of ``card``; a generated one is stored under ``root``.
 
     Raises:
-        CptBenchError: What is kept is not what the card publishes.
+        CptBenchError: The stored samples are not those that the card publishes.
     """
     published = card.splits["test"].sha256
     if not isinstance(card.source, Generator) or published is None:
@@ -25,7 +25,7 @@ def kept_split(card: TaskCard, root: Path) -> list[Sample]:
     folder = root / f"{card.name}-test-{published[:16]}"
     if not (folder / SAMPLES).is_file():
         samples = load_split(card, "test")
-        # A disk too full for this is told by who writes results; nothing is lost without it.
+        # If the disk is full, go on without: writing the results will report it.
         with contextlib.suppress(OSError), common_folder(folder) as partial:
             write_samples(samples, partial)
         return samples

@@ -1,4 +1,4 @@
-"""A split's samples, whatever the card's source is, checked against the published hash."""
+"""Loads a split from any kind of source and checks it against the published hash."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
     Args:
         card: The task.
         split: ``train`` or ``test``.
-        check: Compare the hash with the card's; only the tool that writes cards does not.
+        check: Compare the hash with the card's; off only in the tool that writes cards.
 
     Raises:
-        CptBenchError: The samples made here are not those the card publishes, or data that must
-            be fetched first are not there.
+        CptBenchError: The samples are not those that the card publishes, or the data has not been
+            prepared.
     """
     published = card.splits.get(split)
     if published is None:
@@ -41,7 +41,7 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
 
 
 def require_prepared(suite: Suite, spec: str) -> None:
-    """Say in one line which data must be fetched before a run of ``suite`` can start."""
+    """Raise an error that lists the data to prepare before ``suite`` can be run."""
     missing = [
         f"{card.name}/{split}"
         for card in suite.cards.values()

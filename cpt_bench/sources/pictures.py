@@ -1,4 +1,4 @@
-"""A published row's pictures as encoded bytes, wherever the table keeps them."""
+"""A published row's pictures as encoded bytes, wherever the table stores them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cpt_bench.images import BROKEN, LONGEST_RATIO
 
 
 class Repository(NamedTuple):
-    """The data set that a table belongs to, for pictures that are files of their own.
+    """The data set that a table belongs to, for pictures in separate files.
 
     Attributes:
         repo: Its id.
-        revision: The commit that was read, where it is known.
-        origin: A folder that holds ``<owner>/<name>`` folders; None for the hub.
+        revision: The commit that was read, if known.
+        origin: A folder with ``<owner>/<name>`` folders; None: the hub.
         split: The split that is read, for errors.
         caches: Folders that ``datasets`` unpacks files into.
     """
@@ -32,7 +32,7 @@ class Repository(NamedTuple):
     def picture(self, path: str) -> bytes:
         """The bytes of a picture that a row names by its path.
 
-        A relative path is one inside the repository, never of the folder that the command runs in.
+        A relative path is relative to the repository, never to the current directory.
 
         Raises:
             CptBenchError: The repository has no such file.
@@ -76,7 +76,7 @@ class Repository(NamedTuple):
 
 
 def _within(path: str, folder: Path) -> bool:
-    """Whether ``path`` is below ``folder``, ``..`` resolved and links followed by neither."""
+    """Whether ``path`` is below ``folder``, with ``..`` resolved and links not followed."""
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100
 
 
@@ -92,9 +92,9 @@ def encoded_bytes(value: Any, picture: Callable[[str], bytes]) -> Any:
 
 
 def check_picture(data: bytes, where: str) -> None:
-    """Refuse a picture that is broken or too thin, by its header alone.
+    """Refuse a picture that is broken or too narrow, judged by its header alone.
 
-    Decoding every picture would take hours, and is done when it is shown.
+    Decoding every picture would take hours; that happens when it is used.
 
     Raises:
         CptBenchError: ``where`` is the picture's data set and sample.

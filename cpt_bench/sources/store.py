@@ -1,7 +1,7 @@
-"""Samples on disk: the words as JSON lines, the images as one Arrow file.
+"""Samples on disk: the text as JSON lines, the images as one Arrow file.
 
-Scoring reads the words alone and so needs no Arrow. Pictures are read one by one when they are
-looked at, from a memory map, and checked against their hash: many gigabytes cost no memory.
+Scoring reads only the text, so it does not need Arrow. Pictures are read one by one when they are
+accessed, from a memory map, and checked against their hash: many gigabytes take up no memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cpt_bench.suite import Sample
 SAMPLES, IMAGES = "samples.jsonl", "images.arrow"
 
 BATCH_BYTES = 32 << 20
-"""Pictures are written in record batches of about this size: what preparing holds in memory."""
+"""Approximate size of a record batch of pictures, and so the memory used to prepare a split."""
 
 WORDS = ("id", "question", "answers", "kind", "rationale", "choices", "annotators", "category")
 
@@ -33,18 +33,18 @@ def write_samples(samples: Iterable[Sample], folder: Path) -> list[dict[str, Any
 
 
 def samples_of(rows: Iterable[dict[str, Any]], folder: Path, instruction: str = "") -> list[Sample]:
-    """The samples of ``folder`` from its lines; their pictures are read when they are looked at.
+    """The samples of ``folder`` from its lines; pictures are read when they are accessed.
 
     Args:
         rows: The lines of its ``samples.jsonl``.
-        folder: Where the pictures are.
-        instruction: What stands behind every question.
+        folder: The folder with the pictures.
+        instruction: Text to append to every question.
     """
     return [_sample(row, folder / IMAGES, instruction) for row in rows]
 
 
 def _sample(row: dict[str, Any], store: Path, instruction: str) -> Sample:
-    # Checked when it was written; validating again would read every picture.
+    # It was validated when written; validating again would read every picture.
     return Sample.model_construct(
         id=row["id"],
         question=row["question"] + instruction,
@@ -59,7 +59,7 @@ def _sample(row: dict[str, Any], store: Path, instruction: str) -> Sample:
 
 
 def _words(samples: Iterable[Sample], file: Path) -> Iterator[dict[str, Any]]:
-    """Each sample's words, its pictures written to ``file`` on the way, each once."""
+    """Each sample's text; writes each distinct picture to ``file`` once."""
     import pyarrow as pa
 
     schema = pa.schema([("sha256", pa.string()), ("bytes", pa.large_binary())])
@@ -91,7 +91,7 @@ def _words(samples: Iterable[Sample], file: Path) -> Iterator[dict[str, Any]]:
 
 
 def rows_digest(rows: Iterable[dict[str, Any]]) -> str:
-    """The :func:`~cpt_bench.sources.digests.split_digest` of the samples, from their words."""
+    """The :func:`~cpt_bench.sources.digests.split_digest` of the samples, from their rows."""
     total = hashlib.sha256()
     for row in rows:
         total.update(
@@ -104,10 +104,10 @@ def rows_digest(rows: Iterable[dict[str, Any]]) -> str:
 
 
 class Pictures(Sequence[bytes]):
-    """A sample's encoded images, read from the store when they are looked at.
+    """A sample's encoded images, read from the store when they are accessed.
 
     Raises:
-        CptBenchError: On reading, when the bytes are not those that were prepared.
+        CptBenchError: On access, if the bytes are not those that were prepared.
     """
 
     __slots__ = ("digests", "store")

@@ -1,1 +1,1 @@
-"""What a trainer is given and what comes back: one stage of the sequence."""
+"""One stage of the sequence: what a trainer is given, and what it returns."""

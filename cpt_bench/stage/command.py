@@ -1,8 +1,8 @@
 """``--trainer "cmd:python train.py {stage}"``: a method that is any program.
 
 The program reads ``stage.json`` and writes a checkpoint; it need not know that cptbench exists.
-What it prints is shown and logged as it comes. While it runs, a small server on this machine alone
-rewards replies, so that reinforcement learning in another framework uses the suite's own grader.
+What it prints is shown and logged at once. While it runs, a small local server computes rewards, so
+that reinforcement learning in another framework uses the suite's own grader.
 """
 
 from __future__ import annotations
@@ -30,9 +30,16 @@ from cpt_bench.files import digest, digest_json, read_jsonl
 from cpt_bench.plugins import Resolved, code_digest
 from cpt_bench.stage.document import StageDocument
 from cpt_bench.trainer import Stage, Trainer, TrainerConfig, TrainSample
+from cpt_bench.worker.logs import Lines, Sometimes
 
 PREFIX = "cmd:"
 LAST_LINES = 5
+
+BLOCK = 64 << 10
+"""Bytes that are read at once: a program may print without ever ending a line."""
+
+LONGEST, TOLD = 500, 200
+"""Characters of a line that are passed on, and lines a second; the log has them all."""
 
 
 def arguments(spec: str, stage: Path, output: Path) -> list[str]:
@@ -54,13 +61,13 @@ def arguments(spec: str, stage: Path, output: Path) -> list[str]:
 
 
 class Settings(TrainerConfig):
-    """Whatever ``--set`` gives: it reaches the program as ``config`` of ``stage.json``."""
+    """Any settings given with ``--set``; the program finds them as ``config`` in ``stage.json``."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Command(Trainer):
-    """Runs a command line on a stage; :func:`find` makes one of a spec.
+    """Runs a command line on a stage; :func:`find` makes one from a spec.
 
     Attributes:
         spec: ``cmd:`` and the command line.
@@ -70,10 +77,10 @@ class Command(Trainer):
     spec: ClassVar[str]
 
     def train(self, stage: Stage) -> None:
-        """Run the command to its end, passing on what it prints and logs.
+        """Run the command until it ends, and pass on what it prints and logs.
 
         Raises:
-            TrainerFault: It cannot be started, or ends with a code that is not 0.
+            TrainerFault: The command cannot be started, or exits with a code other than 0.
         """
         words = arguments(self.spec, stage.document, stage.output)
         document = StageDocument.read(stage.document)
@@ -83,23 +90,31 @@ class Command(Trainer):
             document.model_copy(update={"reward_url": url}).write(stage.document)
             process = _start(words, stage)
             assert process.stdout is not None
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                tail.append(line.strip()[:200])
-                stage.tell(line.rstrip()[:500])
+            told, lines = Sometimes(TOLD), Lines(LONGEST)
+            ended = False
+            while not ended:
+                block = os.read(process.stdout.fileno(), BLOCK)
+                ended = not block
+                text, whole = lines.feed(block)
+                print(text, end="", flush=True)
+                for line in whole:
+                    tail.append(line.strip()[:200])
+                    if told():
+                        stage.tell(line.rstrip())
             code = process.wait()
-        read_jsonl(document.log)  # a line that is not JSON is named
+        read_jsonl(document.log)  # raises if a line is not JSON
         if code != 0:
-            said = f"; its last words: {' | '.join(tail)}" if tail else ""
+            output = f"; its last output: {' | '.join(tail)}" if tail else ""
             how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
             kind, where = "killed" if code < 0 else "crash", shlex.join(words)[:200]
-            raise TrainerFault(kind, f"the command {how}{said}", where=where)
+            raise TrainerFault(kind, f"the command {how}{output}", where=where)
 
 
 def find(spec: str) -> Resolved:
-    """The trainer that ``cmd:…`` names.
+    """The trainer for a ``cmd:…`` spec.
 
-    Its origin covers the files on the command line, and the package or module behind ``-m``.
+    Its origin is a digest of the files on the command line, and of the module or package that
+    follows ``-m``.
     """
     words = arguments(spec, Path("{stage}"), Path("{output}"))
     if shutil.which(words[0]) is None:
@@ -109,14 +124,14 @@ def find(spec: str) -> Resolved:
     modules = [word for before, word in pairwise(words) if before in ("-m", "--module")]
     code |= {module: code_digest(place) for module in modules if (place := _place(module))}
     if files[:1] == words[:1] and Path(words[0]).is_absolute():
-        del files[0]  # an interpreter tells no methods apart
+        del files[0]  # the interpreter does not identify the method
     name = Path(files[0]).stem if files else [*modules, Path(words[0]).stem][0]
     origin = {"spec": spec, "sha256": digest_json(code)}
     return Resolved(name, type("Command", (Command,), {"spec": spec}), origin, Path.cwd())
 
 
 def _place(module: str) -> Path | None:
-    """Where ``python -m`` would find a module's topmost package; nothing is imported."""
+    """Where ``python -m`` would find a module's top-level package, without importing it."""
     top = module.partition(".")[0]
     found = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path])
     if found is None:
@@ -125,17 +140,15 @@ def _place(module: str) -> Path | None:
     return Path(place) if place else None
 
 
-def _start(words: list[str], stage: Stage) -> subprocess.Popen[str]:
-    told = {"CPTBENCH_STAGE": str(stage.document), "CPTBENCH_OUTPUT": str(stage.output)}
+def _start(words: list[str], stage: Stage) -> subprocess.Popen[bytes]:
+    variables = {"CPTBENCH_STAGE": str(stage.document), "CPTBENCH_OUTPUT": str(stage.output)}
     try:
         return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, **told},
+            env={**os.environ, **variables},
         )
     except OSError as error:
         problem = f"cannot start {words[0]!r} ({error.strerror})"
@@ -143,7 +156,7 @@ def _start(words: list[str], stage: Stage) -> subprocess.Popen[str]:
 
 
 class Follower:
-    """Passes on the rows that another process appends to a JSON-lines file, as they come."""
+    """Passes on each row that another process appends to a JSON-lines file."""
 
     def __init__(self, file: Path, tell: Callable[[dict[str, Any]], None]) -> None:
         self.file, self.tell, self.offset = file, tell, 0
@@ -172,31 +185,31 @@ class Follower:
             try:
                 row = json.loads(line)
             except ValueError:
-                continue  # the whole file is checked when the command has ended
+                continue  # the whole file is checked after the command ends
             if isinstance(row, dict):
                 self.tell({k: v for k, v in row.items() if isinstance(v, int | float | str)})
 
 
 @contextmanager
 def reward_server(stage: Stage) -> Iterator[str]:
-    """Reward replies over HTTP on this machine; yields the address.
+    """Serve rewards over HTTP on this machine; yields the address.
 
-    ``POST {"task", "id", "reply"}`` gives ``{"total", "accuracy", "format_ok"}``; a list of such
-    objects gives a list.
+    ``POST {"task", "id", "reply"}`` returns ``{"total", "accuracy", "format_ok"}``; a list of such
+    objects returns a list.
     """
 
     def answer(asked: Any) -> Any:
         if isinstance(asked, list):
             return [answer(one) for one in asked]
-        # The reward needs nothing of a sample but its name.
+        # The reward needs only the sample's id and task.
         named = TrainSample(asked["id"], asked.get("task", stage.task), "", (), "")
         return stage.reward(named, asked["reply"])._asdict()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             try:
-                said = self.rfile.read(int(self.headers["Content-Length"]))
-                body, status = answer(json.loads(said)), 200
+                request = self.rfile.read(int(self.headers["Content-Length"]))
+                body, status = answer(json.loads(request)), 200
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 body, status = {"error": f"{type(error).__name__}: {error}"}, 400
             encoded = json.dumps(body).encode()
@@ -207,7 +220,7 @@ def reward_server(stage: Stage) -> Iterator[str]:
             self.wfile.write(encoded)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the log is the trainer's."""
+            """Do nothing: the log belongs to the trainer."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

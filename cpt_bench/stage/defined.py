@@ -1,8 +1,8 @@
-"""A trainer that is given as a class, also one from a notebook cell, and the spec that finds it.
+"""The spec of a trainer that is given as a class, for example from a notebook cell.
 
-A stage is trained in a process of its own, which must be able to import the trainer. A class of a
-module is importable as it is. One that was defined in a notebook cell or in the script that runs
-now is not: its source, with all that it uses of the notebook, is written to a module file, named
+Each stage is trained in a separate process, which must be able to import the trainer. A class from
+a module can be imported as it is. A class defined in a notebook cell or in the running script
+cannot: its source, and everything it uses from the notebook, is written to a module file, named
 after its content. The file's digest then identifies the method in every ledger key.
 """
 
@@ -35,11 +35,11 @@ def spec_of(trainer: str | type[Trainer], folder: Path) -> str:
 
     Args:
         trainer: A spec, which is returned as it is, or a class.
-        folder: Where a module is written for a class that no other process could import.
+        folder: Where to write a module for a class that another process cannot import.
 
     Raises:
         CptBenchError: It is not a trainer class; or its source cannot be found, or needs something
-            that cannot be written down.
+            that cannot be written to a file.
     """
     if isinstance(trainer, str):
         return trainer
@@ -73,13 +73,13 @@ def _importable(value: Any, name: str) -> bool:
     if found is None or module == "__main__" or getattr(found, name, None) is not value:
         return False
     top = found.__name__.partition(".")[0]
-    # Not importlib.util.find_spec, which believes whatever is in sys.modules: also a module that
-    # was read from a file, or made by hand.
+    # Not importlib.util.find_spec, which trusts sys.modules, even for a module that was loaded from
+    # a file or made by hand.
     return any(f.find_spec(top, None) for f in sys.meta_path if hasattr(f, "find_spec"))
 
 
 def _known(target: str) -> str | None:
-    """The name under which a class is listed: only by it does a trainer have its recipes."""
+    """The name under which a class is listed, since recipes are found by that name."""
     names = [row.name for row in listing("trainers")]
     return next((name for name in names if locate("trainers", name).target == target), None)
 
@@ -88,7 +88,7 @@ def module_of(trainer: type[Trainer]) -> str:
     """The source of a module that defines ``trainer`` and everything it uses.
 
     Raises:
-        CptBenchError: The source of something is not known, or a value cannot be written down.
+        CptBenchError: Some source cannot be found, or a value cannot be written to a file.
     """
     parts = _Parts(trainer.__name__, vars(sys.modules[trainer.__module__]))
     parts.add(trainer.__name__, trainer)
@@ -98,11 +98,11 @@ def module_of(trainer: type[Trainer]) -> str:
 
 
 class _Parts:
-    """What a module needs, collected from a class: imports, and definitions in their order.
+    """What a module needs, collected from a class: imports, and definitions in order.
 
     Args:
         trainer: The class's name, for errors.
-        names: The names that it can use: those of the notebook.
+        names: The names that it can use: the notebook's globals.
     """
 
     def __init__(self, trainer: str, names: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ class _Parts:
         self.defined: dict[int, str] = {}
 
     def add(self, name: str, value: Any) -> None:
-        """Add ``name``, and before it all that it uses."""
+        """Add ``name``, preceded by everything that it uses."""
         if name in self.seen:
             return
         self.seen.add(name)
@@ -131,7 +131,7 @@ class _Parts:
             self.bodies.append(f"{name} = {self._written(name, value)}")
 
     def _define(self, name: str, value: Any, inner: type | FunctionType) -> None:
-        """Add the source of a class or function, and before it all that it uses."""
+        """Add the source of a class or function, preceded by everything that it uses."""
         source, known = source_of(inner), inner.__name__
         if source is None or "<locals>" in inner.__qualname__.removesuffix("<lambda>"):
             what = "cannot be found" if source is None else "is inside another function"
@@ -159,7 +159,7 @@ class _Parts:
                 f"uses {name!r} of the notebook, a value of type {type(value).__name__}, which "
                 "cannot be written to a file",
                 where=f"trainer {self.trainer}",
-                todo="Make it inside the class, or in a module that is imported",
+                todo="Create it inside the class, or in a module that is imported",
             )
         return text
 
@@ -170,7 +170,7 @@ def _import(module: str, what: str, name: str) -> str:
 
 
 def _origin(name: str, value: Any) -> tuple[str, str] | None:
-    """The module and the name there under which any process finds ``value``."""
+    """The module and attribute under which any process can import ``value``."""
     module = str(getattr(value, "__module__", None))
     for attribute in (getattr(value, "__name__", None), name):
         if (
@@ -183,7 +183,7 @@ def _origin(name: str, value: Any) -> tuple[str, str] | None:
 
 
 def _submodules(source: str, names: dict[str, Any]) -> Iterator[str]:
-    """Imports of the submodules that ``source`` reaches by dots, as ``torch.nn.functional``."""
+    """Imports of submodules that ``source`` uses by dotted name: ``torch.nn.functional``."""
     for node in ast.walk(ast.parse(source)):
         dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
         first, _, rest = dotted.partition(".")
@@ -193,7 +193,7 @@ def _submodules(source: str, names: dict[str, Any]) -> Iterator[str]:
 
 
 def global_names(source: str) -> list[str]:
-    """The names that ``source`` uses and does not define, in no scope of its own."""
+    """The names that ``source`` uses but does not define in any of its scopes."""
     found: dict[str, None] = {}
 
     def look(table: symtable.SymbolTable, top: bool) -> None:
@@ -212,7 +212,7 @@ def global_names(source: str) -> list[str]:
 
 
 def source_of(value: type | FunctionType) -> str | None:
-    """The source of a class or function, also of a notebook cell's; None where it is not known."""
+    """The source of a class or function, also from a notebook cell; None if it is not known."""
     for text, line in _places(value):
         try:
             tree = ast.parse(text)
@@ -225,12 +225,12 @@ def source_of(value: type | FunctionType) -> str | None:
 
 
 def _places(value: type | FunctionType) -> Iterator[tuple[str, int | None]]:
-    """Texts that may hold the definition, the surest first, each with a line inside it."""
+    """Texts that may contain the definition, the likeliest first, each with a line inside it."""
     for function in _functions(value):
         code = function.__code__
         yield "".join(linecache.getlines(code.co_filename)), code.co_firstlineno
-    # A class without a function of its own. Until Python 3.13 it does not know its file, and in a
-    # notebook it has none; the cells that were run are in the list `In` there.
+    # A class without methods. Before Python 3.13 it does not know its file, and in a notebook it
+    # has none; there, the list `In` holds the cells that were run.
     with contextlib.suppress(OSError, TypeError):
         yield textwrap.dedent(inspect.getsource(value)), None
     cells = vars(sys.modules["__main__"]).get("In")
@@ -239,7 +239,7 @@ def _places(value: type | FunctionType) -> Iterator[tuple[str, int | None]]:
 
 
 def _functions(value: type | FunctionType) -> Iterator[FunctionType]:
-    """``value``, or the functions that are written inside a class."""
+    """``value`` itself if it is a function, or the functions defined inside a class."""
     if isinstance(value, FunctionType):
         yield value
         return
@@ -255,8 +255,8 @@ def _functions(value: type | FunctionType) -> Iterator[FunctionType]:
 
 
 def _defines(node: ast.AST, value: type | FunctionType, line: int | None) -> bool:
-    """Whether a statement defines ``value``; ``line`` must be one of its lines, where known."""
-    if isinstance(node, ast.Assign):  # of a function without a name
+    """Whether a statement defines ``value``; ``line``, if known, must be one of its lines."""
+    if isinstance(node, ast.Assign):  # a lambda
         if not (isinstance(node.value, ast.Lambda) and value.__name__ == "<lambda>"):
             return False
     elif isinstance(node, ast.ClassDef):
@@ -280,17 +280,17 @@ def _lines(text: str, node: Any) -> str:
 
 
 def _try(text: str, trainer: type[Trainer]) -> None:
-    """Make the class from its source here, so that what is missing or outdated is found now."""
+    """Build the class from its source here, to find now whatever is missing or outdated."""
     name = f"cptbench_trial_{re.sub(r'[^a-z0-9]', '_', trainer.__name__.lower())}"
     module = ModuleType(name)
-    sys.modules[name] = module  # pydantic looks up the names in annotations there
+    sys.modules[name] = module  # pydantic looks up names of annotations there
     try:
         exec(compile(text, f"<{trainer.__name__}>", "exec"), vars(module))
         made = getattr(module, trainer.__name__)
         same = _shape(made) == _shape(trainer)
     except Exception as error:
         raise CptBenchError(
-            f"cannot be made from its source alone ({type(error).__name__}: {error})",
+            f"cannot be built from its source alone ({type(error).__name__}: {error})",
             where=f"trainer {trainer.__name__}",
             todo="Run the cell that defines it again",
         ) from error
@@ -298,13 +298,13 @@ def _try(text: str, trainer: type[Trainer]) -> None:
         del sys.modules[name]
     if not same:
         raise CptBenchError(
-            "its source is not what it was made from",
+            "its source has changed since the class was defined",
             where=f"trainer {trainer.__name__}",
             todo="Run the cell that defines it again",
         )
 
 
 def _shape(trainer: type[Trainer]) -> tuple[Any, ...]:
-    """What must be the same in a class and in the one made from its source."""
+    """What must be the same in a class and in the one built from its source."""
     own = {key for key in vars(trainer) if not key.startswith("__")}
     return own, trainer.Config.model_json_schema(), trainer.privileges

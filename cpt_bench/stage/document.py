@@ -1,4 +1,4 @@
-"""The stage on disk: what a method in any language reads, and what Python classes are given.
+"""The stage on disk: what a method in any language reads, and where a Python ``Stage`` comes from.
 
 ::
 
@@ -6,8 +6,8 @@
     train.jsonl       the task's train split, one sample a line (:class:`Row`)
     images/           the samples' pictures, named by their SHA-256
 
-``stage.json`` and ``train.jsonl`` need not lie in one folder: the train split is written once and
-shared by every run that trains on it. Nothing in either names a test question.
+``stage.json`` and ``train.jsonl`` need not be in the same folder: the train split is written once
+and shared by every run that trains on it. Neither contains any test question.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class StageDocument(Document):
         """Read a ``stage.json``.
 
         Raises:
-            CptBenchError: It is not one, or one of another version.
+            CptBenchError: It is not a valid document, or its format has another version.
         """
         data = read_json(file)
         if isinstance(data, dict) and data.get("format") != FORMAT:
@@ -147,8 +147,8 @@ def open_stage(
 
     Args:
         file: The document.
-        log: Takes the trainer's training figures.
-        tell: Takes lines to show.
+        log: Receives the trainer's training figures.
+        tell: Receives lines to show.
     """
     document = StageDocument.read(file)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -182,13 +182,13 @@ def open_stage(
 def rewards(
     grading: Grading, rows: Rows, memory: ReplayStore
 ) -> Callable[[TrainSample, str], RewardParts]:
-    """(sample, reply) -> reward, from each task's own grader and the protocol's weights."""
+    """(sample, reply) -> reward, by each task's own grader and the protocol's weights."""
     matchers = {task: matcher_of(card) for task, card in grading.cards.items()}
-    kept = memory.gold()
+    replayed = memory.gold()
 
     def of(sample: TrainSample, reply: str) -> RewardParts:
         key = (sample.task, sample.id)
-        gold = rows[key]["gold"] if key in rows else kept[key]
+        gold = rows[key]["gold"] if key in rows else replayed[key]
         whole = Sample.model_validate({"id": sample.id, "question": sample.prompt, **gold})
         got = grade(reply, whole, grading.form, matchers[sample.task])
         return RewardParts(reward(got, grading.weights), got.score, got.format_ok)
@@ -197,7 +197,7 @@ def rewards(
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of ``stage.json``, with that of a ``train.jsonl`` line under ``$defs``."""
+    """The JSON schema of ``stage.json``; the one of a ``train.jsonl`` line is in ``$defs``."""
     whole = StageDocument.model_json_schema()
     row = Row.model_json_schema()
     whole["$defs"] = {**whole.get("$defs", {}), "Row": row}

@@ -1,15 +1,15 @@
-"""What a trainer must not see is not there.
+"""Hides from a trainer the files that it must not read.
 
-Before a trainer starts, its process gets a view of the file system of its own (a Linux mount
-namespace): over every hidden folder lies an empty copy of it, files of the same names without a
-byte in them, and a watch (inotify) that tells when one is opened. What it starts from is read-only,
-and the right to change any of this is given up. Frameworks run as ever; nothing of this reaches the
-rest of the machine, and it ends with the process.
+Before a trainer starts, its process gets its own view of the file system (a Linux mount namespace).
+Every hidden folder is covered by a copy with the same file names, all of them empty, and a watch
+(inotify) reports when one is opened. The trainer's inputs are read-only, and the process gives up
+the right to change any of this. Frameworks run as usual; the rest of the machine is not affected,
+and the view ends with the process.
 
-Where the system does not allow namespaces (a container without the right, no Linux), Python
-trainers are still watched by an audit hook, which refuses the file at the moment it is opened.
-Neither stops somebody determined, who may fetch test data from elsewhere; both make sure that
-nothing is read by accident or unnoticed. What was in force is part of the run's record.
+Where the system does not allow namespaces (a container without the right, or no Linux), Python
+trainers are still watched by an audit hook, which refuses to open a hidden file. Neither stops
+somebody determined, who may fetch test data from elsewhere; both make sure that nothing is read by
+accident or unnoticed. The run records which of the two was used.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ IN_OPEN, IN_UNMOUNT, IN_IGNORED, IN_ISDIR, IN_NONBLOCK = 0x20, 0x2000, 0x8000, 1
 PR_CAPBSET_DROP, CAPABILITIES_3 = 24, 0x20080522
 CAP_SYS_PTRACE, CAP_SYS_ADMIN = 19, 21
 DECOYS, DECOYS_IN_ONE = 1000, 50
-"""About so many folders, and files in one folder, leave a name; the rest is simply absent."""
+"""About how many folders, and files in one folder, get an empty copy; the others are absent."""
 
 
 class View(NamedTuple):
     """What a trainer may see.
 
     Attributes:
-        hidden: Folders that look empty to it, and tell when one looks.
-        visible: Folders inside hidden ones that it does see.
-        read_only: Of what it sees, what it cannot change.
-        absent: Folders and files that are empty, and tell nothing: there may be hundreds.
+        hidden: Folders whose files look empty to it; opening one of them is reported.
+        visible: Folders inside hidden ones that it can read.
+        read_only: Visible paths that it cannot change.
+        absent: Folders and files that look empty and are not watched: there may be hundreds.
     """
 
     hidden: tuple[Path, ...]
@@ -54,14 +54,14 @@ class View(NamedTuple):
         """Whether ``path`` (absolute, links resolved) lies in what is hidden."""
         above = {path, *map(str, Path(path).parents)}
 
-        def below(folders: Iterable[Path]) -> bool:  # asked at each file that is opened
+        def below(folders: Iterable[Path]) -> bool:  # called for each file that is opened
             return not above.isdisjoint(map(str, folders))
 
         return below((*self.hidden, *self.absent)) and not below(self.visible)
 
 
 class Watch:
-    """Who looked at a decoy: paths opened under hidden folders, in this namespace."""
+    """Records the paths that were opened under hidden folders, in this namespace."""
 
     def __init__(self) -> None:
         self.libc = _libc()
@@ -75,10 +75,10 @@ class Watch:
             self.folders[which] = folder
 
     def opened(self) -> list[str]:
-        """Files opened since the last call, and folders whose watch was ended."""
+        """Files opened since the last call, and folders whose watch was removed."""
         found: dict[str, None] = {}
         if self.handle < 0:
-            return []  # the system had none to give
+            return []  # the system could not provide a watch
         try:
             held = Path(f"/proc/self/fd/{self.handle}").readlink().name
         except OSError:
@@ -106,15 +106,15 @@ class Watch:
 
 
 def enter(view: View) -> Watch | None:
-    """Give this process the view; None where the system does not allow it.
+    """Give this process the view; returns None where the system does not allow it.
 
-    To be called before the process starts a thread. There is no way back.
+    Must be called before the process starts a thread. It cannot be undone.
     """
     if sys.platform != "linux" or not _own_namespace():
         return None
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     watch = Watch()
-    # What stays visible is held open while its parent disappears, and put back from there.
+    # Visible folders are held open while their parent is covered, then mounted again from there.
     kept = {p: os.open(p, os.O_PATH) for p in view.visible if p.exists()}
     try:
         for folder in (*view.hidden, *view.absent):
@@ -130,16 +130,16 @@ def enter(view: View) -> Watch | None:
         if path.exists():
             _mount(str(path), str(path), None, MS_BIND | MS_REC)
             _mount("none", str(path), None, MS_REMOUNT | MS_BIND | MS_RDONLY)
-    watch.opened()  # what was opened so far were our own hands
+    watch.opened()  # discard what this function opened itself
     _drop_rights()
     return watch
 
 
 def _drop_rights() -> None:
-    """Give up, for this process and all that it starts, what could take the view away again."""
+    """Give up, for this process and its children, the capabilities that could undo the view."""
     libc = _libc()
     for capability in (CAP_SYS_PTRACE, CAP_SYS_ADMIN):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # root would have it back with each exec
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # else root regains it with each exec
     header = (ctypes.c_uint32 * 2)(CAPABILITIES_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then their upper halves
     if libc.capget(header, sets) != 0:
@@ -150,7 +150,7 @@ def _drop_rights() -> None:
 
 
 def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch | None) -> None:
-    """Lay an empty copy over ``folder``, all but ``inside``; without a watch, it has no decoys."""
+    """Cover ``folder``, except ``inside``, with an empty copy; without a watch, with no files."""
     folders, files = _names(folder, inside) if watch else ([], [])
     _mount("tmpfs", str(folder), "tmpfs", 0, "size=16m,mode=755")
     for name in folders:
@@ -168,18 +168,18 @@ def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch
 
 
 def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Names of what is hidden, without going into what stays visible."""
+    """Names of hidden folders and files, without descending into visible ones."""
     folders: list[Path] = []
     files: list[Path] = []
     level = [folder]
-    while level and len(folders) < DECOYS:  # level by level: what people look for is near the top
+    while level and len(folders) < DECOYS:  # by level: the files of interest are near the top
         below: list[Path] = []
         for here in level:
             try:
-                with os.scandir(here) as listed:  # which tells folders apart without a look at each
+                with os.scandir(here) as listed:  # knows which are folders without a stat of each
                     entries = sorted(listed, key=lambda entry: entry.name)
             except FileNotFoundError:
-                continue  # the next task's split, moved to its place by who prepares it meanwhile
+                continue  # another process moved the split it was preparing to its final place
             below += [p for e in entries if e.is_dir() and (p := Path(e.path)) not in inside]
             shown = islice((e for e in entries if e.is_file()), DECOYS_IN_ONE)
             files += [Path(e.path).relative_to(folder) for e in shown]
@@ -189,7 +189,7 @@ def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def watch_opens(view: View, tell: Callable[[str], None]) -> None:
-    """Refuse, in this Python process, to open what the view hides; ``tell`` is told the path."""
+    """Refuse, in this Python process, to open hidden paths; each is passed to ``tell``."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in ("open", "os.listdir", "os.scandir"):
@@ -208,7 +208,7 @@ def _own_namespace() -> bool:
     libc, uid, gid = _libc(), os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWNS) == 0:
         return True
-    # Without the right to mount, a user namespace of one's own gives it, where that is allowed.
+    # Without the right to mount, get it from a new user namespace, where that is allowed.
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
         return False
     Path("/proc/self/setgroups").write_text("deny")

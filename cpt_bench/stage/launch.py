@@ -1,12 +1,12 @@
 """One stage's training on several processes: ``torchrun`` or ``accelerate launch`` in a worker.
 
-The worker that would call the trainer starts instead
+Instead of calling the trainer itself, the worker starts
 
     torchrun --nproc_per_node 8 -m cpt_bench.stage.rank STAGE.JSON TRAINER
 
 whose processes open the same stage and train together. The first one writes the checkpoint, the
-state, the memory and the log; what the others write goes nowhere. Figures come back as JSON lines
-on the first one's standard output.
+state, the memory and the log; what the others write is discarded. Training figures come back as
+JSON lines on the first one's standard output.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from cpt_bench.files import read_json
 from cpt_bench.trainer import Stage
 
 EVENT = "\x1ecptbench "
-"""Begins a line of standard output that is an event."""
+"""The prefix of a line of standard output that is an event."""
+
+LONGEST = 1 << 20
+"""Characters that are read at once of a line; events are shorter."""
 
 
 def command(launch: str, *arguments: str) -> list[str]:
     """The launcher's command line.
 
     Raises:
-        CptBenchError: ``launch`` is no launcher this can follow.
+        CptBenchError: ``launch`` is not a supported launcher.
     """
     try:
         words = shlex.split(launch)
@@ -40,13 +43,13 @@ def command(launch: str, *arguments: str) -> list[str]:
     if name == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
         if not any(w.startswith(("--master", "--rdzv", "--standalone", "--nnodes")) for w in words):
-            words.insert(3, "--standalone")  # a free port: two runs on one machine
+            words.insert(3, "--standalone")  # a free port, so that two runs can share a machine
     elif name == "accelerate":
         if words[1:2] != ["launch"]:
             raise CptBenchError(f"--launch {launch!r} is not accelerate launch")
         if "--cpu" in words:
             raise CptBenchError(
-                "accelerate launch --cpu runs one process whatever --num_processes says",
+                "accelerate launch --cpu runs one process whatever --num_processes is",
                 where=f"--launch {launch!r}",
                 todo="Use torchrun --nproc_per_node N",
             )
@@ -65,7 +68,7 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         How many processes trained.
 
     Raises:
-        TrainerFault: A process failed; the line is the first one's own where it has one.
+        TrainerFault: A process failed; the message is the first process's own, if it gave one.
     """
     assert stage.document is not None
     result = stage.document.with_name("launch.json")
@@ -77,8 +80,10 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     assert process.stdout is not None
+    out = process.stdout
     try:
-        for line in process.stdout:
+        # In pieces: a process may print without ever ending a line.
+        for line in iter(lambda: out.readline(LONGEST), ""):
             if not line.startswith(EVENT):
                 print(line, end="")
                 continue
@@ -89,11 +94,11 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
         if process.poll() is None:
             process.terminate()  # the launcher ends its processes
             process.wait()
-    said = read_json(result) if result.exists() else {}
-    if code or "processes" not in said:
+    outcome = read_json(result) if result.exists() else {}
+    if code or "processes" not in outcome:
         raise TrainerFault(
-            said.get("kind", "killed" if code < 0 else "crash"),
-            said.get("error") or f"{launch} ended with {code}",
+            outcome.get("kind", "killed" if code < 0 else "crash"),
+            outcome.get("error") or f"{launch} exited with {code}",
             where=f"stage {stage.index} ({stage.task})",
         )
-    return int(said["processes"])
+    return int(outcome["processes"])

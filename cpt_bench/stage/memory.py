@@ -1,8 +1,8 @@
 """The replay store: samples a method keeps from the tasks it has learned, as many as it declared.
 
-On disk it is one ``<task>.jsonl`` a task, rows as in ``train.jsonl``, beside an ``images`` folder,
-so that a method in any language can use it. The budget is checked here when a sample is added, and
-by the harness when the stage ends.
+On disk there is one ``<task>.jsonl`` per task, with rows as in ``train.jsonl``, and an ``images``
+folder, so that a method in any language can use it. The budget is checked here when a sample is
+added, and by the harness when the stage ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ReplayStore:
     """A bounded store of training samples.
 
     Args:
-        folder: Where it lies; what is written there lasts from stage to stage.
+        folder: Its folder, which is passed on from stage to stage.
         samples_per_task: The declared budget.
         rows: The rows of ``train.jsonl`` that can be added, by task and sample id.
     """
@@ -34,11 +34,11 @@ class ReplayStore:
         self._rows = rows
 
     def tasks(self) -> list[str]:
-        """The tasks of which something is kept, by name."""
+        """Names of the tasks that have stored samples, sorted."""
         return sorted(file.stem for file in self.folder.glob("*.jsonl"))
 
     def samples(self, task: str | None = None) -> list[TrainSample]:
-        """What is kept of one task, or of all."""
+        """The stored samples of one task, or of all."""
         return [
             sample_of(row, self.folder)
             for name in ([task] if task else self.tasks())
@@ -46,12 +46,12 @@ class ReplayStore:
         ]
 
     def rows(self, task: str) -> list[dict[str, Any]]:
-        """What is kept of one task, as it lies on disk."""
+        """The stored rows of one task, as on disk."""
         file = self.folder / f"{task}.jsonl"
         return read_jsonl(file) if file.exists() else []
 
     def add(self, samples: Sequence[TrainSample]) -> None:
-        """Keep more samples of the current stage.
+        """Store samples of the current stage.
 
         Raises:
             PrivilegeError: A task would have more than the declared budget.
@@ -69,19 +69,20 @@ class ReplayStore:
     def _within(self, task: str, rows: int) -> None:
         if rows > self.samples_per_task:
             raise PrivilegeError(
-                f"{rows} samples of {task} would be kept, {self.samples_per_task} are declared",
+                f"{rows} samples of {task} would be stored, {self.samples_per_task} are declared",
                 where="memory",
                 todo="Declare replay_samples_per_task in the trainer's privileges",
             )
 
     def check(self, before: dict[str, set[str]]) -> None:
-        """That what is kept now is allowed, whoever wrote it.
+        """Check that everything stored now is allowed, whoever wrote it.
 
         Args:
-            before: Task to the ids that were kept before this stage.
+            before: Task to the ids that were stored before this stage.
 
         Raises:
-            PrivilegeError: More than the budget, or samples that were never this trainer's to keep.
+            PrivilegeError: There are more than the budget allows, or a sample is neither of this
+                stage nor was stored before.
         """
         for task in self.tasks():
             try:
@@ -93,16 +94,16 @@ class ReplayStore:
             mine = {sample_id for name, sample_id in self._rows if name == task}
             if stranger := sorted(set(ids) - mine - before.get(task, set())):
                 raise PrivilegeError(
-                    f"memory holds {stranger[0]!r}, which is no training sample of {task}",
+                    f"memory holds {stranger[0]!r}, which is not a training sample of {task}",
                     where=self.folder,
                 )
 
     def ids(self) -> dict[str, set[str]]:
-        """Task to the ids that are kept."""
+        """Task to the ids of its stored samples."""
         return {task: {row["id"] for row in self.rows(task)} for task in self.tasks()}
 
     def gold(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """(task, id) to the gold of what is kept, for the reward."""
+        """(task, id) of each stored sample to its gold answer, for the reward."""
         return {(t, row["id"]): row["gold"] for t in self.tasks() for row in self.rows(t)}
 
 

@@ -1,8 +1,8 @@
-"""A trainer under its settings, as plain data: what a run needs to know of it.
+"""A trainer with its settings, as plain data: what a run needs to know about it.
 
-Importing a trainer means importing torch, transformers and trl, some eight seconds of a processor.
-The fork server does that anyway (:mod:`cpt_bench.worker.process`), so that the trainer is looked at
-there, in a child, and the command itself stays light.
+Importing a trainer means importing torch, transformers and trl, some eight seconds of CPU time.
+The fork server does that anyway (:mod:`cpt_bench.worker.process`), so the trainer is inspected
+there, in a child process, and the command itself stays light.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Method(NamedTuple):
 
     Attributes:
         name: A short name fit for a folder and a table.
-        origin: All that tells two methods of one name apart; ``spec`` finds it again.
-        config: Its settings, whole, as JSON.
-        privileges: What it uses beyond its task.
+        origin: What distinguishes methods of the same name; ``spec`` finds the method again.
+        config: All of its settings, as JSON.
+        privileges: What it uses beyond the current task.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Method(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a user said of a trainer.
+    """A user's choice of a trainer and its settings.
 
     Attributes:
         spec: ``--trainer``.
-        suite: The name of the suite, whose recipe applies.
+        suite: The suite's name; its recipe applies.
         settings: ``--set``, each ``key=value``.
-        declared: ``--privilege``, for commands.
+        declared: ``--privilege``, for ``cmd:`` trainers.
         recipe: ``--recipe``, in place of the suite's.
     """
 
@@ -56,14 +56,14 @@ class Asked(NamedTuple):
 
 
 def find_method(asked: Asked) -> Method:
-    """The method that was asked for, checked before anything heavy starts.
+    """The requested method, checked before anything heavy starts.
 
     Raises:
         CptBenchError: No such trainer, setting, recipe or privilege, or it cannot be imported.
     """
     if asked.spec.startswith(command.PREFIX):
         return describe(asked)
-    locate("trainers", asked.spec)  # a mistyped name is told before anything heavy is imported
+    locate("trainers", asked.spec)  # report a mistyped name before importing anything heavy
     if asked.declared:
         raise CptBenchError(
             "--privilege is for cmd: trainers; a class declares its own",

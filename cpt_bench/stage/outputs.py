@@ -1,4 +1,4 @@
-"""What a trainer wrote: a whole, finite checkpoint in safetensors, or a fault that has a name."""
+"""Checks that a trainer wrote a complete checkpoint in safetensors, with finite weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def check_checkpoint(folder: Path, trainer: str) -> int:
         Its number of weights.
 
     Raises:
-        TrainerFault: The line says which, and in which file.
+        TrainerFault: One of these; the message names the file.
     """
     import torch
     from safetensors import SafetensorError, safe_open
 
-    # Every Hugging Face trainer leaves this one beside its weights; nobody loads it.
+    # Every Hugging Face trainer writes this file next to its weights; nothing loads it.
     (folder / "training_args.bin").unlink(missing_ok=True)
     if pickles := sorted(f for pattern in PICKLES for f in folder.rglob(pattern)):
         raise TrainerFault(

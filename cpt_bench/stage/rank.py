@@ -1,7 +1,7 @@
 """``python -m cpt_bench.stage.rank STAGE.JSON TRAINER``: one of the processes that train a stage.
 
-:mod:`cpt_bench.stage.launch` has a launcher start it, once for each process. Only the first process
-writes to the stage's folders; the others work on copies that are thrown away.
+A launcher starts it once per process, see :mod:`cpt_bench.stage.launch`. Only the first process
+writes to the stage's folders; the others work on temporary copies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cpt_bench.worker.threads import set_threads
 
 
 def main() -> None:
-    """One of the processes."""
+    """Train as one of the processes."""
     file, spec = Path(sys.argv[1]), sys.argv[2]
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     result = file.with_name("launch.json")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _apart(file: Path, scratch: Path) -> Path:
-    """The same stage with places of its own to write to."""
+    """A copy of the stage with its own folders to write to."""
     data = read_json(file)
     for key in ("output", "state"):
         shutil.copytree(data[key], scratch / key)

@@ -21,8 +21,8 @@ RECIPES = "recipes"
 def recipe(suite: str, trainer: Resolved | Located) -> dict[str, Any]:
     """The recipe that comes with a trainer for a suite; empty where there is none.
 
-    It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for the trainers of
-    this package and of others alike.
+    It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for built-in trainers
+    and plug-ins alike.
     """
     return shipped(trainer, suite, trainer.name) or {}
 
@@ -55,7 +55,7 @@ def named(spec: str) -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Path]:
-    """``<suite>/<name>`` to its file; one that ships comes before one of another folder."""
+    """``<suite>/<name>`` to its file; shipped recipes come before those of plug-ins."""
     found: dict[str, Path] = {}
     for folder in folders("trainers"):
         for file in sorted((folder / RECIPES).glob("*/*.yaml")):
@@ -88,13 +88,13 @@ def configure(
 
 
 def typed(model: type[BaseModel], key: str, text: str) -> Any:
-    """The value of a setting, read as the type of its field in ``model``."""
+    """The value of a setting, parsed as the type of its field in ``model``."""
     field = model.model_fields.get(key)
     return value_of(text, Any if field is None else field_type(field))
 
 
 def declare(settings: Sequence[str]) -> Privileges:
-    """Privileges from ``key=value``, for trainers that are commands; a key alone is ``true``."""
+    """Privileges from ``key=value``, for ``cmd:`` trainers; a key alone means ``true``."""
     whole = [setting if "=" in setting else f"{setting}=true" for setting in settings]
     given = assigned(whole, "--privilege")
     values = {key: typed(Privileges, key, text) for key, text in given.items()}

@@ -9,10 +9,10 @@ from cpt_bench.trainer import Trainer
 
 
 def trainer_of(spec: str) -> Resolved:
-    """The trainer class that ``spec`` names, a command's included.
+    """The trainer class that ``spec`` names, also for a ``cmd:`` spec.
 
     Raises:
-        CptBenchError: There is none of that name, or it is no trainer.
+        CptBenchError: There is none of that name, or it is not a trainer.
     """
     if spec.startswith(command.PREFIX):
         return command.find(spec)

@@ -1,7 +1,7 @@
-"""One stage, in a worker process: a trainer class or a command, then a look at what it wrote.
+"""One stage, in a worker process: run the trainer or command, then check what it wrote.
 
 The job names a ``stage.json`` and a view (:mod:`cpt_bench.stage.isolation`); everything the
-trainer learns of the benchmark is in that document.
+trainer knows about the benchmark is in that document.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainJob:
     Attributes:
         document: Its ``stage.json``.
         trainer: The trainer's spec, or ``cmd:`` and a command line.
-        view: What the trainer may see.
+        view: The files that the trainer may see.
         parameters: How many weights the base model has.
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
     """
@@ -48,7 +48,7 @@ _watch: isolation.Watch | None = None
 
 
 def isolate(job: TrainJob) -> None:
-    """Enter the job's view, while this process has no thread yet."""
+    """Enter the job's view, before this process has started any thread."""
     global _watch
     _watch = isolation.enter(job.view)
 
@@ -57,10 +57,10 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
     """Run the trainer on one stage.
 
     Returns:
-        Facts for the ledger: what isolated it, seconds spent generating, parameters.
+        Facts for the ledger: the kind of isolation, seconds spent generating, parameters.
 
     Raises:
-        TrainerFault: The trainer broke the contract; ``kind`` says how.
+        TrainerFault: The trainer broke the contract; ``kind`` names how.
     """
     document = StageDocument.read(job.document)
     rows: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
     stage = open_stage(job.document, log, tell)
     store = stage.memory
     assert isinstance(store, ReplayStore)
-    kept = store.ids()
+    before = store.ids()
     processes = 1
     try:
         if job.launch is None:
@@ -88,7 +88,7 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
         else:
             processes = launch.train(job.launch, job.trainer, stage, document.threads)
     finally:
-        # Whether or not the trainer noticed, or hid, that a file was closed to it.
+        # Even if the trainer caught, or hid, the error of a refused file.
         seen += _watch.opened() if _watch else []
         if seen:
             raise PrivilegeError(
@@ -97,7 +97,7 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
                 where=f"stage {document.index} ({document.task})",
                 todo="A trainer learns from its stage alone; see docs/trainer.md",
             )
-    store.check(kept)
+    store.check(before)
     write_jsonl(job.document.parent / TRAIN_LOG, rows)
     parameters = check_checkpoint(document.output, job.trainer)
     extra = parameters - job.parameters
@@ -108,7 +108,7 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
             where=document.output,
             todo="Declare extra_parameters in the trainer's privileges",
         )
-    # A hook watches this process alone, not those that a command or a launcher starts.
+    # The hook watches only this process, not those that a command or a launcher starts.
     elsewhere = job.launch is not None or job.trainer.startswith(command.PREFIX)
     return {
         "isolation": "namespace" if _watch else "none" if elsewhere else "audit hook",

@@ -1,8 +1,8 @@
-"""What a benchmark is: suites, tasks, samples and the protocol, as declared data.
+"""Defines a benchmark as declared data: suites, tasks, samples and the protocol.
 
-A suite is a folder: ``suite.yaml`` and one card a task. Everything that makes two numbers
-comparable stands there and nowhere else: order, splits with their hashes, prompts, decoding,
-grader, version. Nothing here knows torch or a task by name.
+A suite is a folder with ``suite.yaml`` and one card per task. Everything that makes two numbers
+comparable is there and nowhere else: order, splits with their hashes, prompts, decoding, grader,
+version. Nothing here imports torch or names a task.
 """
 
 from cpt_bench.suite.cards import Sample, TaskCard

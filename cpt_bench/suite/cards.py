@@ -17,14 +17,14 @@ class Sample(Declared):
 
     Attributes:
         id: Unique within its task, stable for a suite version.
-        question: The words of the question, options included.
+        question: The text of the question, options included.
         images: Encoded image files (any format Pillow reads), in the order they are shown.
         answers: Gold answers; the first one is what supervised training writes.
         kind: The answer's kind: ``letter``, ``yesno``, ``number``, ``word`` …
         rationale: A chain of thought that leads to the answer, where the data set has one.
-        choices: The options' words, in the order of their letters.
-        annotators: What each annotator answered, where a soft score needs them all.
-        category: The data set's own group of questions, for scores by group.
+        choices: The options' texts, in the order of their letters.
+        annotators: Each annotator's answer, if a soft score needs them all.
+        category: The question's group in the data set, for scores by group.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"choices", "annotators", "category"})
@@ -44,8 +44,8 @@ class TaskCard(Declared):
     """One data set with its splits and grader.
 
     Attributes:
-        instruction: What follows every question of this task, before the protocol's own words.
-        notes: What is not known about this data set, or differs from the publication.
+        instruction: Text after every question of this task, before the protocol's own text.
+        notes: What is unknown about this data set, or differs from the publication.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"instruction", "notes"})
@@ -63,8 +63,8 @@ class TaskCard(Declared):
     citation: str = ""
     instruction: str = ""
     notes: tuple[str, ...] = ()
-    # No dump, and so no fingerprint and no stage.json, has these two: they change no number.
-    # Of a picture, for `cptbench plan`; 0 where questions have none, None where it is not known.
+    # These two change no number, so no dump contains them, and neither fingerprint nor stage.json.
+    # Per picture, for `cptbench plan`; 0 if questions have no picture, None if unknown.
     typical_pixels: SkipJsonSchema[float | None] = Field(default=None, ge=0, exclude=True)
-    # Where the card is, for a ./file.py:function that makes its samples.
+    # The card's folder, for a ./file.py:function that makes its samples.
     folder: SkipJsonSchema[Path | None] = Field(default=None, exclude=True)

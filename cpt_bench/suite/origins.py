@@ -14,10 +14,10 @@ from pydantic import (
 
 
 class Declared(BaseModel):
-    """Data from a card: unknown keys are mistakes, values do not change.
+    """Data from a card: unknown keys are errors, values are immutable.
 
-    A dump leaves out the fields in ``ADDED`` that say nothing: they came after cards were
-    fingerprinted, and a card that does not use them is still the same card.
+    A dump leaves out the fields in ``ADDED`` that are not set: they were added after cards had
+    been fingerprinted, and a card that does not use them must have the same fingerprint.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,15 +37,15 @@ class Generator(Declared):
 
 
 class Table(Declared):
-    """One place on the hub that may hold a split.
+    """One table on the hub that may contain a split.
 
     Attributes:
         repo: The data set's id.
-        revision: A pinned commit, where one is known.
-        configs: Configurations to read, one after another; none for the default one.
+        revision: A pinned commit, if known.
+        configs: Configurations to read, one after another; empty for the default one.
         split: The split's name there.
         rows: How many rows it must have.
-        columns: Column to type, where they differ from the split's (see :class:`HubSplit`).
+        columns: Column to type, if they differ from the split's (see :class:`HubSplit`).
     """
 
     repo: str
@@ -57,7 +57,7 @@ class Table(Declared):
 
 
 class Join(Declared):
-    """Images in a table of their own: ``on`` (a column of the split) = ``key`` (of the images)."""
+    """Images in a separate table: ``on`` (a column of the split) = ``key`` (of the images)."""
 
     config: str
     split: str
@@ -67,14 +67,14 @@ class Join(Declared):
 
 
 class HubSplit(Declared):
-    """Where one split comes from.
+    """The source of one split.
 
     Attributes:
-        tables: Places in the order to try; the first that answers and fits is used.
-        columns: The columns that are read, by type: ``string``, ``int``, ``bool``, ``image`` or
-            ``list<...>`` of one. Other columns may be there.
-        join: Where the images are, when they are elsewhere.
-        no_picture: A question may have no picture; without this, one that has none is refused.
+        tables: Tables in the order to try; the first that can be read and fits is used.
+        columns: The columns to read, with their types: ``string``, ``int``, ``bool``, ``image`` or
+            ``list<...>`` of one. Other columns are allowed.
+        join: The table of the images, if they are in a separate one.
+        no_picture: Questions may have no picture; otherwise one without a picture is refused.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"no_picture"})
@@ -115,11 +115,11 @@ class Split(Declared):
     """A published list of samples.
 
     Attributes:
-        n: How many.
-        sha256: SHA-256 over ids, questions, images and gold; None where the data could not be read
+        n: The number of samples.
+        sha256: SHA-256 over ids, questions, images and gold; None if the data could not be read
             when the card was written: then it is recorded when the split is first prepared.
-        draw: Which rows, when not all.
-        ids: SHA-256 over the ids in order, where they are known without the data.
+        draw: The rule that selects rows, if not all are used.
+        ids: SHA-256 over the ids in order, if they are known without the data.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"draw", "ids"})

@@ -1,7 +1,7 @@
 """Where the prepared splits of published data sets are, and the hash recorded for each.
 
-What is in those folders is the business of :mod:`cpt_bench.sources.cache`. A card needs the
-recorded hash when it is read, so that ledger keys and fingerprints name the data really used.
+The content of those folders is handled by :mod:`cpt_bench.sources.cache`. A card needs the recorded
+hash when it is read, so that ledger keys and fingerprints cover the data that is really used.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ VARIABLE = "CPTBENCH_DATA"
 
 
 def root() -> Path:
-    """Where prepared data are: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``.
+    """The folder of prepared data: ``$CPTBENCH_DATA``, else ``~/.cache/cptbench/data``.
 
     Raises:
-        CptBenchError: Nothing gives a place: no variable, and no home directory.
+        CptBenchError: The variable is not set and there is no home directory.
     """
     given = os.environ.get(VARIABLE)
     return Path(given) if given else cache_folder(VARIABLE) / "data"
 
 
 def key(card: TaskCard, split: str) -> str:
-    """Names all that decides which samples a split holds; cards that agree on it share the data."""
+    """A key for everything that decides a split's samples; cards with the same key share data."""
     assert isinstance(card.source, Hub)
     published, source = card.splits[split], card.source
     declared = {
@@ -48,7 +48,7 @@ def key(card: TaskCard, split: str) -> str:
 
 
 def folder(card: TaskCard, split: str) -> Path:
-    """Where a prepared split lies, or would."""
+    """The folder of a prepared split, whether or not it exists."""
     return root() / card.name / key(card, split)
 
 
@@ -57,7 +57,7 @@ def is_prepared(card: TaskCard, split: str) -> bool:
 
 
 def recorded(card: TaskCard, split: str) -> str | None:
-    """The SHA-256 of a prepared split; None when it is not prepared."""
+    """The SHA-256 of a prepared split; None if it is not prepared."""
     file = _facts(card, split)
     return str(read_json(file)["sha256"]) if file else None
 
@@ -67,5 +67,5 @@ def _facts(card: TaskCard, split: str) -> Path | None:
     try:
         file = folder(card, split) / "meta.json"
     except CptBenchError:
-        return None  # no place for data: a card can be read all the same, and nothing is prepared
+        return None  # without a data folder cards can still be read, and nothing is prepared
     return file if file.is_file() else None

@@ -1,4 +1,4 @@
-"""The protocol: what is the same for every method, so that their numbers can be compared."""
+"""The protocol: everything that is equal for all methods, so that their numbers are comparable."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SPECIAL = re.compile(
     r"|</?(?:image|video|audio|start_of_turn|end_of_turn|start_of_image|end_of_image"
     r"|image_soft_token|IMG_CONTEXT|fake_token_around_image)>"  # LLaVA, Gemma 3, InternVL, Idefics
 )
-"""What tokenizers of the families in use take for one special token."""
+"""Strings that the tokenizers of common model families read as one special token."""
 
 
 def as_words(text: str) -> str:
-    """``text`` in which nothing is taken for a special token.
+    """``text``, changed so that nothing in it is read as a special token.
 
-    Words of a data set, or of a reply, may spell one: ``<|image_pad|>`` in a question would be a
-    picture that is not there. A zero-width space behind the first character leaves it readable and
-    makes it plain words.
+    A data set or a reply may contain one: ``<|image_pad|>`` in a question would stand for a picture
+    that does not exist. A zero-width space after the first character leaves it readable but makes
+    it plain text.
     """
     return SPECIAL.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
 
@@ -38,8 +38,8 @@ class AnswerForm(Declared):
 
     Attributes:
         kind: ``tags``: the strict form, nothing but an optional thought and one answer. ``boxed``:
-            the publication's: the last balanced box anywhere is the answer, the form is judged
-            apart. ``whole``: all of the reply is the answer.
+            the publication's: the last balanced box anywhere is the answer, and the form is judged
+            separately. ``whole``: the entire reply is the answer.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"kind"})
@@ -54,9 +54,9 @@ class Decoding(Declared):
     """Greedy decoding: no sampling, the same reply every time.
 
     Attributes:
-        max_new_tokens: The longest reply.
-        temperature: Above 0 the reply is sampled, one a question; 0 is greedy.
-        top_p: Nucleus of the sampling, in (0, 1]; 0 leaves it whole.
+        max_new_tokens: Maximal length of a reply.
+        temperature: Above 0, one reply per question is sampled; 0 is greedy.
+        top_p: Nucleus sampling, in (0, 1]; 0 turns it off.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"temperature", "top_p"})
@@ -74,14 +74,14 @@ class RewardWeights(Declared):
 
 
 class Protocol(Declared):
-    """What is the same for every method: prompts, the form of an answer, decoding, reward.
+    """What is equal for all methods: prompts, the form of an answer, decoding, reward.
 
     Attributes:
         prompts: Style to template; ``{question}`` is replaced.
         style: The style whose scores rank.
         form: The form of a reply.
-        decoding: How replies are made.
-        reward: What reinforcement trainers are given.
+        decoding: How replies are generated.
+        reward: The weights of the reward for reinforcement trainers.
         general: When general benchmarks are measured.
     """
 
@@ -104,10 +104,10 @@ class Protocol(Declared):
 
     def prompt(self, question: str, style: Style | None = None) -> str:
         """The user's turn for ``question``, as text."""
-        # Not str.format: a question may hold braces.
+        # Not str.format: a question may contain braces.
         template = self.prompts[style or self.style]
         return template.replace("{question}", as_words(question))
 
     def target(self, answer: str) -> str:
-        """What supervised training writes for ``answer``: the bare answer in its form."""
+        """The training target for ``answer``: the answer alone, in the protocol's form."""
         return f"{self.form.open}{as_words(answer)}{self.form.close}"

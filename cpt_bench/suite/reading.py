@@ -1,4 +1,4 @@
-"""Reading a suite: ``suite.yaml`` and its cards become checked data; a mistake is one line."""
+"""Reads ``suite.yaml`` and its cards into validated data; a mistake gives a one-line error."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def open_suite(spec: str) -> Suite:
-    """A suite by its plug-in name (``nano``), or a folder that holds a ``suite.yaml``.
+    """A suite by its plug-in name (``nano``), or a folder with a ``suite.yaml``.
 
     ``@`` names a variant: ``cpt7@mini``, ``cpt7@paper``, ``cpt7@paper.direct+mini``. A built-in
-    name means the built-in suite, also where a folder of that name lies; ``./nano`` is the folder.
+    name means the built-in suite even if there is a folder of that name; ``./nano`` is the folder.
     """
     name, tag = split_spec(spec)
     return _load(suite_folder(name), tag)
 
 
 def suite_folder(name: str) -> Path:
-    """Where a suite is, named without a variant.
+    """The folder of a suite, named without a variant.
 
     Raises:
         CptBenchError: No suite has that name.
@@ -44,7 +44,7 @@ def load_suite(folder: Path) -> Suite:
     """Read ``suite.yaml`` and its cards from ``folder``, which may end in ``@variant``.
 
     Raises:
-        CptBenchError: A file is missing, is not YAML, or has a wrong type; the error names the key.
+        CptBenchError: A file is missing, is not YAML, or has a wrong type; the message names it.
     """
     name, tag = split_spec(str(folder))
     return _load(Path(name), tag)
@@ -67,9 +67,9 @@ def _load(folder: Path, tag: str) -> Suite:
 
 
 def pinned(card: TaskCard) -> TaskCard:
-    """``card`` with the hashes of its prepared splits, where it publishes none.
+    """``card`` with the hashes of its prepared splits, for those that it does not publish.
 
-    So that ledger keys and fingerprints hold the data that was really used.
+    This way ledger keys and fingerprints cover the data that is really used.
     """
     if isinstance(card.source, Generator) or all(s.sha256 for s in card.splits.values()):
         return card

@@ -49,13 +49,13 @@ class Suite(Declared):
 
     @property
     def place(self) -> Path:
-        """The folder that ``load_suite`` reads this very suite from, variant included."""
+        """The path, with the variant, from which ``load_suite`` reads exactly this suite."""
         tag = self.variant.tag
         return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
 
     @property
     def label(self) -> str:
-        """``cpt7-paper-direct-mini``: the name with whatever is not the default."""
+        """``cpt7-paper-direct-mini``: the name, with all parts that are not the default."""
         return "-".join(filter(None, [self.name, *self.variant.tag.replace("+", ".").split(".")]))
 
     def general_after(self, stage: int) -> bool:
@@ -64,7 +64,7 @@ class Suite(Declared):
         return every or stage in (0, len(self.sequence))
 
     def benchmarks_after(self, stage: int) -> tuple[str, ...]:
-        """What is evaluated after a stage (0: the base model): tasks, then general benchmarks."""
+        """Benchmarks evaluated after a stage (0: the base model): tasks, then general ones."""
         return self.sequence + (self.general if self.general_after(stage) else ())
 
     def card(self, name: str) -> TaskCard:
@@ -88,5 +88,5 @@ class Suite(Declared):
         return self.model_copy(update={"sequence": order})
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that the suite fixes, data hashes included."""
+        """SHA-256 of everything that the suite fixes, data hashes included."""
         return digest_json(self.model_dump(mode="json", exclude={"sequence"}))

@@ -1,8 +1,8 @@
 """Variants of a suite: ``cpt7@paper.direct+mini`` names a protocol, a style and a tier.
 
-A suite may declare more than one protocol and more than one size. Cards and protocols say only what
-differs, as overlays; what comes out is plain data without a trace of the mechanism, so that a
-fingerprint covers exactly what was used.
+A suite may declare several protocols and several sizes. Cards and protocols give only the
+differences, as overlays; the result is plain data without any trace of the overlays, so that a
+fingerprint covers exactly what is used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def compose(spec: str, protocol: str | None, tier: str | None) -> str:
-    """``spec`` with the protocol and tier given apart, as on the command line."""
+    """``spec`` combined with a protocol and tier given separately, as on the command line."""
     name, tag = split_spec(spec)
     tags = "+".join(part for part in (tag, protocol, tier) if part)
     return f"{name}@{tags}" if tags else name
@@ -55,7 +55,7 @@ def choose(tag: str, suite: Data, where: object) -> Variant:
     for part in filter(None, tag.split("+")):
         name, _, style = part.partition(".")
         if part in tiers and chosen.tier is None:
-            # The default tier under its own name is the default: one run, one name.
+            # Naming the default tier gives the default: each run has only one name.
             chosen = chosen._replace(tier=part)
         elif name in protocols and chosen.protocol is None:
             chosen = chosen._replace(protocol=name, style=style or None)
@@ -102,7 +102,7 @@ def suite_data(suite: Data, variant: Variant, where: object) -> Data:
     name = variant.protocol or default_protocol(suite)
     if name not in protocols:
         if "protocols" not in suite:
-            return suite  # for the model to complain about
+            return suite  # validation of the model reports it
         raise CptBenchError(
             f"protocol: {name!r} is not among protocols",
             where=where,
@@ -127,7 +127,7 @@ def suite_data(suite: Data, variant: Variant, where: object) -> Data:
 
 
 def card_data(card: Data, protocol: str, style: str, tier: str | None) -> Data:
-    """A card as one protocol, style and tier have it."""
+    """A card for one protocol, style and tier."""
     card = dict(card)
     by_protocol, by_tier = card.pop("protocols", None) or {}, card.pop("tiers", None) or {}
     for changes in (
@@ -140,7 +140,7 @@ def card_data(card: Data, protocol: str, style: str, tier: str | None) -> Data:
 
 
 def overlay(base: Data, changes: Data) -> Data:
-    """``base`` with ``changes`` laid over it: mappings key by key, anything else replaced."""
+    """``base`` updated with ``changes``: mappings are merged by key, other values replaced."""
     out = dict(base)
     for key, value in changes.items():
         old = out.get(key)

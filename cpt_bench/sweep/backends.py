@@ -1,7 +1,7 @@
 """Where jobs run: in processes of this machine, or as tasks of a Ray cluster.
 
-Both start the same command in a process of its own, tied to its worker's life
-(:mod:`cpt_bench.cli.leash`). A Ray cluster's machines must see the same files under the same
+Both start the same command in a separate process, which ends when its worker ends
+(:mod:`cpt_bench.cli.attached`). A Ray cluster's machines must see the same files under the same
 paths and have the same cptbench installed; Ray decides what runs where.
 """
 
@@ -23,7 +23,7 @@ from cpt_bench.sweep.spec import Resources
 
 
 class Order(NamedTuple):
-    """One attempt at a job, as it travels to a worker."""
+    """One attempt at a job, as it is sent to a worker."""
 
     command: tuple[str, ...]
     log: str
@@ -32,18 +32,18 @@ class Order(NamedTuple):
 
 
 def order(job: Job, keep: str, overlap: bool) -> Order:
-    """The process of a job; what it prints goes to ``<out>/.sweep/<name>.log``."""
-    # Not --overlap: that is for the run to decide, which sees the GPUs of wherever it is.
-    beside = () if overlap else ("--no-overlap",)
-    command = (sys.executable, "-m", "cpt_bench.cli.leash", *job.arguments, "--keep", keep)
+    """The process of a job; its output goes to ``<out>/.sweep/<name>.log``."""
+    # Not --overlap: the run decides on overlap itself, since it sees its machine's GPUs.
+    extra = () if overlap else ("--no-overlap",)
+    command = (sys.executable, "-m", "cpt_bench.cli.attached", *job.arguments, "--keep", keep)
     log = job.folder.parent / ".sweep" / f"{job.name}.log"
-    kept = ("PYTHONPATH", "HF_HUB_OFFLINE", "CPTBENCH_DATA")
-    environment = {key: os.environ[key] for key in kept if key in os.environ}
-    return Order((*command, *beside), str(log), str(Path.cwd()), environment)
+    passed = ("PYTHONPATH", "HF_HUB_OFFLINE", "CPTBENCH_DATA")
+    environment = {key: os.environ[key] for key in passed if key in os.environ}
+    return Order((*command, *extra), str(log), str(Path.cwd()), environment)
 
 
 def launch(found: Order) -> subprocess.Popen[bytes]:
-    """Start the process; its standard input is the leash."""
+    """Start the process; it ends when its standard input closes."""
     log = Path(found.log)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
@@ -54,12 +54,12 @@ def launch(found: Order) -> subprocess.Popen[bytes]:
             stderr=stream,
             cwd=found.folder,
             env={**os.environ, **found.environment},
-            start_new_session=True,  # Ctrl-C goes to the sweep, which decides
+            start_new_session=True,  # Ctrl-C reaches only the sweep, which ends the jobs
         )
 
 
 def ended(name: str, code: int, log: str) -> Ended:
-    """What an exit status says: killed, or the machine's fault, is lost; the rest is failed."""
+    """The outcome by exit status: ``lost`` if killed or the machine failed, else ``failed``."""
     if code == 0:
         return Ended(name, "done")
     words = _last_line(Path(log))
@@ -70,18 +70,18 @@ def ended(name: str, code: int, log: str) -> Ended:
 
 def _last_line(log: Path) -> str:
     if not log.is_file():
-        return ""  # written where this machine does not see it
+        return ""  # this machine cannot see the file
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = [line for line in lines if line.startswith("cptbench: ")] or lines
-    return said[-1].strip()[:300] if said else ""
+    errors = [line for line in lines if line.startswith("cptbench: ")] or lines
+    return errors[-1].strip()[:300] if errors else ""
 
 
 class Local:
     """Processes of this machine.
 
     Args:
-        workers: How many at once.
-        overlap: Each evaluates a stage while the next one trains.
+        workers: The number of simultaneous jobs.
+        overlap: Evaluate a stage while the next one trains.
     """
 
     def __init__(self, workers: int, overlap: bool) -> None:
@@ -132,10 +132,10 @@ def carry_out(found: Order) -> int:
 
 
 def _answers(address: str) -> None:
-    """Refuse a place where nobody listens: Ray's own client ends the process after a minute."""
+    """Refuse an address without a server: Ray's own client would abort after a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        return  # auto, local: Ray looks by itself
+        return  # auto, local: Ray finds the address itself
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
@@ -155,7 +155,7 @@ class Ray:
 
     Args:
         address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-        resources: What one run takes.
+        resources: The resources of one run.
 
     Raises:
         CptBenchError: Ray is not installed, or no cluster answers.
@@ -180,7 +180,7 @@ class Ray:
             line = " ".join(str(error).split())[:200]
             raise _silent(address, line) from None
         self.overlap = resources.cpus >= 2
-        # Lost runs are started again by the loop, which says so; Ray would do it in silence.
+        # The loop restarts lost runs and reports it; Ray would do so silently.
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0}
         self.task: Any = ray.remote(**options)(carry_out)
         self.running: dict[Any, tuple[str, str]] = {}

@@ -1,7 +1,7 @@
-"""From the runs a file stands for to jobs: a plan, a folder, a command, and what it could share.
+"""Turns the runs of a sweep file into jobs: a plan, a folder, a command, and shareable stages.
 
-A job's *chain* has one key a stage: the digest of all that decides the weights after it. Two jobs
-that have a key in common would train the same stage; see :mod:`cpt_bench.sweep.loop`.
+A job's *chain* has one key per stage: the digest of everything that decides the weights after it.
+Two jobs with a common key would train the same stage; see :mod:`cpt_bench.sweep.loop`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Job(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: Its folder's name: the same that ``cptbench run`` would give it.
+        name: Its folder's name, the same as with ``cptbench run``.
         folder: The run folder, absolute.
-        plan: What to run.
-        arguments: Of ``cptbench run``.
+        plan: The run's plan.
+        arguments: The arguments of ``cptbench run``.
         chain: Stage (as in ``plan.stages()``) to the key of its weights, in order.
     """
 
@@ -57,8 +57,8 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
         file: The sweep file, for errors.
 
     Raises:
-        CptBenchError: A trainer, recipe, setting or order is not there, or two runs would lie in
-            one folder.
+        CptBenchError: A trainer, recipe, setting or order does not exist, or two runs would have
+            the same folder.
     """
     spec = compose(sweep.suite, sweep.protocol, sweep.tier)
     suite = open_suite(spec)
@@ -71,9 +71,9 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
         other = found.setdefault(job.name, job)
         if other is not job and other.plan.choices() != job.plan.choices():
             raise CptBenchError(
-                f"two runs that differ would both be called {job.name}",
+                f"two different runs would both be called {job.name}",
                 where=f"{file}: {cell.where}",
-                todo="Give them in sweeps of their own",
+                todo="Put them into separate sweeps",
             )
     return [*found.values()]
 
@@ -81,7 +81,7 @@ def jobs_of(sweep: Sweep, out: Path, file: Path) -> list[Job]:
 def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
-    # A setting that the recipe has anyway is left out: it would be the same run under another name.
+    # Leave out a setting that equals the recipe's: it would be the same run under another name.
     asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
     needed = _needed(asked, cell.settings)
     request = Request(
@@ -103,7 +103,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
         threads=sweep.threads,
         overlap=False,
         keep=sweep.keep,
-        gpus=(),  # those of wherever it will run
+        gpus=(),  # the run will see its machine's GPUs
     )
     plan = plan_of(request, _described(asked._replace(settings=tuple(needed))))
     folder = out / folder_of(request, plan).name
@@ -112,17 +112,17 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
 
 
 _described = lru_cache(maxsize=None)(describe)
-"""A method described in this process, once for all runs that have it."""
+"""The methods that this process has described, so that runs with the same method share one."""
 
 
 def _needed(asked: Asked, settings: Iterable[str]) -> list[str]:
-    """The settings that change something, the last word on each key alone."""
+    """The settings that change something; if a key is repeated, the last value counts."""
     last = {setting.partition("=")[0]: setting for setting in settings}
     needed: list[str] = []
     try:
         before = _described(asked)
     except CptBenchError:
-        return [*last.values()]  # the recipe alone is not whole: nothing repeats it
+        return [*last.values()]  # the recipe alone is incomplete: no setting repeats it
     for setting in last.values():
         after = _described(asked._replace(settings=(*needed, setting)))
         if after != before:
@@ -164,8 +164,8 @@ def _arguments(request: Request, ordered: Suite, folder: Path, suite: Suite) -> 
 def chain(plan: Plan) -> Iterable[tuple[int, str]]:
     """Stage and the key of its weights, from the base on; the ledger's keys without the digests.
 
-    Equal keys here are equal keys in the ledger of two runs on one machine: what is left out
-    (versions, the base's digest, parents) is the same or follows.
+    Two runs on one machine with equal keys here have equal keys in their ledgers: the parts left
+    out (versions, the base's digest, parents) are the same for both, or follow from the rest.
     """
     shared = {
         "suite": plan.suite_spec,
@@ -203,7 +203,7 @@ def committed(job: Job, stage: int) -> bool:
 
 
 def stages_done(job: Job) -> int:
-    """How many stages are trained, for the progress shown."""
+    """How many stages are trained, to show progress."""
     return sum(
         (job.folder / "ledger" / f"stage-{stage}.train.json").is_file()
         for stage, _ in job.chain
@@ -212,10 +212,10 @@ def stages_done(job: Job) -> int:
 
 
 def finished(job: Job) -> bool:
-    """Whether the folder holds this very run, finished; anything else is left to ``cptbench run``.
+    """Whether the folder has exactly this run, finished; ``cptbench run`` handles all other cases.
 
-    Checked without the base's weights being read: a file of results and a session that ended, for
-    all that the sweep asks for.
+    Checked without reading the base's weights: there must be a file of results and a completed
+    session with the same settings.
     """
     run_json = job.folder / "run.json"
     if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
@@ -227,13 +227,13 @@ def finished(job: Job) -> bool:
 
 
 def lends(job: Job, others: Iterable[Job]) -> bool:
-    """Whether another job shares a trained stage with this one, and may take its weights."""
+    """Whether another job shares a trained stage with this one, and may copy its weights."""
     mine = {key for stage, key in job.chain if stage > 0}
     return any(mine & other.keys().keys() for other in others if other.name != job.name)
 
 
 def thin(job: Job, keep: str) -> None:
-    """Drop the checkpoints of a finished run that nobody takes any more, as ``--keep`` would."""
+    """Drop the checkpoints of a finished run that no other job needs, as ``--keep`` would."""
     paths, ledger = RunFolder(job.folder, job.plan.suite.sequence), Ledger(job.folder)
     stages = [stage for stage, _ in job.chain if stage > 0]
     needed = job.plan.privileges.earlier_checkpoints
@@ -247,5 +247,5 @@ def cores() -> int:
     """Cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
+    except AttributeError:  # macOS
         return os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""When each job starts, what becomes of it, and what is started again; pure of how it is run.
+"""Decides when each job starts and which are restarted, independently of how they are run.
 
-Two rules. A job waits while a running one is about to commit a stage that it would share: that
-stage is then taken, not trained twice. A job whose *worker* was lost (killed, or its machine gone)
-is started again and goes on from its ledger; one that failed by itself is not.
+Two rules. A job waits while a running one is about to commit a stage that both share: the stage is
+then copied, not trained twice. A job whose *worker* was lost (killed, or its machine went down) is
+restarted and resumes from its ledger; one that failed by itself is not.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Event = dict[str, Any]
 
 
 class Ended(NamedTuple):
-    """What became of one attempt.
+    """The outcome of one attempt.
 
     Attributes:
-        name: The job's.
-        status: ``done``; ``lost``: its worker was; ``failed``: it said why.
-        why: The last words, where it did not end well.
+        name: The job's name.
+        status: ``done``; ``lost``: the worker was lost; ``failed``: the job reported an error.
+        why: The error, if it was not ``done``.
     """
 
     name: str
@@ -32,26 +32,26 @@ class Ended(NamedTuple):
 
 
 class Backend(Protocol):
-    """What runs jobs: processes of this machine, or a cluster.
+    """Runs jobs: in processes of this machine, or on a cluster.
 
     Attributes:
-        slots: How many may be handed over at once.
+        slots: How many jobs it accepts at a time.
     """
 
     slots: float
 
     def start(self, job: Job, keep: str) -> None:
-        """Begin a job; ``keep`` is for its checkpoints."""
+        """Start a job; ``keep`` is its ``--keep`` option."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """The attempts that ended, at once or within ``seconds``."""
+        """The attempts that ended, waiting at most ``seconds`` for one."""
 
     def stop(self) -> None:
-        """End whatever runs."""
+        """End all running jobs."""
 
 
 class State(NamedTuple):
-    """One job's course so far."""
+    """One job's state so far."""
 
     status: str = "waiting"
     attempts: int = 0
@@ -60,17 +60,17 @@ class State(NamedTuple):
 
 
 TICK = 0.5
-"""Seconds between two looks at the ledgers of running jobs."""
+"""Seconds between two checks of the ledgers of running jobs."""
 
 
 class Loop:
-    """Carries out jobs in their order.
+    """Runs jobs in their order.
 
     Args:
-        jobs: The sweep's.
-        backend: Runs them.
-        retries: How often a lost job is started again.
-        keep: Which checkpoints stay at the end.
+        jobs: The sweep's jobs.
+        backend: The backend that runs them.
+        retries: How often a lost job is restarted.
+        keep: Which checkpoints are kept at the end.
         tell: Receives events: ``started``, ``lost``, ``done``, ``failed``, ``tick``.
     """
 
@@ -94,7 +94,7 @@ class Loop:
                 self.owners.setdefault(key, []).append((job, stage))
 
     def run(self) -> dict[str, State]:
-        """All jobs; returns what became of each."""
+        """Run all jobs; returns the outcome of each."""
         for name, job in self.jobs.items():
             if disk.finished(job):
                 self._set(name, status="done", why="finished before")
@@ -141,7 +141,7 @@ class Loop:
 
     def _committed(self, key: str) -> bool:
         """Whether any run of the sweep has done the stage of that key."""
-        if key not in self.known | self.absent:  # looked up once a tick: files may be far away
+        if key not in self.known | self.absent:  # once per tick: the file system may be slow
             done = any(disk.committed(job, stage) for job, stage in self.owners[key])
             (self.known if done else self.absent).add(key)
         return key in self.known
@@ -159,18 +159,18 @@ class Loop:
             self.tell({"kind": status, "job": ended.name, "why": why, "seconds": spent})
 
     def _thin(self) -> None:
-        """Weights kept for others are dropped once the others are through."""
+        """Drop the weights that were kept for other jobs once those are finished."""
         if self.keep == "all" or self._with("failed"):
-            return  # a failed run may be mended and go on: what it would take stays
+            return  # a failed run may be resumed later and need these weights
         for job in self.jobs.values():
             if disk.lends(job, self.jobs.values()):
                 disk.thin(job, self.keep)
 
 
 def shared(jobs: Sequence[Job]) -> dict[str, tuple[int, str]]:
-    """Job to the deepest stage it takes from an earlier job, and that job's name.
+    """Job to the last stage that it copies from an earlier job, and that job's name.
 
-    Jobs that share no more than the base model's row are left out.
+    Jobs that share only the base model's row are left out.
     """
     owners: dict[str, str] = {}
     out = {}

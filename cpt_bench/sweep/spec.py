@@ -1,4 +1,4 @@
-"""The sweep file: a YAML document, checked key by key, and the runs it stands for."""
+"""The sweep file: a YAML document, checked key by key, and the runs that it describes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Settings = dict[str, Setting | list[Setting]]
 
 
 class Strict(BaseModel):
-    """Unknown keys are mistakes."""
+    """Refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Block(Strict):
-    """Runs that are every combination of what is listed here.
+    """A block of runs: all combinations of the values listed here.
 
     Attributes:
         trainers: As for ``cptbench run --trainer``.
-        recipes: As for ``--recipe``; the trainer's own for this suite when none is given.
-        learning_rates: The recipe's when none is given.
+        recipes: As for ``--recipe``; by default, the trainer's own recipe for this suite.
+        learning_rates: By default, the recipe's.
         set: Settings of all of these runs, as for ``--set``.
-        variants: Settings in which the runs differ: one mapping a variant.
-        seeds: The sweep's when none are given.
+        variants: Settings in which the runs differ: one mapping per variant.
+        seeds: By default, the sweep's.
         orders: Names of orders; ``default`` is the suite's own.
-        privileges: Of ``cmd:`` trainers, as for ``--privilege``.
+        privileges: For ``cmd:`` trainers, as for ``--privilege``.
     """
 
     trainers: list[str] = Field(min_length=1)
@@ -51,10 +51,10 @@ class Block(Strict):
 
 
 class Resources(Strict):
-    """What one run takes of a Ray cluster.
+    """The resources of one run on a Ray cluster.
 
     Attributes:
-        cpus: Cores; from two on, a stage is evaluated while the next one trains.
+        cpus: Cores; with at least two, a stage is evaluated while the next one trains.
         gpus: GPUs.
     """
 
@@ -69,20 +69,20 @@ class Sweep(Strict):
         suite: The benchmark; ``tier`` and ``protocol`` as for ``cptbench run``.
         tier: Its size.
         protocol: Its evaluation protocol.
-        base: Another start checkpoint.
-        limit: Only the first so many samples of each split.
-        threads: Of each process.
-        budget: Training prompts a stage may draw.
+        base: Another checkpoint to start from.
+        limit: Use only the first ``limit`` samples of each split.
+        threads: Threads of each process.
+        budget: How many training prompts a stage may draw.
         stage_timeout: Seconds after which a stage's training is ended.
         memory_limit: GiB of memory at which it is ended.
         general: Benchmarks of other harnesses.
-        engine: What answers; ``engine_set`` are its settings.
-        keep: Which checkpoints stay when the sweep is over.
-        retries: How often a run whose worker was lost is started again.
-        resources: Of one run, on a Ray cluster.
-        seeds: Of every block that names none.
+        engine: The engine that answers; ``engine_set`` are its settings.
+        keep: Which checkpoints are kept when the sweep has finished.
+        retries: How often a run whose worker was lost is restarted.
+        resources: Resources of one run on a Ray cluster.
+        seeds: The seeds of every block that has none.
         orders: Name to task order.
-        runs: Blocks of runs; earlier ones start first, and a run that is in two counts once.
+        runs: Blocks of runs; earlier ones start first, and a run in two blocks is run once.
     """
 
     suite: str = Field(default_factory=lambda: default("suites", "run"))
@@ -106,16 +106,16 @@ class Sweep(Strict):
 
 
 class Cell(NamedTuple):
-    """One run, as the file words it.
+    """One run, as described in the file.
 
     Attributes:
         trainer: Its spec.
-        recipe: Its recipe; None is the trainer's own.
+        recipe: Its recipe; None: the trainer's own.
         settings: ``key=value``, in the order given.
-        seed: Of the run.
-        order: The tasks; None is the suite's order.
-        privileges: What a ``cmd:`` trainer declares.
-        where: The block it came from, for errors.
+        seed: The run's seed.
+        order: The task order; None: the suite's.
+        privileges: The privileges of a ``cmd:`` trainer.
+        where: The block that it is from, for errors.
     """
 
     trainer: str
@@ -131,7 +131,7 @@ def read_sweep(file: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        CptBenchError: It is not one; the line names the key and what is wrong with it.
+        CptBenchError: It is not valid; the message names the key and the problem.
     """
     try:
         sweep = Sweep.model_validate(read_mapping(file))
@@ -150,7 +150,7 @@ def read_sweep(file: Path) -> Sweep:
 
 
 def _refused(error: ValidationError, file: Path) -> CptBenchError:
-    """All mistakes, or an unknown key and the one that was perhaps meant."""
+    """All errors, or for an unknown key a suggestion."""
     unknown = [e for e in error.errors(include_url=False) if e["type"] == "extra_forbidden"]
     if not unknown:
         return CptBenchError(explain(error), where=file)
@@ -170,7 +170,7 @@ def _refused(error: ValidationError, file: Path) -> CptBenchError:
 
 
 def cells(sweep: Sweep) -> Iterator[Cell]:
-    """The runs of a sweep, block by block; within one, all of a seed before the next seed."""
+    """The runs of a sweep, block by block; within a block, sorted by seed."""
     for i, block in enumerate(sweep.runs):
         rates: list[float | None] = [*block.learning_rates] or [None]
         recipes: list[str | None] = [*block.recipes] or [None]

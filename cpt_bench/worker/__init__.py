@@ -1,1 +1,1 @@
-"""Processes that do the heavy work: started warm, watched, ended when they must."""
+"""Worker processes for the heavy work: started quickly, monitored, and ended at their limits."""

@@ -1,7 +1,7 @@
-"""Which GPUs a run's training sees, and which its evaluation.
+"""Which GPUs training sees, and which evaluation sees.
 
-A model of seven billion weights in training leaves no room on its GPU for one that answers: the two
-run side by side only where each has GPUs of its own.
+Training a model of seven billion weights leaves no room on its GPU for a second model that answers
+questions: training and evaluation overlap only where each has its own GPUs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ COUNTS = {
 
 
 class Devices(NamedTuple):
-    """Who computes where.
+    """The GPUs of training and of evaluation.
 
     Attributes:
         training: GPUs that training sees, as ``CUDA_VISIBLE_DEVICES`` names them; None: all.
-        evaluation: Those set aside for evaluation; None: all.
+        evaluation: GPUs reserved for evaluation; None: all.
     """
 
     training: tuple[str, ...] | None = None
     evaluation: tuple[str, ...] | None = None
 
     def env(self, training: bool) -> dict[str, str]:
-        """What a process that trains, or that does not, has in its environment."""
+        """The environment variables of a process that trains, or of one that evaluates."""
         seen = self.training if training else self.evaluation
         return {} if seen is None else {VISIBLE: ",".join(seen)}
 
@@ -48,23 +48,23 @@ def divide(
     cores: int,
     needed: int = 1,
 ) -> tuple[bool, Devices]:
-    """Decide on overlap and on who sees which GPUs.
+    """Decide on overlap, and which GPUs training and evaluation see.
 
-    The last GPUs are set aside for evaluation where training leaves them; without overlap nothing
-    is, since either may then have all of them.
+    The last GPUs are reserved for evaluation if training does not need them. Without overlap none
+    are reserved, since each may then use all of them.
 
     Args:
-        gpus: Those visible, as ``CUDA_VISIBLE_DEVICES`` names them.
-        processes: How many processes train, each on a GPU; None: as many as there are GPUs.
-        wanted: Whether overlap was asked for; None: whatever fits.
-        cores: Processor cores, which decide where there is no GPU.
-        needed: GPUs that an engine takes.
+        gpus: The visible GPUs, as ``CUDA_VISIBLE_DEVICES`` names them.
+        processes: How many processes train, each on one GPU; None: as many as there are GPUs.
+        wanted: Whether the user asked for overlap; None: whatever fits.
+        cores: CPU cores, which decide if there is no GPU.
+        needed: GPUs that the engine needs.
 
     Returns:
         Whether a stage is evaluated while the next one trains, and the GPUs of each.
 
     Raises:
-        CptBenchError: Overlap was asked for, and the two would share a GPU; or the engine takes
+        CptBenchError: Overlap was requested but the two would share a GPU; or the engine needs
             more GPUs than there are.
     """
     if not gpus:
@@ -87,13 +87,13 @@ def divide(
 
 
 def visible() -> tuple[str, ...]:
-    """The GPUs that this process may use, without torch being imported."""
+    """The GPUs that this process may use, found without importing torch."""
     named = os.environ.get(VISIBLE)
     if named is not None:
         found: list[str] = []
         for name in (part.strip() for part in named.split(",")):
             if not name or name.startswith("-"):
-                break  # CUDA too sees none behind what is no GPU
+                break  # like CUDA, ignore everything after an invalid entry
             found.append(name)
         return tuple(found)
     return tuple(str(i) for i in range(environment.count_gpus()))
@@ -106,10 +106,10 @@ def processes(launch: str | None) -> int | None:
     words = shlex.split(launch)
     name = Path(words[0]).name if words else ""
     if any(word.partition("=")[0] in ("--gpu_ids", "--gpu-ids") for word in words):
-        return None  # it chooses GPUs by itself, among all
+        return None  # accelerate chooses among all GPUs itself
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, _, value = word.partition("=")
         if option in COUNTS.get(name, ()):
             number = value or following
             return int(number) if number.isdigit() else None  # "gpu", "auto"
-    return 1 if name == "torchrun" else None  # accelerate's own file may say anything
+    return 1 if name == "torchrun" else None  # accelerate's own config file may set any number

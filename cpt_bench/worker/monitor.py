@@ -1,4 +1,4 @@
-"""What a process and its children use while they run: memory, GPUs, time; and where they stop."""
+"""Measures the memory, GPUs and time that a process and its children use, and enforces limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNLIMITED = 4
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a process is ended: wall time in seconds, resident memory in MiB; None is no limit."""
+    """When to end a process: wall time in seconds, resident memory in MiB; None: no limit."""
 
     seconds: float | None = None
     memory_mib: float | None = None
@@ -30,9 +30,9 @@ class Usage:
 
     Attributes:
         wall_seconds: Since it started.
-        peak_memory_mib: The most resident memory seen at one time, all processes together; pages
+        peak_memory_mib: The largest resident memory measured, summed over all processes; pages
             that forked children share are counted in each.
-        gpu_seconds: Seconds in which a GPU held memory of theirs, summed over GPUs.
+        gpu_seconds: Seconds in which they held memory on a GPU, summed over GPUs.
     """
 
     wall_seconds: float = 0.0
@@ -42,7 +42,7 @@ class Usage:
 
 @dataclass
 class Monitor:
-    """Watches one process tree; :meth:`look` is called again and again."""
+    """Monitors one process tree; :meth:`look` is called repeatedly."""
 
     pid: int
     what: str
@@ -51,15 +51,15 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.start = self._gpus_at = time.monotonic()
-        # The first look counts; there may be one only.
+        # The first call takes a sample; there may be only one.
         self._memory_at = self.start - MEMORY_EVERY * UNLIMITED
         self._has_gpus = environment.has_gpus()
 
     def look(self) -> None:
-        """Note what is used now.
+        """Measure the current usage.
 
         Raises:
-            TrainerFault: A limit is passed; the caller ends the process.
+            TrainerFault: A limit is exceeded; the caller ends the process.
         """
         now = time.monotonic()
         self.usage.wall_seconds = now - self.start
@@ -69,8 +69,8 @@ class Monitor:
                 f"{self.what}: ended after {self.limits.seconds:g} s, its time limit",
                 todo="Give a longer --stage-timeout, or look where it hangs",
             )
-        seldom = 1 if self.limits.memory_mib is not None else UNLIMITED
-        if now - self._memory_at >= MEMORY_EVERY * seldom:
+        factor = 1 if self.limits.memory_mib is not None else UNLIMITED
+        if now - self._memory_at >= MEMORY_EVERY * factor:
             self._memory_at = now
             self._memory()
         if self._has_gpus and now - self._gpus_at >= GPUS_EVERY:
@@ -89,7 +89,7 @@ class Monitor:
             )
 
     def _tree(self) -> dict[int, int]:
-        """The process and all below it, with their resident bytes."""
+        """The process and all its descendants, with their resident bytes."""
         import psutil
 
         found: dict[int, int] = {}
@@ -102,7 +102,7 @@ class Monitor:
 
 
 def end_children(pid: int) -> None:
-    """Kill all that ``pid`` started, and what they started, in whatever process group."""
+    """Kill all descendants of ``pid``, in whatever process group they are."""
     import psutil
 
     with contextlib.suppress(psutil.Error):

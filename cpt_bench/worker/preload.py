@@ -1,4 +1,4 @@
-"""What the fork server imports before it forks; see :mod:`cpt_bench.worker.process`."""
+"""The imports of the fork server before it forks; see :mod:`cpt_bench.worker.process`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cpt_bench.plugins import preloaded
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-# TRL reports each trainer that is made to its authors.
+# TRL sends telemetry to its authors for each trainer that is created.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# Without the [train] extra there is nothing to import early, and a package that is broken must not
-# end the fork server: the worker that needs it reports what is wrong.
+# Without the [train] extra there is nothing to preload, and a broken package must not end the fork
+# server: the worker that needs the package reports what is wrong.
 with contextlib.suppress(Exception):
     from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -27,12 +27,12 @@ with contextlib.suppress(Exception):
     for module in preloaded():
         importlib.import_module(module)
 
-    # tqdm's own lock holds between processes, and a child that is killed would leave its semaphore.
+    # tqdm's own lock is shared between processes; a child that is killed would leak its semaphore.
     tqdm.set_lock(threading.RLock())
 
-    # A table of a thousand patterns, compiled when the first model is loaded.
+    # A table of a thousand patterns, otherwise compiled when the first model is loaded.
     get_checkpoint_conversion_mapping("qwen2_5_vl")
 
-# What is here now lives as long as each child: no collection of a child need look at it again.
+# Everything imported so far lives as long as each child: their garbage collectors can skip it.
 gc.collect()
 gc.freeze()

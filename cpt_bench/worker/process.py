@@ -1,9 +1,9 @@
-"""Heavy work in a process of its own, started warm.
+"""Runs heavy work in a separate process that starts quickly.
 
 A stage's training and each evaluation run in a child of a fork server that has already imported
-torch, transformers and trl: starting one costs milliseconds, its memory goes back when it ends, and
-its crash is its own. A child may also stay and take one order after the other, for what is dear to
-start: an engine on a GPU.
+torch, transformers and trl: a child starts in milliseconds, frees its memory when it ends, and does
+not take the run down if it crashes. A child may also stay and take one job after the other, for an
+engine on a GPU, which is slow to start.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.environment import folder_for_sockets
-from cpt_bench.errors import CptBenchError, TrainerFault, WorkerLost
+from cpt_bench.errors import CONTINUE, CptBenchError, TrainerFault, WorkerLost
+from cpt_bench.worker.logs import SLACK, cut, last_words
 from cpt_bench.worker.monitor import MEMORY_EVERY, Limits, Monitor, end_children
 
 PRELOAD = ("cpt_bench.worker.preload",)
 
 
 def context() -> Any:
-    """The multiprocessing context of all workers; the server starts with the first one."""
+    """The multiprocessing context of all workers; the server starts with the first worker."""
     ctx = mp.get_context("forkserver")
     ctx.set_forkserver_preload(list(PRELOAD))
-    # Where multiprocessing makes its sockets; it would take the folder for temporary files.
+    # Where multiprocessing creates its sockets; by default, in the folder for temporary files.
     if (folder := folder_for_sockets()) is not None:
         mp.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]
     return ctx
 
 
 NAME = "cptbench worker"
-"""What the processes of this module are called."""
+"""The name of the processes that this module starts."""
 
 _preparation_data = spawn.get_preparation_data
 
 
 def _without_main(name: str) -> dict[str, Any]:
-    """What a new process is prepared with; a worker of ours does not run the caller's script.
+    """Preparation data of a new process; our workers do not import the caller's main module.
 
-    multiprocessing has each child import the main module first, since what it is sent may be
-    defined there. Nothing that a worker is sent is; and a plain script, which calls
-    ``cpt_bench.run`` at its top, would start itself again in every worker.
+    multiprocessing makes each child import the main module first, since the objects it receives may
+    be defined there. Ours never are; and a plain script that calls ``cpt_bench.run`` at its top
+    level would start itself again in every worker.
     """
     data: dict[str, Any] = _preparation_data(name)
     if name == NAME:
@@ -62,7 +63,7 @@ spawn.get_preparation_data = _without_main
 
 
 def warm_up() -> None:
-    """Start the fork server's imports now, during whatever this process does next."""
+    """Start the fork server now, so that it imports while this process does other things."""
     context()
     forkserver.ensure_running()
 
@@ -74,12 +75,12 @@ class Worker:
         work: A module-level function; its first argument is ``say``, which sends one event (a JSON
             object) to the parent.
         args: Its other arguments; they must pickle. None: its other argument is an iterator of the
-            orders that :meth:`ask` sends, each of which is done when it takes the next.
-        log: The file that takes what the child prints.
-        what: What this is, for errors: ``stage 3 (gqa), training``.
-        limits: Where it is ended.
-        first: A module-level function of ``args`` that the child calls while it has no thread yet.
-        env: What its environment has beyond this process's.
+            jobs that :meth:`ask` sends; a job is done when ``work`` takes the next one.
+        log: The file that receives the child's output; of a long one, its beginning and end.
+        what: Describes the call in errors: ``stage 3 (gqa), training``.
+        limits: Limits at which the child is ended.
+        first: A module-level function of ``args`` that the child calls before it has any thread.
+        env: Environment variables to add to those of this process.
     """
 
     def __init__(
@@ -93,16 +94,16 @@ class Worker:
         env: dict[str, str] | None = None,
     ) -> None:
         ctx = context()
-        self.what, self.log = what, log
+        self.what, self.log, self._log_at = what, log, 0.0
         self.receiver, sender = ctx.Pipe(duplex=args is None)
-        # Nothing is ever sent along the lifeline. This process alone holds its upper end, so that
-        # the child sees it close when this process dies, however it dies, and dies too: a killed
-        # run leaves nobody behind who writes to its folder.
+        # Nothing is ever sent through the lifeline. Only this process holds its upper end, so the
+        # child sees it close when this process dies, however it dies, and ends too: a killed run
+        # leaves no process that still writes to its folder.
         lifeline, self.lifeline = ctx.Pipe(duplex=False)
-        # The server is as old as its first use; the child is to be where this process is now.
+        # The server has the working directory and environment of its first use; pass today's.
         around = (Path.cwd(), {**os.environ, **(env or {})})
         call = (sender, lifeline, work, args, log, first, around)
-        # Not a daemon: those may have no children, and data loaders are children.
+        # Not a daemon: daemons may not start children, and data loaders are children.
         self.process = ctx.Process(target=_child, args=call, name=NAME)
         try:
             with _uninterrupted():
@@ -117,8 +118,8 @@ class Worker:
         """Wait for the call's value, passing on its events.
 
         Raises:
-            CptBenchError: The call raised, or its process died; the line says why.
-            TrainerFault: It passed a limit.
+            CptBenchError: The call raised, or its process died; the message explains why.
+            TrainerFault: It exceeded a limit.
         """
         try:
             value = self._answer(on_event)
@@ -128,19 +129,19 @@ class Worker:
             self.stop()
 
     def ask(self, order: Any, what: str, on_event: Callable[[dict[str, Any]], None]) -> None:
-        """Have a child that takes orders carry one out; it waits for the next one afterwards.
+        """Have a child that takes jobs do one; it waits for the next one afterwards.
 
         Args:
-            order: What its ``work`` takes; it must pickle.
-            what: What this is, for errors.
-            on_event: Takes the events.
+            order: The job for ``work``; it must pickle.
+            what: Describes the job in errors.
+            on_event: Receives the events.
 
         Raises:
-            CptBenchError: As :meth:`result`; the child is ended.
+            CptBenchError: As for :meth:`result`; the child is ended.
         """
         self.what = self.monitor.what = what
         try:
-            with contextlib.suppress(ConnectionError):  # it died; receiving tells how
+            with contextlib.suppress(ConnectionError):  # the child died; _answer reports how
                 self.receiver.send(order)
             self._answer(on_event)
         except BaseException:
@@ -151,22 +152,29 @@ class Worker:
         while True:
             try:
                 while not self.receiver.poll(MEMORY_EVERY):
-                    self.monitor.look()
+                    self._look()
                 kind, value = self.receiver.recv()
             except (EOFError, ConnectionError):
                 raise self._died() from None
             if kind == "event":
-                self.monitor.look()
+                self._look()
                 on_event(value)
             elif kind == "value":
                 return value
             else:
                 raise value
 
+    def _look(self) -> None:
+        self.monitor.look()
+        now = time.monotonic()
+        if now - self._log_at >= MEMORY_EVERY:
+            self._log_at = now
+            cut(self.log, SLACK)
+
     def stop(self) -> None:
-        """End the child, and what it started, if it still runs."""
-        # The child leads a process group of its own; a command that it ran may have outlived it.
-        # Launchers start their ranks in sessions of their own, which only the family tree shows.
+        """End the child, and everything it started, if it still runs."""
+        # The child leads its own process group; a command that it ran may have outlived it.
+        # Launchers start their ranks in separate sessions, which only the process tree shows.
         end_children(self.process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -175,11 +183,12 @@ class Worker:
         self.process.join()
         self.lifeline.close()
         self.receiver.close()
+        cut(self.log)
 
     def _lost(self) -> CptBenchError:
         return WorkerLost(
             f"{self.what}: the process that starts all others was killed",
-            todo="What was committed is kept: run the same command again",
+            todo=CONTINUE,
         )
 
     def _died(self) -> CptBenchError:
@@ -192,22 +201,22 @@ class Worker:
             "killed" if code < 0 else "crash",
             f"{self.what}: the process {how}{last_words(self.log, 1)}",
             where=self.log,
-            todo="What was committed is kept: run the same command again",
+            todo=CONTINUE,
         )
 
 
 UNKNOWN = 255
-"""The exit status of a child of whose end the fork server did not live to hear."""
+"""The exit status of a child that ended after the fork server had died."""
 
 
 def _server_died() -> bool:
-    """Whether the fork server, which was running, does not run any more."""
+    """Whether the fork server, which was running, has ended."""
     if not hasattr(os, "waitid"):  # macOS, until Python 3.13
         return False
     pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    for _ in range(20):  # it closed what it had open; that it ended is seen a moment later
+    for _ in range(20):  # its pipes are closed; its end shows up a moment later
         try:
-            # Only looked at: multiprocessing itself collects it, and starts another one.
+            # WNOWAIT: multiprocessing itself collects the process, and starts another one.
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return True
         except (ChildProcessError, TypeError):
@@ -216,17 +225,9 @@ def _server_died() -> bool:
     return False
 
 
-def last_words(log: Path, lines: int) -> str:
-    """The end of a log for an error's line: ``; its last words: …``, or nothing."""
-    if not log.exists():
-        return ""
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
-    return f"; its last words: {' | '.join(line.strip()[:160] for line in said)}" if said else ""
-
-
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back for the moment: a child half started would complain to the terminal."""
+    """Delay Ctrl-C for a moment: a half-started child would print a traceback to the terminal."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is interrupted
         return
@@ -251,7 +252,7 @@ def _child(
 ) -> None:
     os.chdir(around[0])
     os.environ.update(around[1])
-    # A group of its own: Ctrl-C goes to the parent alone, which decides, and all can be ended.
+    # Its own process group: Ctrl-C reaches only the parent, which can end the whole group.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def _child(
 
 
 def _orders(parent: Connection) -> Iterator[Any]:
-    """What the parent asks for, one after the other, until it closes its end."""
+    """The jobs that the parent sends, one after the other, until it closes its end."""
     while True:
         try:
             order = parent.recv()

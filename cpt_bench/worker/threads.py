@@ -1,4 +1,4 @@
-"""How a worker process computes on a CPU."""
+"""CPU settings of a worker process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def set_threads(threads: int) -> None:
-    """Compute on ``threads`` cores, and keep the memory that tensors have had.
+    """Compute on ``threads`` cores, and reuse the memory of freed tensors.
 
-    Tensors of a megabyte come and go with each operation. glibc would hand each one back to the
-    system and have its pages cleared anew: a third of the time of an evaluation.
+    Tensors of a megabyte come and go with each operation. glibc would return each to the system,
+    which clears the pages again: a third of the time of an evaluation.
     """
     import torch
 

@@ -210,9 +210,9 @@ def test_the_published_fingerprints_stand(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path))
     published = {
         "nano": "55706c6c082964371c29140ece71874b0d5239655a0b9b964cc7ad90f4229e94",
-        "cpt7": "67a72e7658647ae0c8fce3050d1b81ff64fecfd43cd853e7ee1c1f541495de2c",
-        "cpt7@mini": "b5235182345ff35e33bcdf817e84760b741b3eee3b662a06e03fcc333556909d",
-        "cpt7@paper": "5697ec0fe4b050bb82d5709241439e6bc2998b289e0d8db0694c5b255b9372f1",
+        "cpt7": "c4f0fe7518b74070050d186495d926ec755e3fd7e3c40f78e9d0a38bf0427af6",
+        "cpt7@mini": "8896e8d3c2c8b072638e6627e6ee4abfd47570201874167c0e75ba670ec559ab",
+        "cpt7@paper": "f8dfc1fc41e403de3c757a057e0094090599544d71687de3e8c86448037c8feb",
     }
     assert {spec: open_suite(spec).fingerprint() for spec in published} == published
 
@@ -230,9 +230,12 @@ def test_the_published_fingerprints_stand(monkeypatch: pytest.MonkeyPatch, tmp_p
         (["--recipe", "cpt7/rft-lor"], "Did you mean 'cpt7/rft-lora'?"),
         (
             ["--trainer", "sft", "--recipe", "cpt7/rft"],
-            "which sft has not. Plan it with the trainer that it is for: --trainer rft",
+            "which sft does not have. Plan it with the trainer that it is for: --trainer rft",
         ),
-        (["--recipe", "cpt7/joint"], "which rft has not. Plan it with the trainer that it is for"),
+        (
+            ["--recipe", "cpt7/joint"],
+            "which rft does not have. Plan it with the trainer that it is for",
+        ),
         (["--base", "nowhere"], "nothing is known of base model 'nowhere'"),
         (["--keep", "some"], "There is: all, last, none"),
     ],

@@ -30,7 +30,7 @@ def test_commands_say_what_is_there_and_what_is_missing(
         "pathvqa/train" in done.stderr
         and f"no folder {partial}/flaviagiammarino/path-vqa" in done.stderr
     )
-    assert "not prepared: pathvqa/train, pathvqa/test. What was prepared is kept" in done.stderr
+    assert "not prepared: pathvqa/train, pathvqa/test. What was prepared is saved" in done.stderr
     status = cli("data", "status", "--suite", cpt7_folder, *tasks, env=env)
     assert (
         status.returncode == 1

@@ -162,7 +162,11 @@ def test_a_sweep_goes_on_after_it(tiny_model: Path, tmp_path: Path) -> None:
     runs: list[str] = []
     while not runs and time.monotonic() < deadline:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        runs = [c for c in children if b"leash" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        runs = [
+            c
+            for c in children
+            if b"cpt_bench.cli.attached" in Path(f"/proc/{c}/cmdline").read_bytes()
+        ]
     server = server_of(int(runs[0]))
     time.sleep(1)  # now a worker waits for its answer
     os.kill(server, signal.SIGKILL)
@@ -306,13 +310,13 @@ def test_a_name_of_300_characters_is_one_line(args: list[str], cli: Cli) -> None
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/x"), "No space left on device (/x). What was committed is kept"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "No space left on device (/x). Make room. Finished steps are saved"),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), "Too many levels of symbolic links (a)"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
         (OSError(errno.ESTALE, "Stale file handle", "a\nb"), "Stale file handle (a b)"),
         (OSError("no number\nat all"), "no number at all"),
         (OSError(), "OSError"),
-        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'"), ("c", "d", "x")]), "No space left on device: 'b' (b). What was committed is kept"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'"), ("c", "d", "x")]), "No space left on device: 'b' (b). Make room. Finished steps are saved"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", Path("x")), "No such file or directory (x)"),
         (OSError(errno.ENAMETOOLONG, "File name too long", 250 * "n"), "n, 250 characters). Give a shorter name"),
     ],
@@ -422,7 +426,7 @@ def test_a_trainer_that_prints_utf_8_where_nothing_else_is(
     ]
     done = subprocess.run(command, env={**os.environ, **ASCII}, capture_output=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.decode("ascii").strip().endswith("its last words: caf? ? ->")
+    assert done.stderr.decode("ascii").strip().endswith("its last output: caf? ? ->")
 
 
 def test_a_name_that_the_locale_cannot_write_is_one_line(

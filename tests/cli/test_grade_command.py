@@ -103,6 +103,31 @@ def test_a_gold_that_nothing_can_match_is_named(
 
 
 @pytest.mark.parametrize(
+    ("grader", "row"),
+    [
+        ("vqa", {"gold": "0"}), ("choice", {"gold": "A", "choices": ["None", "One"]}), ("choice", {"gold": "None", "choices": ["None", "One"]}),
+        ("exact", {"gold": "none"}), ("gqa", {"gold": "None"}), ("open", {"gold": "none"}), ("mmmu", {"gold": "None"}),
+    ],
+)  # fmt: skip
+def test_no_box_is_wrong(cli: Cli, tmp_path: Path, grader: str, row: dict[str, Any]) -> None:
+    rows = [{"reply": reply, **row} for reply in ("I see nothing of it", "\\boxed{None}")]
+    (tmp_path / "in.jsonl").write_text(lines(*rows))
+    done = cli("grade", "in.jsonl", "--grader", grader, "--form", "boxed")
+    assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [0, 1]
+    assert json.loads(done.stderr)["unparsed"] == 50
+
+
+def test_pope_s_published_figures(cli: Cli, tmp_path: Path) -> None:
+    pairs = [("Yes", "yes"), ("A dog", "yes"), ("No", "no"), ("NO", "no")]
+    (tmp_path / "in.jsonl").write_text(lines(*({"reply": r, "gold": g} for r, g in pairs)))
+    summary = json.loads(cli("grade", "in.jsonl", "--grader", "pope-official").stderr)
+    assert summary["accuracy"] == 75
+    assert summary["yes_no"] == {
+        "precision": 66.6667, "recall": 100, "f1": 80, "yes_share": 75, "unparsed": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' is there twice"),
@@ -281,7 +306,7 @@ def test_a_question_is_answered_once(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(lines(*rows[:2]))
     assert cli(*asked).returncode == 0
     (tmp_path / "in.jsonl").write_text(lines(*rows))
-    one_line(cli(*asked), f"in.jsonl:3: '{ids[0]}' is answered before, in line 1")
+    one_line(cli(*asked), f"in.jsonl:3: '{ids[0]}' was already answered in line 1")
     for wrong in (True, None, 1.0, [ids[0]], "none such"):
         (tmp_path / "in.jsonl").write_text(lines({"id": wrong, "reply": "A"}))
         one_line(cli(*asked), "in.jsonl:1: no test sample has the id")
@@ -336,7 +361,7 @@ def test_ids_are_compared_as_text(tmp_path: Path) -> None:
     [
         ([{"id": "1", "reply": "a"}], "rows.jsonl: 2 of 3 test samples have no prediction: '2', '3'"),
         ([], "rows.jsonl: 3 of 3 test samples have no prediction: '1', '2', '3'"),
-        ([{"id": 1, "reply": "a"}, {"id": "2", "reply": "a"}, {"id": "1", "reply": "a"}], "rows.jsonl:3: '1' is answered before, in line 1"),
+        ([{"id": 1, "reply": "a"}, {"id": "2", "reply": "a"}, {"id": "1", "reply": "a"}], "rows.jsonl:3: '1' was already answered in line 1"),
         ([{"id": "4", "reply": "a"}], "rows.jsonl:1: no test sample has the id '4'"),
         ([{"id": True, "reply": "a"}], "rows.jsonl:1: the id is True, not text or a whole number"),
         ([{"id": 1.0, "reply": "a"}], "rows.jsonl:1: the id is 1.0, not text"),
@@ -595,6 +620,13 @@ def test_no_predictions_end_score_in_a_traceback(scored: Path, examples: int) ->
 
     run()
     both_occur(outcomes)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e999, float("nan")])
+def test_a_cell_that_is_not_finite_is_named(cli: Cli, tmp_path: Path, value: float) -> None:
+    whole = changed(MATRIX, ("accuracy", 1, 1), value)
+    (tmp_path / "m.json").write_text(json.dumps(whole))
+    one_line(cli("metrics", "m.json"), "m.json: row 1, column 2 is", "not a finite number")
 
 
 MATRIX = {"tasks": ["a", "b"], "accuracy": [[1, 2], [3, None], [5, 6]], "n": [10, 10]}

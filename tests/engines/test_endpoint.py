@@ -107,7 +107,8 @@ def test_a_busy_server_is_asked_again(status: int, serve: Any) -> None:
         (400, {"error": {"message": "no such model"}}, "no such model"),
         (200, b"<html>bad gateway</html>", "no answer to q"),
         (200, b"", "no answer to q"),
-        (200, {"error": "busy"}, "no choices"),
+        (200, {"error": "busy"}, "busy"),
+        (200, b"", "the body is empty"),
         (200, completion(None), "the reply is None, not text"),
         (200, completion("", finish_reason="content_filter"), "ended with 'content_filter'"),
         (200, completion("x", message={"role": "assistant", "content": "x", "reasoning_content": "y"}), "without a reasoning parser"),
@@ -220,7 +221,7 @@ def test_a_number_of_tokens_that_is_none_is_no_answer(
     fake = serve(lambda body, number: (200, completion("a", usage=usage)))
     engine = fake.engine(journal=tmp_path / "journal.jsonl")
     with pytest.raises(
-        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has words and 0 tokens"
+        CptBenchError, match=r"has tokens .*, not a whole number from 0 to 7|has text but 0 tokens"
     ) as caught:
         engine.generate(ask(1), 7)
     assert len(str(caught.value).splitlines()) == 1

@@ -135,12 +135,16 @@ def test_a_truncated_file_is_refused(engine: Any, tiny_model: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("file", "change", "complaint"),
     [
-        ("config.json", {"image_token_id": 1}, "its config.json is not that of the checkpoint"),
-        ("config.json", {"dtype": "bfloat16"}, "its dtype is not that of the checkpoint which is"),
-        ("tokenizer_config.json", {"eos_token": "a"}, "its tokenizer_config.json is not that of"),
-        ("generation_config.json", {"eos_token_id": 1}, "its generation_config.json is not that"),
-        ("chat_template.jinja", "\n", "its chat_template.jinja is not that of the checkpoint"),
-        ("added_tokens.json", "{}", "its added_tokens.json is not that of the checkpoint"),
+        ("config.json", {"image_token_id": 1}, "its config.json differs from that of the loaded"),
+        ("config.json", {"dtype": "bfloat16"}, "its dtype differs from that of the loaded"),
+        (
+            "tokenizer_config.json",
+            {"eos_token": "a"},
+            "its tokenizer_config.json differs from that of",
+        ),
+        ("generation_config.json", {"eos_token_id": 1}, "its generation_config.json differs from"),
+        ("chat_template.jinja", "\n", "its chat_template.jinja differs from that of the loaded"),
+        ("added_tokens.json", "{}", "its added_tokens.json differs from that of the loaded"),
         ("adapter_config.json", "{}", "an adapter is merged when it is loaded"),
     ],
 )
@@ -170,7 +174,16 @@ def test_what_trainers_write_beside_the_same_settings_is_no_difference(
     text = json.loads((folder / "config.json").read_text())["text_config"]
     text |= {"dtype": "float32", "use_cache": False}
     edit("config.json", text_config=text, _name_or_path="x", transformers_version="5.0", dtype=None)
-    edit("tokenizer_config.json", is_local=True, local_files_only=False, padding_side="right")
+    called: dict[str, Any] = {"max_length": None, "pad_to_multiple_of": None, "stride": 0}
+    edit(
+        "tokenizer_config.json",
+        is_local=True,
+        local_files_only=False,
+        padding_side="right",
+        **called,
+    )
+    edit("processor_config.json", video_processor={"fps": 2})
+    (folder / "video_preprocessor_config.json").unlink()
     edit("tokenizer.json", padding={"strategy": "BatchLongest"}, truncation={"max_length": 9})
     edit("generation_config.json", transformers_version="5.0", _from_model_config=True)
     for name in ("trainer_state.json", "all_results.json", "requirements.txt"):

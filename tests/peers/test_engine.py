@@ -115,7 +115,7 @@ def test_a_checkpoint_is_computed_in_its_own_dtype(engine: Any, base: Path, tmp_
     write(folder, narrow)
     edit(folder / "config.json", dtype="bfloat16")
     assert difference(frame(base), frame(folder)) == (
-        "its dtype is not that of the checkpoint which is loaded"
+        "its dtype differs from that of the loaded checkpoint"
     )
     narrowed: Any = open_engine("vllm", folder, **SMALL)
     assert narrowed.dtype == "bfloat16" and held(narrowed) == {torch.bfloat16}

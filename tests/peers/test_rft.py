@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.peers.conftest import model_of
+from tests.support.peers import model_of
 
 ROOT = Path(__file__).parents[2]
 CASES: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ def told(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict
     file = folder / "cases.json"
     file.write_text(json.dumps([*cases.values()]))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.peers.drive_rft", str(file)], cwd=ROOT, text=True,
+        [sys.executable, "-m", "tests.support.drive_rft", str(file)], cwd=ROOT, text=True,
         capture_output=True, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

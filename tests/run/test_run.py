@@ -179,7 +179,7 @@ def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == (
-        f"cptbench: {folder}: interrupted. What was committed is kept: run the same command to go on"
+        f"cptbench: {folder}: interrupted. Finished steps are saved: run the same command again"
     )
     done = here(tmp_path, *command[3:])
     assert done.returncode == 0, done.stderr
@@ -191,7 +191,7 @@ def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     [
         ("pass", "wrote no *.safetensors"),
         ("raise ValueError('no idea')", "ValueError: no idea"),
-        ("import os; print('so long'); os._exit(3)", "stage 1 (science), training: the process exited with 3; its last words: so long"),
+        ("import os; print('so long'); os._exit(3)", "stage 1 (science), training: the process exited with 3; its last output: so long"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "the process was killed by SIGKILL"),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ BREAKS: dict[str, tuple[str, str, str, str, Callable[[Dataset], Dataset], str]] 
                               "lmms-lab/ScienceQA, split test: row 0 makes no sample .*answer 9 is none of 2 choices"),
     "one id twice": ("textvqa", "lmms-lab/textvqa", "default", "validation",
                      lambda rows: rows.map(lambda row: {"question_id": 7}, features=rows.features),
-                     "the id '7' is there more than once"),
+                     "the id '7' occurs more than once"),
     "a picture without its join": ("gqa", "lmms-lab/GQA", "testdev_balanced_images", "testdev",
                                    lambda rows: rows.select([0, 1]), r"row 2 names the picture 'n2', which is not in testdev_balanced_images"),
     "a broken picture": ("pope", "lmms-lab/POPE", "default", "test",

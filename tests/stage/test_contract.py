@@ -231,7 +231,7 @@ def test_a_command_that_nobody_watches_is_recorded_as_such(
 @pytest.mark.parametrize(
     ("command", "kind", "said"),
     [
-        ("sh -c 'echo one; echo two; exit 7'", "crash", "exited with 7; its last words: one | two"),
+        ("sh -c 'echo one; echo two; exit 7'", "crash", "exited with 7; its last output: one | two"),
         ("sh -c 'kill -9 $$'", "killed", "killed by signal 9"),
         ("sh -c 'exec sleep 600'", "timeout", "ended after 2 s"),
         ("sh -c 'cat {stage} >/dev/null; cat ../*/run/stages/0-base/predictions/science.jsonl'", "privilege", "science.jsonl"),

@@ -47,8 +47,8 @@ def test_what_would_not_do_what_it_says(launch: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "said"),
     [
-        ("raise SystemExit(3)", "crash", "torchrun x ended with 3"),
-        ("import os; os.kill(os.getpid(), 9)", "killed", "torchrun x ended with -9"),
+        ("raise SystemExit(3)", "crash", "torchrun x exited with 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed", "torchrun x exited with -9"),
         (
             "open('launch.json', 'w').write('{\"error\": \"too much\", \"kind\": \"privilege\"}')",
             "privilege", "too much",

@@ -39,7 +39,7 @@ def test_other_words_stay_as_they_are(text: str) -> None:
 def test_another_tokenizer_s_token_is_named_with_the_request() -> None:
     asked = [Request("q1", "plain", ()), Request("q2", "what is [SEP]?", ())]
     refuse_special(asked, ["<|x|>"])
-    with pytest.raises(CptBenchError, match=r"request q2: its words hold '\[SEP\]'"):
+    with pytest.raises(CptBenchError, match=r"request q2: its text has '\[SEP\]'"):
         refuse_special(asked, ["[SEP]"])
     with pytest.raises(CptBenchError, match="request q3"):
         refuse_special([Request("q3", "plain", (), prefix="[SEP]")], ["[SEP]"])

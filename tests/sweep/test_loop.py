@@ -97,7 +97,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path, monkeypatch: Any) -> N
     monkeypatch.chdir(tmp_path)
     for name, rate in (("a+b.yaml", "1e-5"), ("a_b.yaml", "1e-4")):
         (tmp_path / name).write_text(f"learning_rate: {rate}\n")
-    with pytest.raises(CptBenchError, match=r"runs\.0: two runs that differ would both be called"):
+    with pytest.raises(CptBenchError, match=r"runs\.0: two different runs would both be called"):
         planned(tmp_path, "runs: [{trainers: [sft], recipes: [a+b.yaml, a_b.yaml]}]")
 
 

@@ -78,7 +78,7 @@ def begin(file: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=file.parent, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
-def leashed(runs: Path) -> list[int]:
+def attached(runs: Path) -> list[int]:
     """The processes of runs in a folder that have trained a stage."""
     folders = {str(f.parent.parent).encode() for f in runs.glob("*/ledger/stage-1.train.json")}
     found = []
@@ -87,7 +87,7 @@ def leashed(runs: Path) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"cpt_bench.cli.leash" in words and folders & {*words}:
+        if b"cpt_bench.cli.attached" in words and folders & {*words}:
             found.append(int(place.parent.name))
     return found
 
@@ -101,6 +101,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 @slow
+@pytest.mark.long
 def test_a_sweep_on_two_machines_of_a_ray_cluster_with_a_worker_killed(
     tiny_model: Path, tmp_path: Path, cli: Any
 ) -> None:
@@ -113,7 +114,7 @@ def test_a_sweep_on_two_machines_of_a_ray_cluster_with_a_worker_killed(
     try:
         cluster.add_node(**one)
         process = begin(tiny_sweep(tmp_path, tiny_model), "--ray", cluster.address)
-        run = wait_for(lambda: leashed(runs))[0]
+        run = wait_for(lambda: attached(runs))[0]
         # The Ray worker itself, which is the parent of the run's process: the run ends with it.
         worker = int(Path(f"/proc/{run}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(worker, signal.SIGKILL)
@@ -157,7 +158,7 @@ SCRIPTS = {
     "says": "import sys; print('cptbench: no idea', file=sys.stderr); sys.exit(2)",
     "lost": "import sys; print('cptbench: the process was killed', file=sys.stderr); sys.exit(75)",
     "killed": "import os; os.kill(os.getpid(), 9)",
-    "long": "import threading, time; from cpt_bench.cli.leash import _end_with_parent; "
+    "long": "import threading, time; from cpt_bench.cli.attached import _end_with_parent; "
     "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(60)",
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # on a machine that is busy
+# The limit is for a machine that is busy.
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 from tests.support.commands import here
 from tests.support.cpt7_fixtures import build_hub, build_suite
@@ -19,7 +20,7 @@ SFT = [*SMALL, "batch_size=2", "gradient_accumulation=1"]
 RFT = [*SMALL, "use_vllm=false", "prompts_per_step=2", "rollouts=2", "gradient_accumulation=1", "updates_per_generation=2"]  # fmt: skip
 
 
-BEGINNING = 3
+BEGINNING = 2
 """Tasks of the suite that two processes run: the processes are tried, not the tasks again."""
 
 

@@ -64,7 +64,7 @@
       tr.append(el("th", { scope: "col", class: number ? "num" : null, "aria-sort": on ? (state.down ? "descending" : "ascending") : null, "data-key": key }, button));
     };
     tr.append(el("th", { class: "blank", scope: "col", "aria-label": "compare" }));
-    cell("rank", "Rank", false, "by " + DATA.ranked_by + " within the division; a range where methods tie");
+    cell("rank", "Rank", false, "by " + DATA.ranked_by + " within the division; a range where methods tie, wider where seeds vary more");
     cell("name", "Method", false, "");
     for (const key of keys) cell(key, key, true, DATA.titles[key] || "");
     cell("seeds", "Seeds", true, "");

@@ -1,4 +1,4 @@
-"""Stages of RFT with a colocated vLLM, in one process: ``python -m tests.peers.drive_rft FILE``.
+"""Stages of RFT with a colocated vLLM, in one process: ``python -m tests.support.drive_rft FILE``.
 
 FILE holds a JSON list of cases and gets a list of what came of them. A case has ``trainer``, ``set``
 (settings), ``stage`` (what is changed in the stage's document), ``policy``, ``samples`` (the first so

@@ -1,8 +1,8 @@
-"""``python -m cpt_bench.cli.leash run …``: ``cptbench run`` that ends with who started it.
+"""``python -m cpt_bench.cli.attached run …``: ``cptbench run`` that ends with whoever started it.
 
 Standard input is a pipe whose other end the sweep's worker holds. When that worker dies, however it
-dies, the pipe closes and the run ends too: nobody is left writing to a folder that another worker
-goes on with.
+dies, the pipe closes and the run ends too: no process goes on writing to a folder in which another
+worker continues the run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the command line on a leash."""
+    """Run the command line until it is done, or until its parent dies."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from cpt_bench.cli.main import entry
 
