@@ -105,7 +105,7 @@ def test_a_gold_that_nothing_can_match_is_named(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' is there twice"),
+        ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' occurs twice"),
         ('{"reply": "a", "gold": NaN}', "NaN is not a number in JSON"),
         ('{"reply": "a", "gold": "a", "x": [-Infinity]}', "-Infinity is not a number in JSON"),
         ('{"reply": "a", "gold": 1e999}', "gold is inf, not a text"),
