@@ -1,8 +1,8 @@
-"""YAML that people write: what its words mean, and the line in which a mistake stands.
+"""Reads YAML files written by people; errors name the line.
 
-One reader for suites, cards, recipes, sweeps, claims, indexes of plug-ins and the values of
-``--set``. Words have YAML 1.2's meaning. PyYAML follows YAML 1.1, in which ``no`` and ``off`` are
-false, ``1e-4`` is text, ``010`` is eight and ``1:30`` is ninety: traps in a file of settings.
+This is the only reader for suites, cards, recipes, sweeps, claims, indexes of plug-ins and the
+values of ``--set``. Scalars follow YAML 1.2. PyYAML follows YAML 1.1, in which ``no`` and ``off``
+are false, ``1e-4`` is text, ``010`` is eight and ``1:30`` is ninety: traps in a file of settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class KeyTwiceError(yaml.MarkedYAMLError):
-    """A mapping has one key twice; the last would win without a word.
+    """A mapping has one key twice, of which PyYAML would silently use the last.
 
     Attributes:
         key: The key.
@@ -39,17 +39,17 @@ class Loader(_Base):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; a key that stands in it twice is refused."""
+        """A mapping; duplicate keys are refused."""
         refuse_key_twice(self, node)
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
 
 def refuse_key_twice(loader: Any, node: yaml.MappingNode) -> None:
-    """Compare the keys of a mapping as they are written, before ``<<`` adds others.
+    """Compare the keys of a mapping as written, before ``<<`` adds others.
 
     Raises:
-        KeyTwiceError: Two are equal; the line names both places.
+        KeyTwiceError: Two are equal; the message names both lines.
     """
     lines: dict[Any, int] = {}
     for key_node, _ in node.value:
@@ -57,7 +57,7 @@ def refuse_key_twice(loader: Any, node: yaml.MappingNode) -> None:
             continue
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
         if not isinstance(key, str | int | float | None):
-            problem = f"{key!r} is no key: keys are text or numbers"
+            problem = f"{key!r} is not a valid key: keys are text or numbers"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         if key in lines:
             raise KeyTwiceError(key, lines[key], key_node.start_mark)
@@ -93,7 +93,7 @@ def parse_yaml(text: str, where: object) -> Any:
 
     Args:
         text: The document.
-        where: What errors call it; the line is added.
+        where: The document's name in errors; the line is added.
 
     Raises:
         CptBenchError: It is not YAML, or a mapping in it has a key twice.
@@ -117,7 +117,7 @@ def read_yaml(file: Path) -> Any:
     """A YAML file.
 
     Raises:
-        CptBenchError: There is none, or it is not YAML in UTF-8; the error names the line.
+        CptBenchError: It does not exist, or is not YAML in UTF-8; the message names the line.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -130,14 +130,14 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_mapping(file: Path, of: str = "keys") -> dict[str, Any]:
-    """A YAML file that holds a mapping; an empty file is an empty one.
+    """A YAML file with a mapping; an empty file is an empty mapping.
 
     Args:
         file: The file.
-        of: What the mapping is of, for the error: ``settings``.
+        of: What the mapping contains, for the error: ``settings``.
 
     Raises:
-        CptBenchError: As :func:`read_yaml`, or it holds something else.
+        CptBenchError: As for :func:`read_yaml`, or it is not a mapping.
     """
     data = read_yaml(file)
     if data is None:

@@ -1,4 +1,4 @@
-"""What is around this process: versions, hardware, the state of the code, folders of the user."""
+"""This process's environment: versions, hardware, the state of the code, the user's folders."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PACKAGES = (
 """Packages whose version can change a number."""
 
 TRAINING = ("torch", "transformers", "trl", "datasets")
-"""Packages without which nothing is trained, and no checkpoint answers."""
+"""Packages that are needed to train and to evaluate checkpoints."""
 
 
 def require_training() -> None:
-    """Refuse in one line where the ``[train]`` extra is missing.
+    """Raise a one-line error if the ``[train]`` extra is not installed.
 
     Raises:
         CptBenchError: One of :data:`TRAINING` is not installed.
@@ -50,17 +50,17 @@ def require_training() -> None:
 
 
 SOCKET_FOLDER = 60
-"""Bytes of a folder's path below which sockets in it have a name: systems allow 103 in all."""
+"""Maximal length in bytes of the path of a folder for sockets: systems allow 103 in all."""
 
 
 @lru_cache(maxsize=1)
 def folder_for_sockets() -> Path | None:
-    """A folder for sockets, where the path of the one for temporary files is too long for that.
+    """A folder for sockets, if the path of the folder for temporary files is too long for them.
 
-    A cluster's scheduler may set TMPDIR to a long path. Large files belong there all the same.
+    A cluster's scheduler may set TMPDIR to a long path, where large files still belong.
 
     Returns:
-        A new folder, removed when this process ends; None where ``tempfile``'s own is short.
+        A new folder, removed when this process ends; None if ``tempfile``'s own path is short.
 
     Raises:
         CptBenchError: No folder with a short path can be written.
@@ -110,7 +110,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout this code runs from; None for an installed wheel."""
+    """Commit of the checkout with this code, and whether it is clean; None for a wheel."""
     folder = Path(__file__).parent
     commit = _output(["git", "--no-optional-locks", "-C", str(folder), "rev-parse", "HEAD"])
     if commit is None:
@@ -137,18 +137,18 @@ def _cpu() -> str:
 
 
 def has_gpus() -> bool:
-    """Whether NVIDIA's driver is here; asking it takes a tenth of a second or more."""
+    """Whether NVIDIA's driver is installed; querying it takes a tenth of a second or more."""
     return shutil.which("nvidia-smi") is not None
 
 
 def count_gpus() -> int:
-    """How many GPUs the driver lists, without torch being imported."""
-    # Parts of a GPU (MIG) are listed below it, further in.
+    """How many GPUs the driver lists, found without importing torch."""
+    # Parts of a GPU (MIG) are listed below it, indented.
     return sum(line.startswith("GPU ") for line in _nvidia_smi("-L"))
 
 
 def gpus_held(pids: Collection[int]) -> int:
-    """How many GPUs hold memory of one of the processes ``pids``."""
+    """How many GPUs have memory in use by any of the processes ``pids``."""
     rows = [line.split(",") for line in _nvidia_smi(*_CSV, "--query-compute-apps=gpu_uuid,pid")]
     wanted = {str(pid) for pid in pids}
     return len({row[0].strip() for row in rows if row[-1].strip() in wanted})
@@ -158,7 +158,7 @@ _CSV = ("--format=csv,noheader",)
 
 
 def _nvidia_smi(*arguments: str) -> list[str]:
-    """The lines that ``nvidia-smi`` answers; none where it is not there or fails."""
+    """The output lines of ``nvidia-smi``; empty if it is not installed or fails."""
     answer = _output(["nvidia-smi", *arguments])
     return [line for line in (answer or "").splitlines() if line.strip()]
 
@@ -178,10 +178,10 @@ def cache_folder(variable: str) -> Path:
     """``$XDG_CACHE_HOME/cptbench``, else ``~/.cache/cptbench``.
 
     Args:
-        variable: The environment variable that names another place, for the error.
+        variable: The environment variable for another folder, named in the error.
 
     Raises:
-        CptBenchError: There is no home directory: no $HOME, and no such user.
+        CptBenchError: There is no home directory: $HOME is not set and the user has none.
     """
     cache = os.environ.get("XDG_CACHE_HOME")
     try:

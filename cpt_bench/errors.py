@@ -1,4 +1,4 @@
-"""The one exception a user meets: what was wrong, where, and what to do."""
+"""The exception for errors that a user can fix: what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LOST = 75
-"""Exit status when a process was killed from outside: the same command may go through (sysexits'
-EX_TEMPFAIL)."""
+"""Exit status if a process was killed from outside: the same command may succeed next time
+(EX_TEMPFAIL of sysexits)."""
 
 CONTINUE = "Finished steps are saved: run the same command again"
 """What to do after an interruption of any kind."""
 
 
 class CptBenchError(Exception):
-    """A mistake that a person can mend.
+    """An error that a person can fix.
 
     The command line shows it as one line and exits with status 2; ``--debug`` shows the rest.
 
     Args:
         what: What was wrong, with the offending value.
-        where: The file, cell or option it was found in.
+        where: The file, cell or option with the problem.
         todo: What to do next.
     """
 
@@ -40,30 +40,30 @@ class CptBenchError(Exception):
         """What a notebook shows in place of a traceback."""
         return [f"cptbench: {self}"]
 
-    def __reduce__(self) -> tuple[object, ...]:  # keyword arguments survive the trip from a worker
+    def __reduce__(self) -> tuple[object, ...]:  # else pickling loses the keyword arguments
         return _rebuild, (type(self), self.what, self.where, self.todo)
 
 
 class Interrupted(CptBenchError):  # noqa: N818 - not an error
-    """Ctrl-C, at a point from which the same command goes on."""
+    """Ctrl-C; the same command resumes from there."""
 
     exit_code = 130
 
 
-class WorkerLost(CptBenchError):  # noqa: N818 - nobody's mistake
-    """A process that carries out work was killed from outside; the same command may go through."""
+class WorkerLost(CptBenchError):  # noqa: N818 - not a mistake
+    """A worker process was killed from outside; the same command may succeed next time."""
 
     exit_code = LOST
 
 
 class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harness's
-    """A trainer broke the contract; the run records it and keeps what was committed.
+    """A trainer broke the contract; the run records the fault, and committed steps remain.
 
     Args:
-        kind: What kind of fault, in one word, for the record: ``crash``, ``timeout``, …
+        kind: The kind of fault, in one word, for the record: ``crash``, ``timeout``, …
         what: As in :class:`CptBenchError`.
-        where: As there.
-        todo: As there.
+        where: As in :class:`CptBenchError`.
+        todo: As in :class:`CptBenchError`.
     """
 
     def __init__(self, kind: str, what: str, *, where: object = "", todo: str = "") -> None:
@@ -76,7 +76,7 @@ class TrainerFault(CptBenchError):  # noqa: N818 - the trainer's, not the harnes
 
 
 class PrivilegeError(TrainerFault):
-    """A trainer reached for something it had not declared."""
+    """A trainer used something that it had not declared."""
 
     def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
         super().__init__("privilege", what, where=where, todo=todo)
@@ -94,13 +94,13 @@ def _rebuild(kind: type[CptBenchError], what: str, where: str, todo: str) -> Cpt
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """A value as an error names it: in one line, cut where it is long."""
+    """A value for an error message: on one line, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """``Did you mean 'rft'?``, or the list of what there is."""
+    """``Did you mean 'rft'?``, or the list of known names."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
@@ -108,7 +108,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error as one line: each key, what was wrong, what was given."""
+    """A pydantic error as one line: each key, the problem, and the given value."""
     parts = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(k) for k in problem["loc"])

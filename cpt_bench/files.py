@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and digests of what they hold."""
+"""Writes files atomically, reads them with clear errors, and computes digests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def digest(path: Path) -> str:
 
 
 def times_of_change(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Of everything below ``folder``: inode, size in bytes, and when it last changed (ns)."""
+    """Inode, size in bytes and time of the last change (ns) of everything below ``folder``."""
     found: dict[str, tuple[int, int, int]] = {}
     for place in (folder, *folder.rglob("*")):
         seen = place.lstat()
@@ -44,15 +44,15 @@ def digest_json(value: Any) -> str:
 
 
 HALVES = "backslashreplace"
-"""How half a surrogate pair, which UTF-8 cannot hold, is written: as an escape.
+"""Writes half a surrogate pair, which UTF-8 cannot encode, as an escape.
 
-Models write such halves, and JSON lets them through as an escape; ``\\ud83d`` in a JSON string is
-read back as what it was.
+Models generate such halves, and JSON allows them as escapes; ``\\ud83d`` in a JSON string is read
+back unchanged.
 """
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader, or a restart after any kill, sees all of it or none."""
+    """Write ``text`` atomically: a reader, or a restart after a kill, sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent, fcntl.LOCK_SH):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -77,13 +77,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
+    """Write one JSON object per line, atomically."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a broken one is named with the line that breaks it."""
+    """Read a JSON file; if it is broken, the error names the file and the line."""
     text = decoded(read_bytes(path), path)
     try:
         return json.loads(text)
@@ -92,12 +92,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; a broken line is named by its number."""
+    """Read a file with one JSON object per line; the error for a broken line has its number."""
     return [row for _, row in parse_jsonl(read_bytes(path), path)]
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file; one that is not there, or cannot be, is named."""
+    """A file's bytes; if it cannot be read, the error names the file and the reason."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decoded(data: bytes, name: object) -> str:
-    """UTF-8 as text, without the byte-order mark that some editors put in front."""
+    """UTF-8 as text, without the byte-order mark that some editors write."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,17 +120,17 @@ def decoded(data: bytes, name: object) -> str:
 
 
 def parse_jsonl(data: bytes, name: object) -> list[tuple[str, dict[str, Any]]]:
-    """Each line's place (``file:3``) and JSON object; empty lines are passed over.
+    """Each line's place (``file:3``) and JSON object; empty lines are skipped.
 
     Args:
         data: The lines in UTF-8, with or without a byte-order mark.
-        name: Where they are from, for the places.
+        name: The file's name, for the places.
 
     Raises:
         CptBenchError: A line is not a JSON object with each key once and finite numbers.
     """
     rows = []
-    # Not splitlines(): a reply may hold U+2028 and the like, which JSON leaves unescaped.
+    # Not splitlines(): a reply may contain U+2028 and the like, which JSON does not escape.
     for number, line in enumerate(decoded(data, name).split("\n"), 1):
         if not line or line.isspace():
             continue
@@ -154,7 +154,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return found
 
 
@@ -169,7 +169,7 @@ def _reason(error: Exception) -> str:
 def fresh_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` only when the block ends without an error."""
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a kill left
+    shutil.rmtree(partial, ignore_errors=True)  # left over from a kill
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -181,9 +181,9 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def common_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that becomes ``path``, for what several processes may make at one time.
+    """A folder to fill that becomes ``path``, which several processes may create at the same time.
 
-    Whoever is first is kept: the others made the same.
+    The first one's folder is used; the others' are dropped, since they have the same content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent, fcntl.LOCK_SH):
@@ -275,7 +275,7 @@ def _locked(folder: Path, how: int) -> Iterator[bool]:
 
 
 def settle(written: Path, path: Path) -> None:
-    """Make a folder or file that is completely written become ``path``, in one step."""
+    """Move a completely written folder or file to ``path``, in one step."""
     for file in (written, *written.rglob("*")):
         if file.is_file():
             with file.open("rb") as stream:
@@ -287,7 +287,7 @@ def settle(written: Path, path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename survive a power cut, where the system lets a folder be synced."""
+    """Make a rename survive a power cut, if the system can sync folders."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,9 +1,9 @@
-"""Encoded image files to pixels, late and always 8-bit RGB.
+"""Decodes image files to 8-bit RGB, only when they are needed.
 
-Two rules hold for every picture, whatever asks for it:
+Two rules hold for every picture:
 
-* what is transparent is laid over white, as Qwen's own loader does;
-* more than 8 bits a value are scaled to 8, by the range that :func:`_scaled` states.
+* transparent pixels are blended with white, as in Qwen's own loader;
+* more than 8 bits per value are scaled to 8, from the range that :func:`_scaled` defines.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 BROKEN = (OSError, ValueError, SyntaxError)
-"""What Pillow's decoders raise on broken data, apart from its own exceptions."""
+"""Exceptions that Pillow's decoders raise on broken data, in addition to Pillow's own."""
 
 TEXT_BYTES = 64 << 20
-"""The most text or colour profile of a PNG that is unpacked; Pillow stops at 1 MiB, and real
-pictures carry more."""
+"""Limit for unpacking a PNG's text or colour profile; Pillow's limit is 1 MiB, and real pictures
+have more."""
 
 LONGEST_RATIO = 200
-"""A picture may be so many times as long as it is wide: the limit of Qwen's processors."""
+"""Maximal ratio of a picture's longer side to its shorter one: the limit of Qwen's processors."""
 
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow's modes of more than 8 bits a value; all of them are grey."""
+"""Pillow's modes with more than 8 bits per value; all of them are grey."""
 
 
 def decode(data: bytes, where: object) -> Image:
     """The picture in ``data`` as RGB, fully read.
 
     Raises:
-        CptBenchError: The bytes are no picture, or a broken one; ``where`` says whose.
+        CptBenchError: The bytes are not a valid picture; ``where`` names its source.
     """
     from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -57,11 +57,11 @@ def decode(data: bytes, where: object) -> Image:
 
 
 def _scaled(image: Image) -> Image:
-    """A grey picture of more than 8 bits a value as one of 8 bits.
+    """Convert a grey picture with more than 8 bits per value to 8 bits.
 
-    A 16-bit picture has the range 0 to 65535. Other numbers have the smallest of the ranges 0 to 1
-    (floats alone), 0 to 255 and 0 to 65535 that holds all of them, else their own, from the least
-    to the greatest. What is not a number is black.
+    A 16-bit picture has the range 0 to 65535. For other types, the range is the smallest of 0 to 1
+    (only for floats), 0 to 255 and 0 to 65535 that contains all values, else from their minimum to
+    their maximum. NaN becomes black.
     """
     import numpy as np
     from PIL import Image

@@ -1,7 +1,7 @@
-"""Settings as people type them: ``key=value``, the value written as YAML.
+"""Parses settings given as ``key=value``, where the value is YAML.
 
-The value's words mean what they mean in files (:mod:`cpt_bench.documents`). Where the setting is
-text, what was typed is the text: ``mode=no``, ``tag=007`` and ``name=nan`` need no quotes there.
+Values are read as in files (:mod:`cpt_bench.documents`). If the setting's type is text, the value
+is used as typed: ``mode=no``, ``tag=007`` and ``name=nan`` need no quotes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cpt_bench.errors import CptBenchError
 
 
 def assigned(settings: Iterable[str], option: str = "--set") -> dict[str, str]:
-    """Key to the value's words, from ``key=value``; of a key given twice the last one counts.
+    """Key to the value's text, from ``key=value``; if a key is repeated, the last value counts.
 
     Args:
-        settings: As given on the command line.
-        option: What gave them, for the error.
+        settings: The settings, as given on the command line.
+        option: The option that they were given with, for the error.
 
     Raises:
         CptBenchError: One is not ``key=value``.
@@ -45,10 +45,10 @@ def value_of(text: str, kind: Any = Any) -> Any:
 
     Args:
         text: As typed.
-        kind: The setting's type; without one, the words are read as YAML.
+        kind: The setting's type; without one, the text is read as YAML.
 
     Raises:
-        CptBenchError: It is not YAML, or no finite number, and the setting takes no text.
+        CptBenchError: It is not YAML or not a finite number, and the setting's type is not text.
     """
     try:
         value = _read(text)
@@ -59,14 +59,14 @@ def value_of(text: str, kind: Any = Any) -> Any:
     if kind is Any:
         return value
     if isinstance(value, str) and not text.lstrip().startswith(("'", '"')):
-        return text  # YAML would end it at a '#'
+        return text  # in YAML, a '#' would start a comment
     if _accepts(kind, value, strict=False):
         return value
     return text if _accepts(kind, text) else value
 
 
 def field_type(field: FieldInfo) -> Any:
-    """A field's type with its bounds, as :func:`value_of` takes it."""
+    """A field's type with its bounds, for :func:`value_of`."""
     kind: Any = field.annotation
     for bound in field.metadata:
         kind = Annotated[kind, bound]
@@ -83,12 +83,12 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
 
 
 def spelled(value: Any) -> str:
-    """``value`` as :func:`value_of` reads it back: ``1e-4``, ``true``, ``[1, 2]``, ``"5"``.
+    """``value`` as text that :func:`value_of` reads back: ``1e-4``, ``true``, ``[1, 2]``, ``"5"``.
 
     Raises:
         CptBenchError: It cannot be written as text.
     """
-    value = value.item() if hasattr(value, "item") else value  # a number of NumPy's or torch's
+    value = value.item() if hasattr(value, "item") else value  # a NumPy or torch number
     value = str(value) if isinstance(value, Path) else value
     if isinstance(value, float):
         digits, _, power = f"{value:.6e}".partition("e")
@@ -105,7 +105,7 @@ def spelled(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON, which is YAML too, but for characters that YAML takes for ends of lines or refuses."""
+    """JSON, which is also YAML, except for characters that YAML reads as line ends or refuses."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
@@ -123,7 +123,7 @@ def _read(text: str) -> Any:
     except CptBenchError:
         raise CptBenchError(f"{text!r} is not a value", todo="Quote it to give text") from None
     bare = text.strip()
-    # YAML writes .nan and .inf; people write nan and inf, and mean no text.
+    # YAML writes .nan and .inf; people write nan and inf, and do not mean text.
     number = bare.lower().lstrip("+-") in ("nan", "inf", "infinity")
     if number or not _finite(value):
         raise CptBenchError(f"{text!r} is not a finite number", todo="Quote it to give text")
@@ -131,7 +131,7 @@ def _read(text: str) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    """Whether each number in ``value`` is one that JSON can write."""
+    """Whether JSON can represent all numbers in ``value``."""
     if isinstance(value, dict):
         return all(map(_finite, value.values()))
     if isinstance(value, list):
@@ -140,13 +140,13 @@ def _finite(value: Any) -> bool:
 
 
 def _accepts(kind: Any, value: Any, strict: bool = True) -> bool:
-    """Whether a setting of this type takes ``value``; strictly: as the text that it is."""
+    """Whether a setting of this type accepts ``value``, strictly, without converting text."""
     if kind is Any:
         return False
     try:
         taken = TypeAdapter(kind).validate_python(value)
     except ValidationError:
         return False
-    except PydanticUserError:  # a type that pydantic knows nothing of: its owner will complain
+    except PydanticUserError:  # a type unknown to pydantic; the code that uses it validates it
         return not strict
     return isinstance(taken, str) or not strict

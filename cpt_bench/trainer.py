@@ -1,6 +1,6 @@
-"""The interface third parties write to: a method turns a stage into a checkpoint.
+"""The interface for methods by third parties: a method turns a stage into a checkpoint.
 
-The whole of it is one class::
+It is a single class::
 
     class Mine(Trainer):
         class Config(TrainerConfig):
@@ -9,9 +9,9 @@ The whole of it is one class::
         def train(self, stage: Stage) -> None:
             ...  # start from stage.policy, learn stage.samples, write stage.output
 
-A trainer sees a :class:`Stage` and never the suite: no test split, no other task's data, no general
-benchmark is within its reach. The same stage lies on disk as ``stage.json`` for methods that are
-not Python classes; see :mod:`cpt_bench.stage.document` and ``docs/trainer.md``.
+A trainer sees a :class:`Stage` and never the suite: it has no access to test splits, other tasks'
+data or general benchmarks. The same stage is on disk as ``stage.json`` for methods that are not
+Python classes; see :mod:`cpt_bench.stage.document` and ``docs/trainer.md``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from cpt_bench.suite.protocol import AnswerForm
 
 
 class Privileges(BaseModel):
-    """What a method uses beyond the current task: declared, enforced, shown beside its numbers.
+    """What a method uses beyond the current task: declared, enforced, shown with its numbers.
 
     Attributes:
-        replay_samples_per_task: Training samples of earlier tasks it may keep, for each task.
+        replay_samples_per_task: How many training samples of each earlier task it may store.
         earlier_checkpoints: Whether it reads the checkpoints of stages before the last one.
-        joint: Whether it trains on all tasks at once, in one stage: an upper bound, no method.
+        joint: Whether it trains on all tasks at once, in one stage: an upper bound, not a method.
         extra_parameters: How many weights its checkpoints may have beyond the base model's.
-        task_identity: Whether its checkpoint must be told at test time which task a question is of.
-        general_data: Whether it trains on data of its own beside the suite's.
+        task_identity: Whether its checkpoint needs to know, at test time, each question's task.
+        general_data: Whether it trains on its own data in addition to the suite's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,12 +50,12 @@ class Privileges(BaseModel):
 
 
 class Budget(BaseModel):
-    """What a stage may cost.
+    """The limits of a stage.
 
     Attributes:
-        samples: Training prompts a stage may draw, a prompt drawn twice counted twice; None is no
-            limit. A trainer says how many it drew under ``samples`` in its log.
-        seconds: Wall time after which the stage is ended; None is no limit.
+        samples: How many training prompts a stage may draw, repeated draws included; None: no
+            limit. A trainer logs how many it drew as ``samples``.
+        seconds: Wall time after which the stage is ended; None: no limit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +65,7 @@ class Budget(BaseModel):
 
 
 class TrainerConfig(BaseModel):
-    """Base of every trainer's hyper-parameters: typed, and unknown keys are refused."""
+    """Base class of every trainer's hyper-parameters: typed; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,10 +77,10 @@ class TrainSample:
     Attributes:
         id: The sample's id within its task.
         task: The task's name.
-        prompt: The user's turn, in the protocol's words.
-        image_files: Its images, shown before the words, as files any picture library reads.
-        target: What supervised training writes: the gold answer in the protocol's form.
-        rationale: A chain of thought, where the data set has one.
+        prompt: The user's turn, in the protocol's wording.
+        image_files: Its image files, which come before the text.
+        target: The target of supervised training: the gold answer in the protocol's form.
+        rationale: A chain of thought, if the data set has one.
     """
 
     id: str
@@ -97,7 +97,7 @@ class TrainSample:
 
 
 class RewardParts(NamedTuple):
-    """A reply's verifiable reward and what it is made of, each in [0, 1]."""
+    """A reply's verifiable reward and its parts, each in [0, 1]."""
 
     total: float
     accuracy: float
@@ -105,18 +105,18 @@ class RewardParts(NamedTuple):
 
 
 class Memory(Protocol):
-    """Samples that a trainer keeps from earlier tasks, at most as many a task as it declared."""
+    """Samples that a trainer stores from earlier tasks, within the number that it declared."""
 
     def tasks(self) -> list[str]:
-        """The tasks of which something is kept, by name."""
+        """Names of the tasks that have stored samples, sorted."""
         ...
 
     def samples(self, task: str | None = None) -> list[TrainSample]:
-        """What is kept of one task, or of all."""
+        """The stored samples of one task, or of all."""
         ...
 
     def add(self, samples: Sequence[TrainSample]) -> None:
-        """Keep more samples of the current stage.
+        """Store samples of the current stage.
 
         Raises:
             PrivilegeError: A task would have more than the declared number.
@@ -134,18 +134,18 @@ class Stage:
         policy: The checkpoint to start from, a folder in Hugging Face format. Read-only.
         samples: The task's train split (every task's, for a trainer with the privilege ``joint``).
         reward: (sample, reply) -> reward, from the suite's own grader; samples of ``memory`` too.
-        max_new_tokens: The longest reply the protocol lets a model write.
+        max_new_tokens: Maximal length of a reply under the protocol.
         seed: Seeds everything random in this stage; differs from stage to stage.
-        budget: What the stage may cost.
+        budget: The stage's limits.
         output: The folder to write the new checkpoint to; it exists and is empty.
-        state: A folder of the trainer's own that lasts from stage to stage.
-        memory: Samples kept from earlier tasks, as many as the trainer's privilege says.
+        state: The trainer's own folder, which is passed on from stage to stage.
+        memory: Samples stored from earlier tasks, within the trainer's privilege.
         earlier: Checkpoints of all stages before, base model first; empty without the privilege
             ``earlier_checkpoints``.
         form: The tags that surround a thought and an answer, in the protocol's form of a reply.
-        document: The stage as ``stage.json``, for methods that hand it on.
+        document: The stage as ``stage.json``, for methods that pass it on.
         log: Reports one row of training figures (``step``, ``steps``, then any numbers).
-        tell: Shows one line of output to whoever watches the run.
+        tell: Shows one line of output to the user.
     """
 
     index: int
@@ -182,7 +182,7 @@ class Trainer(ABC):
 
     @classmethod
     def declare(cls, config: Any) -> Privileges:
-        """The privileges under ``config``; override it where a setting changes them."""
+        """The privileges under ``config``; override it if a setting changes them."""
         return cls.privileges
 
     @abstractmethod

@@ -45,7 +45,7 @@ def test_words_mean_what_yaml_1_2_says(text: str, value: Any) -> None:
      ("a: {x: 1, 'x': 2}", "f:1: the key 'x' is given twice"),
      ("a: 1\nb: [\n", "f:3: not valid YAML"), ("a: 1\n\tb: 2", "f:2: not valid YAML"),
      ("a: 1\n---\nb: 2\n", "f:2: not valid YAML"), ("a: 1\nb: !!python/name:os.system x\n", "f:2: not valid YAML"),
-     ("a: \x07", "f:1: not valid YAML"), ("[a]: 1", "f:1: not valid YAML (['a'] is no key"), ("*b", "f:1: not valid YAML"),
+     ("a: \x07", "f:1: not valid YAML"), ("[a]: 1", "f:1: not valid YAML (['a'] is not a valid key"), ("*b", "f:1: not valid YAML"),
      ("a: " + 9999 * "9", "f: not valid YAML"), (20_000 * "[", "not valid YAML")],
 )  # fmt: skip
 def test_a_mistake_is_one_line_that_names_the_place(text: str, complaint: str) -> None:

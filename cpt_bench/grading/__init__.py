@@ -1,9 +1,9 @@
-"""From a reply to a score: find the answer, compare it with the gold; pure, no torch.
+"""Scores a reply: finds the answer and compares it with the gold; pure, no torch.
 
-Two readings of every reply are kept. The *strict* one ranks: the reply must have the protocol's
-form, and the answer stands where the form says. The *best reading* asks what the reply says when
-its form is forgiven; the gap between the two is format, not knowledge, and a benchmark of
-forgetting has to tell them apart.
+Every reply is graded by two readings. The *strict* one ranks: the reply must have the protocol's
+form, with the answer in its place. The *best reading* also accepts an answer in another form. The
+difference between the two is format, not knowledge, and a benchmark of forgetting must distinguish
+them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = ["AS_PUBLISHED", "MATCHERS", "Grade", "Matcher", "find_matcher", "grad
 
 
 class Grade(NamedTuple):
-    """What a reply earned.
+    """The grade of a reply.
 
     Attributes:
-        score: Under the strict reading, in [0, 1]; 0 when the form is not met (under the form
-            ``boxed`` the two are judged apart, as in the publication).
-        extracted: The answer that was compared, or None when none was found.
+        score: Under the strict reading, in [0, 1]; 0 if the form is not met (under the form
+            ``boxed`` the two are judged separately, as in the publication).
+        extracted: The answer that was compared, or None if none was found.
         format_ok: Whether the reply has the protocol's form.
         lenient: The best reading's score, in [0, 1]; never below ``score``.
-        read: The answer that ``score`` is for; None where the strict reading finds none.
+        read: The answer that ``score`` is for; None if the strict reading finds none.
     """
 
     score: float
@@ -51,13 +51,13 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
     """Grade one reply.
 
     Args:
-        reply: What the model wrote, special tokens removed.
+        reply: The model's reply, without special tokens.
         sample: The question with its gold answers.
         form: The protocol's form of a reply.
         matcher: Compares an answer with the gold answers; see :data:`MATCHERS`.
 
     Raises:
-        CptBenchError: The sample's gold is nothing that the matcher could ever find right.
+        CptBenchError: The sample's gold is such that the matcher could never find a reply right.
     """
     if form.kind == "whole":
         whole = reply.strip()
@@ -79,7 +79,7 @@ def _grade_boxed(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher)
     """The publication's reading: the last box counts with or without the form around it."""
     read = boxed = read_boxed(reply)
     if read is None and matcher is mathruler:
-        read = NO_BOX  # as published; to every other grader no box is no answer
+        read = NO_BOX  # as published; for every other grader, without a box there is no answer
     score = 0.0 if read is None else matcher(read, sample)
     loose = read_freely(reply, form) if boxed is None else boxed
     best = _best(score, reply, loose, form, sample, matcher)
@@ -94,7 +94,7 @@ def _best(
     sample: Sample,
     matcher: Matcher,
 ) -> float:
-    """The best of ``score`` and what ``loose`` earns as it stands, or without its dress."""
+    """The best of ``score`` and the scores of ``loose`` with and without its markup."""
     if score < 1 and loose:
         score = max(score, matcher(loose, sample))
     if score < 1 and loose:
@@ -105,7 +105,7 @@ def _best(
 def _undressed(
     score: float, reply: str, answer: str, form: AnswerForm, sample: Sample, matcher: Matcher
 ) -> float:
-    """The better of ``score`` and what ``answer`` earns without its dress."""
+    """The better of ``score`` and the score of ``answer`` without its markup."""
     bare = undress(answer, boxes=not is_thinking(reply, form))
     return max(score, matcher(bare, sample)) if bare and bare != answer else score
 

@@ -1,7 +1,8 @@
-"""What of an answer is the formula: its name in front, its unit behind and its dress come off.
+"""Finds the formula in an answer, by removing a name before it, a unit after it, and markup.
 
-People write ``m∠4 = 79``, ``79º``, ``79 cm`` and ``6√3``; math-verify reads LaTeX, and no further
-than it understands. So everything here is an exact pattern, and what fits none is no formula.
+People write ``m∠4 = 79``, ``79º``, ``79 cm`` and ``6√3``; math-verify reads only LaTeX, and stops
+where it does not understand. So all patterns here are exact, and text that fits none of them is not
+a formula.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cpt_bench.grading.numbers import SIGNS
 
 
 class Formula(NamedTuple):
-    """A formula in LaTeX, and the unit it was given in ('' for none; ``cm2`` for square ones)."""
+    """A formula in LaTeX, and its unit ('' for none; ``cm2`` for square centimetres)."""
 
     latex: str
     unit: str = ""
@@ -43,7 +44,7 @@ _THOUSANDS = re.compile(r"(?<=\d)(?:,(?:\s*\\!)?|\{\s*,\s*\}|\\[, ]|~|\u202f)(?=
 
 
 def _characters(text: str) -> str:
-    """Full-width, raised and look-alike characters as LaTeX or ASCII has them."""
+    """Replace full-width, raised and look-alike characters by LaTeX or ASCII."""
     if text.isascii():
         return text
     raised = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
@@ -119,7 +120,7 @@ _CURRENCY = re.compile(r"^\\?\$(?=[\d.])|(?<=^[-+])\\?\$(?=[\d.])")
 
 
 def _without_unit(text: str) -> tuple[Formula, bool]:
-    """What stands before a unit at the end, and whether that unit may be a variable: 3 m^2."""
+    """The part before a unit at the end, and whether that unit may be a variable: 3 m^2."""
     wrapped = _IN_TEXT.search(text)
     if wrapped is not None:  # \text{ cm}^2 -> cm^2
         text = f"{text[: wrapped.start()]} {wrapped['words']}{wrapped['power'] or ''}"
@@ -143,7 +144,7 @@ def same_unit(one: str, other: str) -> bool:
 
 # ------------------------------------------------------------------------------------- the formula
 
-# What a formula is made of: commands, single letters, numbers, operators. A word is no formula.
+# The parts of a formula: commands, single letters, numbers, operators. A word is not a formula.
 _FORMULA = re.compile(
     r"(?:\\(?:frac|dfrac|tfrac|sqrt(?=\s*[{\[])|pi|cdot|times|left|right|div|pm|circ"
     rf"|(?:{_GREEK_NAMES})(?![A-Za-z])"
@@ -159,7 +160,7 @@ _AS_LATEX = (
     (r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}"),  # a mixed number: 4 4/11
     *((symbol, rf"\\{name} ") for symbol, name in _GREEK.items()),
 )
-"""What people write that is not LaTeX, and what math-verify reads it from."""
+"""Notations that are not LaTeX, and their replacements that math-verify can read."""
 _WITH_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d+)?[eE][-+]?\d{1,3}")
 _MULTIPLE = re.compile(r"\s*-?\d+(?:\.\d+)?\s*\*?\s*[A-Za-z]\s*=")
 """2x = 79 gives x, which is not 79."""
@@ -169,9 +170,9 @@ _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 @lru_cache(maxsize=4096)
 def readings(answer: str) -> tuple[Formula, ...]:
-    """What all of ``answer`` is as a formula: nothing, one thing, or two.
+    """The entire ``answer`` as a formula, with zero, one or two possible readings.
 
-    There are two where an ``m`` behind a number may be a variable or metres; the variable is first.
+    There are two if an ``m`` after a number may be a variable or metres; the variable is first.
     """
     text = answer.strip().rstrip(".")
     for opening, closing in _DELIMITERS:
@@ -211,6 +212,6 @@ def _is_formula(text: str) -> bool:
 
 
 def parse_math(answer: str) -> str | None:
-    """The formula that all of ``answer`` is, in LaTeX, without a unit; None when it is none."""
+    """The entire ``answer`` as a formula in LaTeX, without a unit; None if it is not a formula."""
     found = readings(answer)
     return found[-1].latex if found else None

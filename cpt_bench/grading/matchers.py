@@ -22,7 +22,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 _MARKED = re.compile(r"\(?([A-Za-z])[).:] ?(.+)", re.DOTALL)
 
 
-@lru_cache(maxsize=4096)  # the same gold answers and short replies come again and again
+@lru_cache(maxsize=4096)  # the same gold answers and short replies occur many times
 def normalise(text: str) -> str:
     """Compatibility characters folded, lower case, single spaces, no full stop at the end."""
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -33,7 +33,7 @@ def exact(answer: str, sample: Sample) -> float:
     """1 when the answer equals one of the gold answers after :func:`normalise`."""
     given = normalise(answer)
     for gold in sample.answers:
-        # Full stops alone normalise to nothing, and nothing is no answer.
+        # Full stops alone normalise to empty text, which is not an answer.
         if given == normalise(gold) and (given or answer.strip() == gold.strip() != ""):
             return 1.0
     return 0.0
@@ -55,9 +55,9 @@ def choice(answer: str, sample: Sample) -> float:
 
 
 def parse_choice(answer: str, sample: Sample) -> str | None:
-    """The letter that the whole of ``answer`` names; None when it names none, or more than one.
+    """The letter that the entire ``answer`` names; None if it names none, or more than one.
 
-    An option's words come before letters: where the options are blood groups, O is one of them.
+    An option's text takes precedence over letters: if the options are blood groups, O is an option.
     """
     text = normalise(answer)
     lone = _LETTER.fullmatch(text)
@@ -150,7 +150,7 @@ MATCHERS: dict[str, Matcher] = {
 }
 
 AS_PUBLISHED = frozenset({"mathruler", "mmlu-pro-3", "mmmu-official", "pope-official"})
-"""Graders kept as their authors published them although a reply can score without the answer."""
+"""Graders that are as published, although a reply can score without giving the answer."""
 
 Parser = Callable[[str, Sample], str | None]
 
@@ -172,11 +172,11 @@ PARSERS: dict[str, Parser] = {
     "pope-official": lambda text, sample: official.parse_pope_official(text),
     "scienceqa": official.parse_scienceqa,
 }
-"""What a grader takes an answer to say, where it can fail to find anything."""
+"""How a grader reads an answer, for graders that may fail to find one."""
 
 
 def parse(grader: str, answer: str, sample: Sample) -> str | None:
-    """What ``grader`` takes ``answer`` to say; None when it finds no answer of its kind in it."""
+    """The answer that ``grader`` reads from ``answer``; None if it finds none of its kind."""
     if grader == "by-kind":
         grader = {"letter": "choice", "number": "number", "yesno": "yesno", "math": "math"}.get(
             sample.kind, "exact"

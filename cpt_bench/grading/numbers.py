@@ -12,17 +12,17 @@ _PLUSES = "\ufe62\uff0b\u2795"
 SIGNS = str.maketrans({**dict.fromkeys(_DASHES, "-"), **dict.fromkeys(_PLUSES, "+")})
 """Characters that stand for a minus or a plus -> the ASCII one."""
 
-# A space between groups of three digits that cannot be broken, or is too thin to part two numbers.
+# A space between groups of three digits, if it is non-breaking or too thin to separate numbers.
 _THIN = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 _RAISED = ("<super>", "<sub>", "<fraction>")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 
 
 def plain(text: str) -> str:
-    """``text`` with full-width and styled characters, signs and thin spaces as ASCII has them.
+    """``text`` with full-width and styled characters, signs and thin spaces converted to ASCII.
 
-    A raised or lowered character changes what a number is (``5²`` is no 52): a text that has one
-    is returned as it stands.
+    A raised or lowered character changes a number's value (``5²`` is not 52): text with one is
+    returned unchanged.
     """
     if text.isascii() or any(unicodedata.decomposition(c).startswith(_RAISED) for c in text):
         return text
@@ -30,9 +30,9 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFKC", signed).translate(SIGNS)
 
 
-@lru_cache(maxsize=4096)  # the same gold answers and short replies come again and again
+@lru_cache(maxsize=4096)  # the same gold answers and short replies occur many times
 def as_number(text: str) -> float | None:
-    """The finite number that all of ``text`` spells, or None."""
+    """The finite number that the entire ``text`` spells, or None."""
     text = plain(text).strip()
     if not _NUMBER.fullmatch(text) or not any(c.isdigit() for c in text):
         return None

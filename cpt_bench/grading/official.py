@@ -1,7 +1,7 @@
 """The data sets' own scorers: raw reply -> answer -> score.
 
-Written from their definitions; no code of theirs is here. Where they guess at random when they find
-no answer, the reply here is wrong and counted as unparsed: the same reply always scores the same.
+Written from their definitions, without their code. Where a scorer guesses at random if it finds no
+answer, the reply here is wrong and counted as unparsed, so that equal replies have equal scores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cpt_bench.grading.options import gold_letter, gold_yes_no, letters_of
 from cpt_bench.suite import Sample
 
 USUAL = 5
-"""How many options there are taken to be, A to E, where a sample does not give them."""
+"""The number of options, A to E, to assume if a sample does not give them."""
 
 
 def _right(letter: str | None, sample: Sample) -> float:
@@ -29,7 +29,7 @@ _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 def parse_scienceqa(reply: str, sample: Sample) -> str | None:
     """LLaVA's: the bare letter, a letter and a full stop in front, or one 'The answer is X'.
 
-    A letter beyond the options is no answer, in front as in the sentence.
+    A letter beyond the options is not an answer, neither at the start nor in the sentence.
     """
     letters = letters_of(sample, USUAL)
     text = reply.strip()
@@ -99,11 +99,11 @@ _NUMBERS = (
     re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 _MARKS = r"[\s\"'*_`()\[\],.!?;:]*"
-"""What may stand around an answer in words and is not part of it."""
+"""Characters that may surround an answer in words and are not part of it."""
 
 
 def parse_mmmu_letter(reply: str, sample: Sample) -> str | None:
-    """The last '(X)', else the last ' X ', else the option whose words come last if it is long."""
+    """The last '(X)', else the last ' X ', else, in a long reply, the option whose text is last."""
     for mark in ",.!?;:'":  # one after the other, as published: 'C,.' ends in a comma
         reply = reply.strip(mark)
     text = f" {reply} "
@@ -132,7 +132,7 @@ def _mmmu_value(text: str) -> str | float:
 
 def _mmmu_forms(text: str) -> list[str | float]:
     value = _mmmu_value(text)
-    # A single character must stand beside a space.
+    # A single character must be next to a space.
     return [f" {value}", f"{value} "] if isinstance(value, str) and len(value) == 1 else [value]
 
 
@@ -208,7 +208,7 @@ def mmmu_official(reply: str, sample: Sample) -> float:
 
 
 def parse_pope(reply: str) -> str | None:
-    """Yes or no, from the first sentence's words; None where it has neither."""
+    """Yes or no, from the first sentence's words; None if it has neither."""
     words = {w.lower() for w in re.findall(r"\w+", _first_sentence(reply))}
     if words & {"no", "not"}:
         return "no"
@@ -220,12 +220,12 @@ def _first_sentence(reply: str) -> str:
 
 
 def pope(reply: str, sample: Sample) -> float:
-    """POPE's reading of the first sentence; a reply that says neither yes nor no is wrong."""
+    """POPE's reading of the first sentence; a reply with neither yes nor no is wrong."""
     return float(parse_pope(reply) == gold_yes_no(sample))
 
 
 def parse_pope_official(reply: str) -> str:
-    """No where the first sentence has the word No, no or not; else yes."""
+    """No if the first sentence has the word No, no or not; else yes."""
     words = _first_sentence(reply).split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 

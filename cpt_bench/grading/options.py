@@ -9,15 +9,15 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def letters_of(sample: Sample, unknown: int = 26) -> str:
-    """The letters of the sample's options; the first ``unknown`` where the options are not given.
+    """The letters of the sample's options; the first ``unknown`` letters if there are no options.
 
-    A letter beyond them is no answer: in 'H. pylori causes it' nobody chose H.
+    A letter beyond them is not an answer: 'H. pylori causes it' does not choose option H.
     """
     return LETTERS[: len(sample.choices) or unknown]
 
 
 def gold_letter(sample: Sample) -> str:
-    """The letter of the right option, which the gold gives itself or by the option's words.
+    """The letter of the right option, which the gold gives as a letter or as the option's text.
 
     Raises:
         CptBenchError: The gold names none of the options, so that no reply could be right.

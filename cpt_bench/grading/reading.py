@@ -1,4 +1,4 @@
-"""Where in a reply the answer stands, and what is only its dress."""
+"""Finds the answer in a reply, and removes the markup around it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from cpt_bench.suite import AnswerForm
 
 TAGS = AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>"))
-"""The usual tags, for forms that have none: they come off in the best reading."""
+"""The usual tags, for forms that have none: the best reading removes them."""
 
 _MARKS = re.compile(r"([<>/])")
 _BOX = "\\boxed{"
 
 
 def read_form(reply: str, form: AnswerForm) -> str | None:
-    """The answer of a reply that has the form exactly; None when it has not.
+    """The answer of a reply that has exactly the required form; else None.
 
-    The form is: at most one thought, then one answer, each closed, and nothing else but white
-    space. A reply that answers twice has no form, so that hedging earns nothing.
+    The form is: at most one thought, then one answer, each closed, and otherwise only white space.
+    A reply with two answers does not have the form, so that hedging earns nothing.
     """
     text = reply.strip()
     think_open, think_close = form.thought
@@ -31,7 +31,7 @@ def read_form(reply: str, form: AnswerForm) -> str | None:
     if len(text) < len(form.open) + len(form.close):
         return None
     answer = text[len(form.open) : len(text) - len(form.close)].strip()
-    # Written out: verifying an entry comes here a million times.
+    # Inlined for speed: verifying an entry calls this a million times.
     twice = form.open in answer or form.close in answer
     return None if twice or think_open in answer or think_close in answer else answer
 
@@ -39,9 +39,9 @@ def read_form(reply: str, form: AnswerForm) -> str | None:
 def read_freely(reply: str, form: AnswerForm) -> str | None:
     """The best reading of a reply without the form.
 
-    What follows the last opening tag, else what follows the thought, else all of it, tags removed.
-    The whole remainder is compared, never searched: a gold answer somewhere in a long reply is no
-    answer, and 'no' is not found in 'unknown'.
+    The text after the last opening tag, else after the thought, else all of it, without tags. The
+    whole remainder is compared, never searched: a gold answer somewhere in a long reply does not
+    count, and 'no' is not found in 'unknown'.
     """
     text = reply
     for tag in (form.thought[1], form.open):
@@ -68,17 +68,17 @@ _DRESS = re.compile(r"[*_`#•\\$\"'\u201c\u2018«]")
 
 
 _LAYERS = 8
-"""How much dress comes off at most: \\(\\boxed{\\text{**B**}}\\). has four layers."""
+"""Maximal number of layers of markup to remove: \\(\\boxed{\\text{**B**}}\\). has four."""
 
 
 def undress(answer: str, boxes: bool = True) -> str:
-    r"""``answer`` without what is only its dress: ``**B**``, ``\boxed{42}``, ``$42$`` → B, 42, 42.
+    r"""``answer`` without markup: ``**B**``, ``\boxed{42}``, ``$42$`` → B, 42, 42.
 
-    No word is ever taken off: 'not **B**' stays what it is.
+    Words are never removed: 'not **B**' stays as it is.
 
     Args:
-        answer: All that stands where the answer should.
-        boxes: Whether the last box among other words is the answer: a box marks one as tags do.
+        answer: The entire text in the answer's place.
+        boxes: Whether the last box among other words is the answer: a box marks it like tags.
     """
     text = answer.strip()
     for _ in range(_LAYERS):
@@ -94,13 +94,13 @@ def undress(answer: str, boxes: bool = True) -> str:
 
 
 def is_thinking(reply: str, form: AnswerForm) -> bool:
-    """Whether the reply ends inside its thought, where a box is none of the answer."""
+    """Whether the reply ends inside its thought, where a box is not the answer."""
     opening, closing = form.thought
     return bool(opening) and reply.rfind(opening) > reply.rfind(closing)
 
 
 def _inside(text: str) -> str | None:
-    """What one layer of dress is around; None where there is none around all of ``text``."""
+    """The text inside one layer of markup; None if no markup surrounds the entire ``text``."""
     for pattern in (_FENCE, _EMPHASIS, _LINE_MARK):
         found = pattern.fullmatch(text)
         if found and not (pattern is _EMPHASIS and found["mark"] in found["inside"]):
@@ -117,7 +117,7 @@ def _inside(text: str) -> str | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """The place of the brace that closes the one before ``start``; -1 where none does."""
+    """The index of the brace that closes the one before ``start``; -1 if there is none."""
     depth = 1
     for i in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
@@ -151,7 +151,7 @@ def has_boxed_form(reply: str) -> bool:
 
 
 def read_boxed(reply: str) -> str | None:
-    r"""What is in the last ``\boxed{}``, braces balanced; None when none is closed."""
+    r"""The content of the last ``\boxed{}`` with balanced braces; None if none is closed."""
     start = reply.rfind(_BOX)
     if start < 0:
         return None

@@ -1,7 +1,7 @@
-"""What a set of graded replies gives as a whole: scores by group, how often there is no answer.
+"""Summarises a set of graded replies: scores by group, and how many replies have no answer.
 
-All of it is of the reading that scores: a reply that the strict reading finds no answer in has none
-here either.
+Everything refers to the reading that scores: a reply without an answer under the strict reading has
+none here either.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def summarise(
 
     Args:
         grader: Its name.
-        samples: What was asked.
-        replies: One a sample.
-        matcher: The grader itself; needed only where it is a third party's.
+        samples: The questions.
+        replies: One reply per sample.
+        matcher: The grader itself; needed only for a third party's.
 
     Returns:
         ``n``, ``accuracy``, ``format_ok`` and ``unparsed`` (percent), ``by_kind`` and
@@ -72,7 +72,7 @@ def summarise(
 
 
 def _yes_or_no(grader: str, matcher: Matcher, answer: str, sample: Sample) -> str | None:
-    """Which of the two the grader takes ``answer`` for: the one that it would find right."""
+    """Which of the two the grader reads ``answer`` as: the one that it would find right."""
     gold, scores = sample.answers[0].strip().lower(), dict[str, float]()
     several = sample.annotators or (sample.answers if grader.startswith("vqa") else ())
     for word in ("yes", "no"):
@@ -90,9 +90,10 @@ def _yes_or_no(grader: str, matcher: Matcher, answer: str, sample: Sample) -> st
 
 
 def yes_no(golds: Sequence[str], taken: Sequence[str | None]) -> dict[str, float | None]:
-    """POPE's figures with yes as the positive, in percent; a reply that says neither is no 'no'.
+    """POPE's figures with yes as the positive, in percent; a reply with neither is not a 'no'.
 
-    ``yes_share`` and ``unparsed`` are of the replies: scorers that take rubbish for yes hide both.
+    ``yes_share`` and ``unparsed`` are shares of replies: scorers that count anything as yes hide
+    both.
     """
     hits = sum(g == s == "yes" for g, s in zip(golds, taken, strict=True))
     claimed, there = taken.count("yes"), golds.count("yes")

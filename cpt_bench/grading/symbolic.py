@@ -1,9 +1,9 @@
-"""Formulas compared by math-verify and mathruler, in a process of their own.
+"""Compares formulas with math-verify and mathruler, in a separate process.
 
-Both hand what a model wrote to sympy, which a hostile or a merely strange formula can keep busy for
-hours or fill the memory with; their own time limits are signals, which work in a main thread only.
-So one helper process with bounded memory answers for all threads, one comparison at a time; when it
-takes more than five seconds of processor time, the answer is wrong, and a new helper takes over.
+Both pass the model's text to sympy, which a hostile or just unusual formula can keep busy for hours
+or make use up all memory; their own time limits are signals, which work only in a main thread. So
+one helper process with limited memory serves all threads, one comparison at a time; if a comparison
+takes more than five seconds of CPU time, the answer is wrong and a new helper is started.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cpt_bench.grading.formulas import Formula, parse_math, readings, same_unit
 from cpt_bench.suite import Sample
 
 SECONDS = 300.0
-"""The longest anyone waits for a comparison; the helper ends itself long before, if it can."""
+"""Time limit in seconds for one comparison; the helper normally ends itself long before."""
 
 START_SECONDS = 300.0
-"""The longest the helper may take to import sympy on a busy machine."""
+"""Time limit in seconds for the helper to import sympy, on a busy machine."""
 
 LONGEST = 1000
-"""Characters of an answer that are looked at; a longer one is no formula, and wrong."""
+"""Maximal length of a formula in characters; a longer answer is wrong."""
 
 NO_BOX = "None"
-"""What mathruler gives where there is no box: a word, which it then grades like any other."""
+"""mathruler's result if there is no box: a word, which it then grades like any other."""
 
 
 class Helper:
@@ -45,7 +45,7 @@ class Helper:
         self.owner = 0
 
     def ask(self, function: str, answer: str, gold: str) -> bool:
-        """Whether ``answer`` equals ``gold`` under ``function``; False when it takes too long."""
+        """Whether ``answer`` equals ``gold`` under ``function``; False if it takes too long."""
         with self.lock:
             # A forked child shares its parent's pipes and must have a helper of its own.
             if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
@@ -53,7 +53,7 @@ class Helper:
             process = self.process
             assert process is not None and process.stdin is not None
             question = json.dumps([function, answer, gold]).encode() + b"\n"
-            with contextlib.suppress(BrokenPipeError):  # then there is no line to read either
+            with contextlib.suppress(BrokenPipeError):  # reading below then also finds the end
                 process.stdin.write(question)
                 process.stdin.flush()
             line = self._line(SECONDS)
@@ -69,7 +69,7 @@ class Helper:
         return verdict == "1"
 
     def _gone(self, process: subprocess.Popen[bytes]) -> None:
-        """No answer came: too slow or killed is a wrong formula, an error of ours is an error."""
+        """Handle a missing answer: too slow or killed means wrong; our own failure raises."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
         code = process.poll()
@@ -77,7 +77,7 @@ class Helper:
         if code is not None and code >= 0:
             raise CptBenchError(
                 f"the process that compares formulas ended with status {code}",
-                todo="Its last words are above",
+                todo="Its output is above",
             )
 
     def _start(self) -> None:
@@ -98,7 +98,7 @@ class Helper:
             )
 
     def _line(self, seconds: float) -> bytes | None:
-        """The helper's next line; None when it takes longer or dies."""
+        """The helper's next line; None if it takes too long or dies."""
         assert self.process is not None and self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
@@ -146,16 +146,16 @@ def mathruler(answer: str, sample: Sample) -> float:
 
 
 def math(answer: str, sample: Sample) -> float:
-    r"""1 for a lone formula equal to a gold one by math-verify, exactly: 48/11, 4\frac{4}{11}.
+    r"""1 for a single formula that math-verify finds equal to a gold one: 48/11, 4\frac{4}{11}.
 
-    A name in front and a unit behind do not matter, unless the gold has another unit.
+    A name before it and a unit after it are ignored, unless the gold has another unit.
     """
     _need("math_verify", "math")
-    if answer.strip() in sample.answers:  # also where the gold is no formula
+    if answer.strip() in sample.answers:  # even if the gold is not a formula
         return 1.0
     if parse_math(answer) is None:
         return 0.0
-    # Of a gold that may end in a variable or in a unit, the first reading is the one meant.
+    # If a gold may end in a variable or in a unit, the first reading is meant.
     golds = [(readings(gold) or (Formula(gold),))[0] for gold in sample.answers]
     return float(any(_same(mine, gold) for gold in golds for mine in readings(answer)))
 

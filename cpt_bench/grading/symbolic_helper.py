@@ -1,7 +1,7 @@
 """The process that compares formulas; see :mod:`cpt_bench.grading.symbolic`.
 
-Reads ``[function, answer, gold]`` as a JSON line, writes ``1`` or ``0``, or ``!`` and what is not
-installed, until its input ends.
+Reads ``[function, answer, gold]`` as a JSON line and writes ``1`` or ``0``, or ``!`` and the name
+of a missing package, until its input ends.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sys
 from typing import Any
 
 MEMORY = 3 << 30
-"""Address space in bytes; a formula that wants more is wrong."""
+"""Limit of the address space in bytes; a formula that needs more is wrong."""
 
 CPU_SECONDS = 5.0
-"""Processor time of one comparison; the system ends the process that takes more.
+"""CPU seconds for one comparison; the system ends a process that takes more.
 
-Not the clock on the wall, and not the libraries' own limits, which go by it: whether an answer is
-right must not depend on how busy the machine is.
+Not wall time, which the libraries' own limits use: whether an answer is right must not depend on
+how busy the machine is.
 """
 
 
@@ -50,7 +50,7 @@ FUNCTIONS = {"mathruler": mathruler, "math": math}
 
 
 def allow(seconds: float) -> None:
-    """From now on so much processor time, or without end for 0; what takes more is killed."""
+    """Limit the CPU time from now on, 0 for no limit; beyond it the process is killed."""
     with contextlib.suppress(AttributeError):  # not on this system; the parent's limit remains
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
@@ -62,10 +62,10 @@ def main() -> None:
 
     warnings.simplefilter("ignore")  # sympy warns about what models write
     logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     out, sys.stdout = sys.stdout, sys.stderr  # libraries that print must not answer
     for module in ("sympy", "mathruler.grader", "math_verify"):  # before anything is timed
-        with contextlib.suppress(ImportError):  # who asks for what is missing is told so
+        with contextlib.suppress(ImportError):  # reported when a comparison needs it
             importlib.import_module(module)
 
     with contextlib.suppress(ImportError, ValueError, OSError):  # else the time limit remains
@@ -80,7 +80,7 @@ def main() -> None:
             verdict = str(int(FUNCTIONS[function](answer, gold)))
         except ImportError as error:
             verdict = f"!{error.name}"
-        except Exception:  # whatever a library makes of a strange formula, it is not equal
+        except Exception:  # if a library fails on a strange formula, it is not equal
             verdict = "0"
         allow(0)
         print(verdict, file=out, flush=True)

@@ -47,7 +47,7 @@ you've
 
 
 def _contractions() -> dict[str, str]:
-    """Contractions written without one of their apostrophes -> as they should be."""
+    """Contractions that lack one of their apostrophes -> with all of them."""
     table = {}
     for word in _CONTRACTED.split():
         for place in (i for i, c in enumerate(word) if c == "'"):
@@ -60,20 +60,20 @@ CONTRACTIONS = _contractions()
 
 
 def _without_punctuation(text: str) -> str:
-    """Punctuation dropped beside a space or where a number has a comma, else made a space."""
+    """Punctuation removed next to a space or as a number's comma, else replaced by a space."""
     out = text
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     for mark in _PUNCTUATION:
-        beside = f"{mark} " in text or f" {mark}" in text
-        out = out.replace(mark, "" if beside or in_number else " ")
+        at_space = f"{mark} " in text or f" {mark}" in text
+        out = out.replace(mark, "" if at_space or in_number else " ")
     # re.UNICODE stands where the count should, and its value is 32.
     return _STOP.sub("", out, count=int(re.UNICODE))
 
 
 def _plain_words(text: str) -> str:
     words = (_NUMBERS.get(word, word) for word in text.lower().split())
-    kept = (word for word in words if word not in _ARTICLES)
-    return " ".join(CONTRACTIONS.get(word, word) for word in kept)
+    rest = (word for word in words if word not in _ARTICLES)
+    return " ".join(CONTRACTIONS.get(word, word) for word in rest)
 
 
 def _one_line(text: str) -> str:
@@ -86,7 +86,7 @@ def normalise_official(text: str) -> str:
 
 
 def normalise_evalai(text: str) -> str:
-    """TextVQA's form of an answer: lower case, no comma or question mark, possessives apart."""
+    """TextVQA's form of an answer: lower case, no comma or question mark, possessives split."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _plain_words(_without_punctuation(_one_line(text)))
 
@@ -121,12 +121,12 @@ def vqa(answer: str, sample: Sample) -> float:
 
 
 def vqa_official(answer: str, sample: Sample) -> float:
-    """Agreement as the VQA code has it: normalised only where annotators disagree."""
+    """Agreement as in the VQA code: normalised only if annotators disagree."""
     if len({_one_line(annotator) for annotator in _annotators(sample)}) > 1:
         return _score(answer, sample, normalise_official)
     return _score(answer, sample, _one_line)
 
 
 def vqa_evalai(answer: str, sample: Sample) -> float:
-    """Agreement as TextVQA's evaluation on EvalAI has it."""
+    """Agreement as in TextVQA's evaluation on EvalAI."""
     return _score(answer, sample, normalise_evalai)

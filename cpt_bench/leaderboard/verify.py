@@ -252,7 +252,7 @@ def _seed(
             cell = f"{place.parent.name}/{place.name.removesuffix('.jsonl.zst')}"
             if cell not in known_cells:
                 where = f"{folder.name}/{kind}/{cell}"
-                report.error("unknown-file", where, "is no cell of the suite")
+                report.error("unknown-file", where, "is not a cell of the suite")
     extras = read_extras(folder, manifest, suite, gold, report)
     _documents(folder, manifest, suite, ledger, tables, extras, report)
     scores = None

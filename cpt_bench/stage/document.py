@@ -42,11 +42,11 @@ class Row(Document):
     Attributes:
         id: The sample's id within its task.
         task: The task's name.
-        prompt: The user's turn, in the protocol's words.
+        prompt: The user's turn, in the protocol's wording.
         images: Its picture files, relative to the folder of ``train.jsonl``; they come first.
-        target: What supervised training writes: the gold answer in the protocol's form.
-        rationale: A chain of thought, where the data set has one.
-        gold: The gold answers and whatever else the grader needs.
+        target: The target of supervised training: the gold answer in the protocol's form.
+        rationale: A chain of thought, if the data set has one.
+        gold: The gold answers and everything else that the grader needs.
     """
 
     id: str
@@ -83,16 +83,16 @@ class StageDocument(Document):
         policy: The checkpoint to start from, a folder in Hugging Face format. Read-only.
         data: The ``train.jsonl`` to learn from; several for a joint trainer.
         output: Write the new checkpoint here, in Hugging Face format, as safetensors.
-        state: A folder of the trainer's own that lasts from stage to stage.
+        state: The trainer's own folder, which is passed on from stage to stage.
         memory: The replay store and its budget.
         earlier: Checkpoints of all stages before, with the privilege ``earlier_checkpoints``.
         log: Append training figures here, one JSON object a line (``step``, ``steps``, numbers).
         seed: Seeds everything random in this stage.
         threads: CPU threads to use.
-        max_new_tokens: The longest reply the protocol lets a model write.
-        budget: What the stage may cost.
+        max_new_tokens: Maximal length of a reply under the protocol.
+        budget: The stage's limits.
         config: The method's settings, from its recipe and ``--set``.
-        privileges: What the method declared.
+        privileges: The privileges that the method declared.
         grading: How replies are rewarded.
         reward_url: For commands: POST ``{"task", "id", "reply"}`` as JSON here and get
             ``{"total", "accuracy", "format_ok"}``, while the stage runs.

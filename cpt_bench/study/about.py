@@ -1,7 +1,7 @@
-"""``study.yaml``: how a study names its methods, which it compares, in which colours it draws them.
+"""``study.yaml``: a study's names for its methods, its comparisons and its colours.
 
-These are facts of one study, and stay in its folder: the code that reads runs knows no method by
-name. Which methods learn from rewards is not written there: it is seen in their runs.
+These are facts of one study and belong in its folder: the code that reads runs names no method.
+Which methods learn from rewards is not declared there; it is found from their runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Ablation(BaseModel):
 
     Attributes:
         first: The method with the change.
-        second: The one without.
-        what: The change, in words.
+        second: The method without it.
+        what: A description of the change.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,16 +34,16 @@ class Ablation(BaseModel):
 
 
 class About(BaseModel):
-    """A study's facts about its methods; every part may be left out.
+    """A study's facts about its methods; every part is optional.
 
     Attributes:
-        variants: Settings that make another method of a trainer, each with the value that needs no
-            mention: a run with another value is called ``<trainer>-<value>``.
+        variants: Settings that turn a trainer into another method, each with its usual value: a
+            run with another value is called ``<trainer>-<value>``.
         names: Other names for methods.
-        first: Methods that tables list first. Of each family, the taught and the rewarded, the
-            first one is its plain one: every other method is compared with those two.
-        titles: Of the figure's two panels: methods that are taught, methods that are rewarded.
-        colours: Methods in the order in which each family takes its colours.
+        first: Methods that tables list first. The first one of each family, the taught and the
+            rewarded, is its baseline: every other method is compared with those two.
+        titles: Titles of the figure's two panels: taught methods, rewarded methods.
+        colours: Methods in the order in which each family assigns its colours.
         ablations: Pairs that the page compares.
     """
 
@@ -58,10 +58,10 @@ class About(BaseModel):
 
 
 def read_about(folder: Path) -> About:
-    """A study's ``study.yaml``; a study may do without one.
+    """A study's ``study.yaml``, which is optional.
 
     Raises:
-        CptBenchError: The file is not such a file; the error names the key.
+        CptBenchError: The file is not valid; the message names the key.
     """
     file = folder / FILE
     try:

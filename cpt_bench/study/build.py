@@ -1,4 +1,4 @@
-"""The whole study from its folder: runs, verdicts, figures, page."""
+"""Builds a study from its folder: runs, verdicts, figures, page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cpt_bench.sweep.spec import cells, read_sweep
 
 
 class Study(NamedTuple):
-    """A study, read and judged; nothing is written yet."""
+    """A study with its verdicts, before anything is written."""
 
     folder: Path
     points: Points
@@ -25,7 +25,7 @@ class Study(NamedTuple):
 
     @property
     def page(self) -> Path:
-        """``docs/study.md``, of ``docs/study/``."""
+        """The study's page: ``docs/study.md`` for the folder ``docs/study/``."""
         return self.folder.with_suffix(".md")
 
 
@@ -47,7 +47,7 @@ def open_study(folder: Path) -> Study:
 
 
 def planned(folder: Path) -> int:
-    """How many different runs the sweep file names; naming a variant's usual value adds none."""
+    """How many different runs the sweep file has; a variant's usual value does not add a run."""
     usual = {f"{key}={value}" for key, value in read_about(folder).variants.items()}
     distinct = {
         cell._replace(settings=tuple(sorted({*cell.settings} - usual)), where="")
@@ -69,19 +69,19 @@ def build(study: Study) -> list[Path]:
 
 
 def stale(study: Study) -> list[str]:
-    """In what the written study differs from what its runs give; empty where it is up to date.
+    """Differences between the written study and its runs; empty if it is up to date.
 
-    Figures are left out: another version of Matplotlib draws other bytes of the same picture.
+    Figures are not compared: another version of Matplotlib writes the same picture differently.
     """
     out = []
     for old, new in zip(read_claims(study.folder / "claims.yaml"), study.claims, strict=True):
         if old != new:
             now = f"it is {new.verdict} ({new.because})"
-            out.append(f"{old.id}: says {old.verdict} ({old.because}); {now}")
+            out.append(f"{old.id}: was {old.verdict} ({old.because}); {now}")
     from cpt_bench.study.page import page
 
     drawn = {f.stem: f.name for f in (study.folder / "figures").glob("*.svg")}
     text = study.page.read_text(encoding="utf-8") if study.page.is_file() else ""
     if text != page(study.points, study.claims, drawn, study.planned):
-        out.append(f"{study.page}: is not what the stored runs give")
+        out.append(f"{study.page}: does not match the stored runs")
     return out

@@ -1,9 +1,9 @@
-"""``claims.yaml``: published claims, what would support and refute each, and what was found.
+"""``claims.yaml``: published claims, the rules to support or refute them, and the verdicts.
 
 A claim's author writes ``id``, ``claim``, ``source``, ``evidence``, ``supports`` and ``refutes``;
 ``verdict``, ``because`` and ``figures`` are derived from the stored runs by :func:`judge` and
-written back. A rule is about the evidence's number (``value``), its 95 % interval (``low``,
-``high``) and, of means over levels of learning or task orders, the ``least`` and the ``most`` of
+written back. A rule compares the evidence's number (``value``), its 95 % interval (``low``,
+``high``) and, for means over levels of learning or task orders, the ``least`` and the ``most`` of
 them: ``low > 0``, ``low > -2 and high < 2``, ``high < -2 or low > 2``.
 """
 
@@ -43,14 +43,14 @@ class Claim(BaseModel):
 
     Attributes:
         id: Its name.
-        claim: In one sentence, as it would be true or false of nano.
-        source: Who claims it, and with which numbers.
+        claim: One sentence that is either true or false for nano.
+        source: The publication, with its numbers.
         evidence: What is measured; see :mod:`cpt_bench.study.evidence`.
         supports: The rule that supports it.
         refutes: The rule that refutes it.
-        verdict: Derived: neither rule holding, or no number, is ``undecided``.
-        because: Derived: in words.
-        figures: Derived: the number, its interval and what it is of.
+        verdict: Derived; ``undecided`` if neither rule holds or there is no number.
+        because: Derived: the reason, in words.
+        figures: Derived: the number, its interval and its meaning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,7 +70,7 @@ class Claim(BaseModel):
     def _a_rule(cls, value: str) -> str:
         for term in re.split(" and | or ", value):
             if not _TERM.fullmatch(term.strip()):
-                raise ValueError(f"{term!r} is no comparison such as 'low > 0'")
+                raise ValueError(f"{term!r} is not a comparison such as 'low > 0'")
         return value
 
 
@@ -78,7 +78,7 @@ def read_claims(file: Path) -> list[Claim]:
     """Read the claims.
 
     Raises:
-        CptBenchError: Not such a file; the line names the claim and the key.
+        CptBenchError: The file is not valid; the message names the claim and the key.
     """
     data = read_yaml(file)
     rows = data.get("claims") if isinstance(data, dict) else None
@@ -105,7 +105,7 @@ def write_claims(file: Path, claims: list[Claim]) -> None:
 
 
 def holds(rule: str, found: Evidence) -> bool:
-    """Whether a rule holds of a number with its interval."""
+    """Whether a rule holds for a number with its interval."""
     assert found.value is not None and found.interval is not None
     names = {"value": found.value, "low": found.interval.low, "high": found.interval.high}
     names |= {end: found.details[end] for end in ("least", "most") if end in found.details}
@@ -122,7 +122,7 @@ def _true(term: str, names: dict[str, float]) -> bool:
 
 
 def judge(claim: Claim, points: Points) -> Claim:
-    """The claim with the verdict that the runs give it."""
+    """The claim with its verdict from the runs."""
     found = find(points, claim.evidence, claim.id)
     verdict, because = _verdict(claim, found)
     figures: dict[str, Any] = {"runs": found.runs}
@@ -153,7 +153,7 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
 
 
 def _short(value: float) -> float:
-    """Four digits: what is stored does not hang on the last bit of somebody's arithmetic."""
+    """Round to four digits, so that stored numbers do not depend on the machine's last bits."""
     return float(f"{value:.4g}") + 0.0
 
 

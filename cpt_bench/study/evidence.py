@@ -1,4 +1,4 @@
-"""Kinds of evidence: from points to one number with an interval, or to what is missing; pure.
+"""Kinds of evidence: points -> one number with an interval, or what is missing; pure functions.
 
 A method is named by its trainer (``sft``, ``rft-grpo``, ``replay``), at its recipe's learning rate,
 or at another one after an at sign (``sft@1e-4``).
@@ -17,21 +17,21 @@ from cpt_bench.study import laws, pareto
 from cpt_bench.study.points import Point, Points
 
 SEEDS: Final = 3
-"""Seeds that a verdict over seeds needs."""
+"""The number of seeds that a verdict over seeds needs."""
 ORDERS: Final = 3
 
 
 class Evidence(NamedTuple):
-    """What was found.
+    """The result for one claim.
 
     Attributes:
-        value: The number; None where something is missing.
-        interval: Of the number.
-        runs: How many runs it comes from.
-        unit: Of the number.
-        missing: What it would take, where it is None.
-        details: More to show: values by seed, the level of learning; ``least`` and ``most`` where
-            the number is a mean over levels or orders.
+        value: The number; None if something is missing.
+        interval: The number's interval.
+        runs: The number of runs used.
+        unit: The number's unit.
+        missing: What is missing, if the number is None.
+        details: More to show: values by seed, the level of learning; ``least`` and ``most`` if the
+            number is a mean over levels or orders.
     """
 
     value: float | None
@@ -142,7 +142,7 @@ def orders(points: Points, key: str, first: str, second: str) -> Evidence:
 
 
 def matched(points: Points, key: str, first: str, second: str) -> Evidence:
-    """The first method's number minus the second's where both have learned as much."""
+    """The first method's number minus the second's at equal learning."""
     sides = {
         method: pareto.settings([p for p in points.used if _curve(points, p, method)], key)
         for method in (first, second)
@@ -166,7 +166,7 @@ def _curve(points: Points, point: Point, method: str) -> bool:
 
 
 def among(points: Points, methods: str) -> list[Point]:
-    """``all`` runs that go stage by stage, the ``rewarded`` ones, or the ``taught`` ones.
+    """Runs that train stage by stage: ``all``, only ``rewarded``, or only ``taught`` ones.
 
     Raises:
         CptBenchError: It is none of these.
@@ -218,10 +218,10 @@ KINDS: Final[dict[str, Callable[..., Evidence]]] = {
 
 
 def find(points: Points, asked: dict[str, Any], where: object) -> Evidence:
-    """The evidence that a claim asks for: ``{kind: difference, key: FM, first: …, second: …}``.
+    """A claim's evidence, declared as ``{kind: difference, key: FM, first: …, second: …}``.
 
     Raises:
-        CptBenchError: No such kind, or not its arguments.
+        CptBenchError: There is no such kind, or its arguments are wrong.
     """
     kind = str(asked.get("kind"))
     if kind not in KINDS:

@@ -19,7 +19,7 @@ TINTS: Final = (
     "#8a8f2a", "#2b2b2b", "#e0b354",
 )  # fmt: skip
 GREY: Final = "#7f7f7f"
-"""Of methods beyond the tints."""
+"""The colour of methods beyond the list of colours."""
 PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
 LAWS: Final = (
     ("kl_new", "all", "first", "KL, new task's prompts"),
@@ -30,13 +30,13 @@ LAWS: Final = (
     ("step", "rewarded", "all", "step²"),
     ("push", "rewarded", "all", "share with reward variance × step²"),
 )
-"""What predicts, among which methods, at which stages, in words."""
+"""Predictors: the quantity, the methods, the stages, and a description."""
 DRAWN: Final = (0, 2, 3, 5, 6)
-"""Those of them that are drawn."""
+"""The predictors that are drawn."""
 
 
 def plot() -> Any:
-    """Matplotlib's pyplot, set up to draw without a screen and the same way everywhere."""
+    """Matplotlib's pyplot, configured to draw without a display and identically everywhere."""
     try:
         import matplotlib
     except ImportError:
@@ -49,7 +49,7 @@ def plot() -> Any:
 
     plt.rcdefaults()
     plt.rcParams.update({
-        "svg.hashsalt": "cptbench",  # else every drawing has other ids
+        "svg.hashsalt": "cptbench",  # else ids differ at each drawing
         "svg.fonttype": "none",
         "font.size": 9,
         "axes.spines.top": False,
@@ -63,10 +63,10 @@ def plot() -> Any:
 
 
 def draw(points: Points, folder: Path) -> dict[str, str]:
-    """Draw every figure that has something to show.
+    """Draw every figure that has data.
 
     Returns:
-        Figure name to its file's name in ``folder``; those without data are left out.
+        Figure name to its file's name in ``folder``; figures without data are left out.
     """
     plt = plot()
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,11 +94,11 @@ def _figures(plt: Any, points: Points) -> Iterator[tuple[str, Any]]:
 
 
 class Look(NamedTuple):
-    """How a method is drawn, the same in all figures.
+    """A method's colour and marker, the same in all figures.
 
     Attributes:
-        colour: The two families have the same ones.
-        marker: Which family it is, where both are drawn: a triangle for rewards, else a dot.
+        colour: Its colour; the two families use the same colours.
+        marker: Shows the family if both are drawn: a triangle for rewarded methods, else a dot.
     """
 
     colour: str
@@ -112,7 +112,7 @@ def looks(points: Points) -> dict[str, Look]:
         family = points.family(rewarded)
         ordered = [m for m in points.about.colours if m in family]
         ordered += [m for m in family if m not in ordered]
-        # The plain methods of the two families stand in one panel: not in the same blue.
+        # The two families' baselines are in the same panel and must differ in colour.
         tints = TINTS if rewarded else (TINTS[1], TINTS[0], *TINTS[2:])
         for method, tint in zip_longest(ordered, tints[: len(ordered)], fillvalue=GREY):
             found[method] = Look(tint, "^" if rewarded else "o")
@@ -120,9 +120,9 @@ def looks(points: Points) -> dict[str, Look]:
 
 
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
-    """Runs as dots, learning against what remains, and each method's curve through them.
+    """Learning against forgetting: runs as dots, and each method's curve through them.
 
-    A panel for each family; in each, the other's plain method is a dashed line.
+    One panel per family; in each, the other family's baseline is a dashed line.
     """
     found = {}
     for method in points.methods():
@@ -164,7 +164,7 @@ def _edge(settings: Sequence[pareto.Setting]) -> pareto.Array:
 
 
 def _kinds(plt: Any, points: Points) -> Any:
-    """What each method lost, by kind, at its recipe's learning rate."""
+    """Each method's losses by kind, at its recipe's learning rate."""
     rows = []
     for method in points.methods():
         found = points.of(method)
@@ -187,7 +187,7 @@ def _kinds(plt: Any, points: Points) -> Any:
 
 
 def _laws(plt: Any, points: Points) -> Any:
-    """What is claimed to predict forgetting, against general capability lost, with its fit."""
+    """Claimed predictors of forgetting against the loss of general capability, with fits."""
     asked, shown = [LAWS[i] for i in DRAWN], looks(points)
     found = [(laws.fit(among(points, law[1]), law[0], "general", law[2] == "first"), law)
              for law in asked]  # fmt: skip
@@ -249,5 +249,5 @@ def _orders(plt: Any, points: Points) -> Any:
 
 
 def order_name(points: Points, order: Sequence[str]) -> str:
-    """``A`` for the suite's own order, then letters in the order they are listed."""
+    """``A`` for the suite's own order, then one letter for each further order."""
     return chr(65 + points.orders().index(tuple(order)) % 26)

@@ -1,9 +1,9 @@
-"""What predicts forgetting: a quantity of each stage against what was forgotten by then; pure.
+"""Fits that predict forgetting from a quantity of each stage; pure functions.
 
 RL's Razor (arXiv 2509.04259) fits forgetting as a quadratic of KL(base || policy) on the new task's
-prompts. arXiv 2507.05386 has the risk of an update proportional to the variance of its rewards.
-Each is fitted alike, by least squares on one point a run and stage; the interval of R² is a
-bootstrap over *runs*, because a run's stages are not independent of each other.
+prompts. In arXiv 2507.05386 the risk of an update is proportional to the variance of its rewards.
+Both are fitted in the same way, by least squares on one point per run and stage; the interval of
+R² is a bootstrap over *runs*, because the stages of a run are not independent.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Array = npt.NDArray[np.float64]
 
 DRAWS: Final = 1000
 RUNS: Final = 6
-"""Fewer runs give no fit: a quadratic has three coefficients."""
+"""The number of runs needed for a fit: a quadratic has three coefficients."""
 
 
 class Law(NamedTuple):
     """A fitted law.
 
     Attributes:
-        x: What predicts; a field of :class:`~cpt_bench.study.points.Stage`.
-        y: What is predicted: ``general`` or ``tasks``.
-        coefficients: Of 1, x and x².
+        x: The predictor; a field of :class:`~cpt_bench.study.points.Stage`.
+        y: The predicted quantity: ``general`` or ``tasks``.
+        coefficients: The coefficients of 1, x and x².
         r2: Share of the variance of y that it explains.
-        interval: Of R², over runs.
+        interval: The interval of R², over runs.
         runs: How many runs have both.
         points: (x, y) of each stage, shape (n, 2).
     """
@@ -47,10 +47,10 @@ class Law(NamedTuple):
 
 
 def table(points: Sequence[Point], names: Sequence[str], first: bool = False) -> list[Array]:
-    """One table a run, shape (stages, names): the stages of which all names are known.
+    """One table per run, shape (stages, names): the stages for which all names are known.
 
-    With ``first`` the first stage alone: one task learned from the base, which is what laws are
-    stated of, and one point a run. A stage that several runs share counts once.
+    With ``first`` only the first stage: one task learned from the base model, the case for which
+    the laws were published, and one point per run. A stage shared by several runs counts once.
     """
     out = []
     seen: set[str] = set()
@@ -82,21 +82,21 @@ def fit(points: Sequence[Point], x: str, y: str, first: bool = False) -> Law | N
 def gap(
     points: Sequence[Point], one: str, other: str, y: str, first: bool = False
 ) -> tuple[float, Interval, int] | None:
-    """R² of one law minus that of the other, on the stages that have both."""
+    """R² of one law minus that of the other, on the stages that have both predictors."""
     runs = table(points, (one, other, y), first)
     if len(runs) < RUNS:
         return None
 
-    def apart(chosen: Sequence[int]) -> float:
+    def difference(chosen: Sequence[int]) -> float:
         whole = np.vstack([runs[i] for i in chosen])
         return quadratic(whole[:, 0], whole[:, 2])[0] - quadratic(whole[:, 1], whole[:, 2])[0]
 
-    drawn = [apart(chosen) for chosen in _draws(len(runs))]
-    return rounded(apart(range(len(runs)))), _interval(drawn), len(runs)
+    drawn = [difference(chosen) for chosen in _draws(len(runs))]
+    return rounded(difference(range(len(runs)))), _interval(drawn), len(runs)
 
 
 def _draws(n: int) -> list[list[int]]:
-    """The runs of each resample, by their places."""
+    """The runs of each resample, by index."""
     drawn: list[list[int]] = (
         np.random.default_rng(list(b"laws")).integers(0, n, (DRAWS, n)).tolist()
     )

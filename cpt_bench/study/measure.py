@@ -1,8 +1,8 @@
-"""What older runs lack, measured from the checkpoints they kept: KL to the base, and diagnosis.
+"""Adds measurements that an older run lacks, from its checkpoints: KL to the base, and diagnosis.
 
 A run that was finished before these were part of a run, or by a version whose settings had other
-names, cannot be taken up by ``cptbench run``. Its weights are what they were: their digests are in
-its ledger, and are checked first.
+names, cannot be resumed by ``cptbench run``. Its weights are first checked against the digests in
+its ledger.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def measure(
     base: Path | None = None,
     tell: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> int:
-    """Measure what a finished run lacks and its checkpoints still give; score it anew.
+    """Make the missing measurements for which a finished run has checkpoints; score it again.
 
     Args:
         folder: The run folder.
-        base: The checkpoint it began from, where that is not the suite's.
+        base: The checkpoint it started from, if not the suite's.
         tell: Receives progress events.
 
     Returns:
-        How many steps were done; none where nothing is lacking, or no checkpoint is left.
+        How many steps were done; 0 if nothing is missing or no checkpoint is left.
 
     Raises:
         CptBenchError: A checkpoint is not the one that was evaluated; or the run is not finished.
@@ -63,10 +63,10 @@ def measure(
         gpus=(),
     )
     plan = plan_of(request, method)
-    # What measures now is this installation, whatever trained then.
+    # The measurements are made by this installation, whichever version trained the run.
     identity = {**run, "versions": environment.versions()}
     if weights_digest(plan.base) != run["base"]["weights"]:
-        raise CptBenchError("began from another base model", where=folder, todo="Give its --base")
+        raise CptBenchError("started from another base model", where=folder, todo="Give its --base")
     with opened(plan, folder, tell=tell, identity=identity) as context:
         base_model = base_policy(plan, identity)
         last = len(suite.sequence)

@@ -1,8 +1,8 @@
 """The numbers of a stored run, recomputed from its per-sample outcomes; without resampling.
 
 The definitions are those of ``metrics.json`` (:mod:`cpt_bench.metrics`, and kinds of loss); a
-number whose cells are not all there is None. Intervals of the study are over runs, so that the
-bootstrap over samples, which takes most of the time of scoring, is left out here.
+number with missing cells is None. The study's intervals are over runs, so the bootstrap over
+samples, which takes most of the time of scoring, is not needed here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def general_of(stored: Stored, suite: Suite) -> Array:
 
 
 def claims(stored: Stored, suite: Suite) -> dict[str, Any]:
-    """The matrix and all numbers, as they are written with a stored run."""
+    """The matrix and all numbers, in the form in which a stored run has them."""
     general = Matrix(suite.general, general_of(stored, suite))
     return {
         "matrix": matrix_to_json(matrix_of(stored))["accuracy"],
@@ -51,7 +51,7 @@ def claims(stored: Stored, suite: Suite) -> dict[str, Any]:
 
 
 def numbers(stored: Stored, suite: Suite) -> Numbers:
-    """Key to number, in percentage points or nats; None where not measured."""
+    """Key to number, in percentage points or nats; None if not measured."""
     matrix, general = matrix_of(stored), general_of(stored, suite)
     out: Numbers = {}
     for metric in METRICS:
@@ -91,7 +91,7 @@ def _shares(stored: Stored) -> Numbers:
 
 
 def _general_shares(stored: Stored, suite: Suite) -> Numbers:
-    """The same split of what the general benchmarks lost since the base."""
+    """The same split for the general benchmarks' losses since the base."""
     found: dict[str, list[float | None]] = {"lost": [], "format": [], "mode": [], "content": []}
     for name in suite.general:
         split = stored.outcomes(name).kinds(task=False)

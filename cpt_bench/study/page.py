@@ -1,4 +1,4 @@
-"""``docs/study.md`` from points and judged claims; every number in it is made here."""
+"""Writes ``docs/study.md`` from points and claims with verdicts; computes every number in it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
 
     Args:
         points: All runs.
-        claims: Judged.
+        claims: The claims, with verdicts.
         figures: Name to file, as :func:`~cpt_bench.study.figures.draw` returns them.
-        planned: How many runs the sweep file stands for.
+        planned: How many runs the sweep file has.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -107,7 +107,7 @@ def _mean(values: Sequence[float | None], key: str) -> str:
 
 
 def matched_table(points: Points) -> str:
-    """All pairs of methods that have curves: each family's plain one against every other one."""
+    """All pairs of methods that have curves: each family's baseline against every other method."""
     own = [p for p in points.used if p.order == points.suite.sequence]
     have = [
         method
@@ -139,7 +139,7 @@ def _found(evidence: Evidence, digits: int = 1) -> str:
 
 
 def _spread(evidence: Evidence) -> str:
-    """The same, and the ends of what the number is a mean of."""
+    """The same, with the range of the values that the number is a mean of."""
     ends = [evidence.details.get(end) for end in ("least", "most")]
     spread = "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
     return _found(evidence) + spread
@@ -159,7 +159,7 @@ def law_table(points: Points) -> str:
 
 
 def kinds_table(points: Points) -> str:
-    """What each method lost, by kind, of tasks and of general benchmarks."""
+    """Each method's losses by kind, on tasks and on general benchmarks."""
     kinds = ("format", "mode", "content")
     keys = ["Lost", *(f"Lost_{k}" for k in kinds), *(f"General_{k}" for k in ("lost", *kinds))]
     rows = []
@@ -174,7 +174,7 @@ def kinds_table(points: Points) -> str:
 
 
 def ablations(points: Points) -> str:
-    """What changes with one switch."""
+    """The effect of each single change."""
     rows = []
     for pair in points.about.ablations:
         found = [

@@ -1,9 +1,9 @@
-"""Methods at matched learning: how much is forgotten where two have learned as much; pure.
+"""Compares methods at matched learning: the forgetting of two methods that learned equally; pure.
 
-A method's *curve* is the upper edge of its points (LearnGain, what is kept), one a learning rate
-(the mean over seeds), from the base model at (0, 0) on: how much can be kept while learning at
-least so much. Two methods are compared on the upper half of the learning that both reach: below it
-every method looks alike, for a step too small to learn is too small to forget.
+A method's *curve* is the upper edge of its points (LearnGain, retention), one per learning rate
+(the mean over seeds), from the base model at (0, 0) on: the highest retention with at least a given
+amount of learning. Two methods are compared on the upper half of the learning that both reach:
+below it all methods look the same, since steps too small to learn are too small to forget.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ Array = npt.NDArray[np.float64]
 DRAWS: Final = 1000
 LEVELS: Final = 11
 RATES: Final = 3
-"""Learning rates that a curve needs, each with at least :data:`SEEDS`."""
+"""How many learning rates a curve needs, each with at least :data:`SEEDS`."""
 SEEDS: Final = 2
 
 
 class Setting(NamedTuple):
-    """One learning rate of a method: (LearnGain, kept) of each seed, shape (seeds, 2)."""
+    """One learning rate of a method: (LearnGain, retention) of each seed, shape (seeds, 2)."""
 
     rate: float
     runs: Array
 
 
 class Matched(NamedTuple):
-    """The first method's kept minus the second's, averaged over levels of learning.
+    """The first method's retention minus the second's, averaged over levels of learning.
 
     Attributes:
         value: In percentage points; positive: the first forgets less.
-        interval: Over the runs of each learning rate; see :func:`_redrawn`.
+        interval: The interval over the runs of each learning rate; see :func:`_redrawn`.
         least: The smallest difference at any of the levels. Between two learning rates a curve is
-            a straight line that nobody ran: a mean may hang on one stretch of it.
-        most: The largest.
+            interpolated, so that a mean may depend mostly on one interpolated part.
+        most: The largest difference.
         level: The most learning that both reach, in percentage points.
         runs: How many runs were compared.
     """
@@ -65,10 +65,10 @@ def settings(points: Sequence[Point], kept: str) -> list[Setting]:
 
 
 def curve(means: Array) -> Array:
-    """The upper edge of points (learned, kept), shape (n, 2), by learning, with the base at 0, 0.
+    """The upper edge of points (learning, retention), shape (n, 2), from the base at (0, 0).
 
-    A point is on the edge when no other one has learned as much and kept more. What learned
-    nothing is no point of a learning curve.
+    A point is on the edge if no other point has at least its learning and more retention. Points
+    without learning are left out.
     """
     out: list[tuple[float, float]] = []
     best = -np.inf
@@ -84,22 +84,22 @@ def curve(means: Array) -> Array:
 
 
 def at(edge: Array, levels: Array) -> Array:
-    """The curve between its points, by straight lines."""
+    """The curve, interpolated linearly between its points."""
     found: Array = np.interp(levels, edge[:, 0], edge[:, 1])
     return found
 
 
 def matched(first: Sequence[Setting], second: Sequence[Setting]) -> Matched | None:
-    """Compare two methods at matched learning; None where one has learned nothing."""
+    """Compare two methods at matched learning; None if one has learned nothing."""
     first, second = repeated(first), repeated(second)
     found = _apart(_means(first), _means(second))
     if found is None:
         return None
     rng, drawn = np.random.default_rng(list(b"matched")), []
     for _ in range(DRAWS):
-        apart = _apart(_redrawn(first, rng), _redrawn(second, rng))
-        if apart is not None:
-            drawn.append(apart[0].mean())
+        difference = _apart(_redrawn(first, rng), _redrawn(second, rng))
+        if difference is not None:
+            drawn.append(difference[0].mean())
     low, high = np.quantile(drawn, [0.025, 0.975])
     interval = Interval(rounded(float(low)), rounded(float(high)), 0.95, "t, redrawn over runs")
     runs = sum(len(s.runs) for s in (*first, *second))
@@ -109,12 +109,12 @@ def matched(first: Sequence[Setting], second: Sequence[Setting]) -> Matched | No
 
 
 def repeated(found: Sequence[Setting]) -> list[Setting]:
-    """The settings whose chance is known: run with several seeds."""
+    """The settings whose variance can be estimated: those run with several seeds."""
     return [s for s in found if len(s.runs) >= SEEDS]
 
 
 def missing(name: str, found: Sequence[Setting]) -> str:
-    """What a curve lacks to be compared; empty for nothing."""
+    """What is missing to compare a curve; empty if nothing is."""
     enough = repeated(found)
     if len(enough) >= RATES:
         return ""
@@ -126,12 +126,12 @@ def _means(found: Sequence[Setting]) -> Array:
 
 
 def _redrawn(found: Sequence[Setting], rng: np.random.Generator) -> Array:
-    """The means as they might as well have been, shape (settings, 2).
+    """One random draw of the means, shape (settings, 2).
 
-    Each is moved by a random combination of its runs' deviations, of the mean's own covariance, and
-    widened as Student's t is with the degrees of freedom that all settings have together. From two
-    runs a setting, resampling them would give an interval half as wide, which holds the truth two
-    times in three; this one does nineteen times in twenty, or little less.
+    Each mean is shifted by a random combination of its runs' deviations, with the covariance of the
+    mean, and widened like Student's t with the degrees of freedom of all settings together. With
+    two runs per setting, resampling would give an interval half as wide, which contains the true
+    value two times in three; this one does nineteen times in twenty, or slightly less.
     """
     freedom = sum(len(s.runs) - 1 for s in found)
     means = []

@@ -1,4 +1,4 @@
-"""Stored runs as points: which method each is of, its numbers, and what each stage did."""
+"""Stored runs as points: each run's method, its numbers, and each stage's figures."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cpt_bench.suite import Suite
 
 
 class Stage(NamedTuple):
-    """What is known after a stage; None where not measured.
+    """Figures after a stage; None if not measured.
 
     Attributes:
         stage: 1 for the first task.
-        weights: SHA-256 of the policy's: runs of several orders may share their first stages.
+        weights: SHA-256 of the policy: runs in different orders may share their first stages.
         general: mean_b (G[t][b] - G[0][b]), percentage points.
         tasks: mean_{j<t} (R[t][j] - R[j][j]), percentage points.
-        kl_new: KL(base || policy) on the stage's task's prompts, nats a token.
+        kl_new: KL(base || policy) on prompts of the stage's task, nats per token.
         kl_general: The same on general prompts.
         varied: Sum over stages so far of the share of prompts whose rollouts differ in reward.
         variance: Sum over stages so far of the mean reward variance within a prompt's rollouts.
         step: Sum over stages so far of the squared learning rates of their steps.
-        push: The same, each stage times its share of prompts with reward variance: the
-            reward-variance law's risk of the steps taken, up to the Fisher norm of a gradient, with
-            that share in the place of the variance, which was not logged.
+        push: The same, with each stage multiplied by its share of prompts with reward variance:
+            the risk of the steps under the reward-variance law, up to the Fisher norm of a
+            gradient, with that share in place of the variance, which was not logged.
     """
 
     stage: int
@@ -52,15 +52,15 @@ class Point(NamedTuple):
     """One run.
 
     Attributes:
-        name: The stored run.
+        name: The stored run's name.
         method: ``sft``, ``rft-grpo``, ``replay`` and so on.
         rate: Its learning rate.
         plain: Whether the learning rate is the recipe's.
-        seed: Of the run.
+        seed: The run's seed.
         order: The tasks, in training order.
         joint: Trained on all tasks at once.
         numbers: Key to number; ``LearnGain`` is Learn - BaseAcc.
-        stages: One a stage.
+        stages: The figures of each stage.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Point(NamedTuple):
 
     @property
     def rewarded(self) -> bool:
-        """Whether it learned from the rewards of its own replies, as its training figures show."""
+        """Whether it learned from rewards of its own replies, judged by its training figures."""
         return bool(self.stages) and self.stages[-1].varied is not None
 
 
 class Points(NamedTuple):
-    """Runs of a study, those that are left out, with why, and what is known of its methods."""
+    """A study's runs, the excluded runs with the reason, and the study's facts on its methods."""
 
     suite: Suite
     used: tuple[Point, ...]
@@ -92,8 +92,8 @@ class Points(NamedTuple):
 
         Args:
             method: Its name.
-            rate: A learning rate; None is the recipe's.
-            order: A task order; None is the suite's.
+            rate: A learning rate; None: the recipe's.
+            order: A task order; None: the suite's.
         """
         wanted = self.suite.sequence if order is None else order
         found = [
@@ -106,13 +106,13 @@ class Points(NamedTuple):
         return sorted(found, key=lambda p: p.seed)
 
     def methods(self) -> list[str]:
-        """Methods in the order that tables show them."""
+        """Methods in the order of the tables."""
         names = {p.method for p in self.used}
         first = [n for n in self.about.first if n in names]
         return [*first, *sorted(names - {*first})]
 
     def family(self, rewarded: bool) -> list[str]:
-        """The methods that learn from rewards, or those that do not, the plain one first."""
+        """The methods that learn from rewards, or those that do not, the baseline first."""
         found = {p.method for p in self.used if p.rewarded}
         return [method for method in self.methods() if (method in found) == rewarded]
 
@@ -128,8 +128,8 @@ def points(runs: Sequence[Stored], suite: Suite, about: About | None = None) -> 
 
     Args:
         runs: The runs.
-        suite: Whose they are.
-        about: How the study names its methods.
+        suite: The suite of the runs.
+        about: The study's facts on its methods.
 
     Raises:
         CptBenchError: Two are the same method, learning rate, order and seed; or one is of another
@@ -167,10 +167,10 @@ def _recipe(suite: str, trainer: str) -> dict[str, Any]:
 
 
 def usual_settings(runs: Sequence[Stored]) -> dict[str, dict[str, Any]]:
-    """Trainer to the value that most of its runs have of each setting.
+    """Trainer to the most frequent value of each setting among its runs.
 
-    Recipes name few of them; what a trainer's defaults are takes the trainer's code, and with it
-    torch, which a study is built without.
+    Recipes contain few of them; a trainer's defaults are known only from its code, which needs
+    torch, and a study is built without torch.
     """
     found: dict[str, dict[str, Counter[str]]] = {}
     for run in runs:
@@ -186,7 +186,7 @@ def usual_settings(runs: Sequence[Stored]) -> dict[str, dict[str, Any]]:
 def other_settings(
     run: Stored, suite: Suite, usual: dict[str, dict[str, Any]], about: About
 ) -> str:
-    """In which settings a run differs from its trainer's others, beyond what the study varies."""
+    """How a run's settings differ from those of its trainer's other runs, except in variants."""
     config, trainer = run.facts["config"], run.facts["trainer"]
     recipe = _recipe(suite.name, trainer)
     if not recipe:
@@ -201,7 +201,7 @@ def other_settings(
 
 
 def method_of(run: Stored, about: About) -> str:
-    """The trainer's name with the settings that make it another method."""
+    """The trainer's name, with the settings that turn it into another method."""
     config, trainer = run.facts["config"], str(run.facts["trainer"])
     plain = about.variants.items()
     tail = [str(config[key]) for key, value in plain if config.get(key, value) != value]

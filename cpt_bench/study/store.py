@@ -1,4 +1,4 @@
-"""Packing a finished run into one file; see :mod:`cpt_bench.study.stored` for its format."""
+"""Packs a finished run into one file; see :mod:`cpt_bench.study.stored` for its format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAINING: Final = (
 
 
 def rows_of(folder: Path) -> list[Row]:
-    """The lines of a finished run, its numbers computed anew.
+    """The lines of a finished run, with its numbers computed again.
 
     Raises:
         CptBenchError: The run is limited, unfinished or altered.
@@ -124,7 +124,7 @@ _splits: dict[tuple[str, str], list[Sample]] = {}
 
 
 def _split(suite: Suite, name: str) -> list[Sample]:
-    """A test split, read once for all runs."""
+    """A test split, read only once for all runs."""
     key = suite.fingerprint(), name
     if key not in _splits:
         _splits[key] = load_split(suite.card(name), "test")
@@ -149,7 +149,7 @@ def _divergence(file: Path, t: int) -> Iterator[tuple[tuple[int, str], Row]]:
 
 
 def _training(file: Path, t: int) -> Row:
-    """Means over the stage's steps, five digits; and the course of the learning rate."""
+    """Means over the stage's steps, with five digits, and the learning-rate schedule."""
     rows = read_jsonl(file)
     out: Row = {"kind": "training", "stage": t, "steps": len(rows), "figures": {}}
     for key in TRAINING:

@@ -1,17 +1,17 @@
-"""A run in one file: what the models answered and what it was worth, without weights.
+"""A run in one file: the models' replies and their scores, without weights.
 
 ::
 
     <name>.jsonl.zst     JSON Lines in one zstd frame
-      {"kind": "run", …}                              what was run: settings, seed, order, versions
+      {"kind": "run", …}                              settings, seed, order, versions
       {"kind": "answers", "stage": 0, "name": …}      replies and grades, in the test split's order
-      {"kind": "forced", "prefix": …, "name": …}      what was lost, asked with a forced beginning
-      {"kind": "kl", "stage": 1, "name": …}           KL to the base, one number a prompt
+      {"kind": "forced", "prefix": …, "name": …}      lost samples, asked with a forced beginning
+      {"kind": "kl", "stage": 1, "name": …}           KL to the base, one number per prompt
       {"kind": "training", "stage": 1, …}             means of the training figures over the steps
-      {"kind": "claims", …}                           the matrix and the numbers made of it
+      {"kind": "claims", …}                           the matrix and the numbers computed from it
 
 A run of ``nano`` takes about 40 KB. ``cptbench verify`` grades the replies again and recomputes
-every number; runs made before a measurement existed lack its lines, and are whole without them.
+every number; runs from before a measurement existed lack its lines, and are complete without them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Row = dict[str, Any]
 
 
 class Stored(NamedTuple):
-    """A stored run, as it is in its file.
+    """A stored run, as in its file.
 
     Attributes:
-        name: The file's name without its ending.
+        name: The file's name without its suffix.
         facts: The line of kind ``run``.
         answers: (stage, benchmark) to its line.
         forced: (prefix, benchmark) to its line.
@@ -64,12 +64,12 @@ class Stored(NamedTuple):
         return is_joint(self.facts)
 
     def rows(self) -> list[int]:
-        """The rows of R that the run has by its nature."""
+        """The rows of R that this kind of run has."""
         last = len(self.order)
         return [0, last] if self.joint else [*range(last + 1)]
 
     def outcomes(self, name: str) -> Outcomes:
-        """One benchmark's per-sample scores, as a run folder gives them."""
+        """One benchmark's per-sample scores, as from a run folder."""
         mine = [row["strict"] for (_, other), row in self.answers.items() if other == name]
         if not mine:
             raise KeyError(f"answers of {name}")
@@ -92,7 +92,7 @@ def read(file: Path) -> Stored:
     """Read a stored run, strictly.
 
     Raises:
-        Refused: Not one; the line says why.
+        Refused: It is not a stored run; the message has the reason.
     """
     found = Stored(file.name.removesuffix(ENDING), {}, {}, {}, {}, {}, {})
     for number, line in enumerate(_lines(file), 1):
@@ -101,7 +101,9 @@ def read(file: Path) -> Stored:
         except KeyError as error:
             raise Refused("schema", f"line {number} has no {error}", where=file.name) from None
     if not found.facts or not found.claims:
-        raise Refused("schema", "has no line of kind run, or none of kind claims", where=file.name)
+        raise Refused(
+            "schema", "has no line of kind run or no line of kind claims", where=file.name
+        )
     if found.facts.get("format") != FORMAT:
         what = f"has format {found.facts.get('format')!r}; this cptbench reads {FORMAT}"
         raise Refused("format", what, where=file.name)
@@ -137,7 +139,7 @@ def read_all(results: Path) -> list[Stored]:
 
 
 def stored_in(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The stored runs that are, or lie in, ``places``; and the places that hold something else."""
+    """The stored runs that are, or are in, ``places``; and the places with anything else."""
     files: list[Path] = []
     rest = []
     for place in places:

@@ -1,4 +1,4 @@
-"""Verify a stored run: its replies graded again, its matrix and numbers recomputed, offline."""
+"""Verifies a stored run offline: grades its replies again, recomputes its matrix and numbers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cpt_bench.study.stored import Row, Stored, read
 from cpt_bench.suite import Suite
 
 Seen = dict[tuple[str, int, str], Grade]
-"""Grades by (benchmark, sample, reply): most replies were given in another stage or run before."""
+"""Grades by (benchmark, sample, reply): most replies also occur in another stage or run."""
 
 
 def verify(file: Path, suite_spec: str | None = None, seen: Seen | None = None) -> Verified:
-    """Look at everything in a stored run.
+    """Verify everything in a stored run.
 
     Args:
         file: The stored run.
-        suite_spec: A suite that does not ship with the package; never taken from the file.
-        seen: Grades to reuse among files.
+        suite_spec: A suite that does not ship with the package; never read from the file.
+        seen: Grades to share between files.
 
     Raises:
-        CptBenchError: There is no such file. All that is wrong inside it is a finding.
+        CptBenchError: There is no such file. Any problem inside the file is a finding instead.
     """
     if not file.is_file() or file.is_symlink():
         raise CptBenchError("no such file", where=file, todo="Give a stored run")
@@ -45,7 +45,7 @@ def verify(file: Path, suite_spec: str | None = None, seen: Seen | None = None) 
         if suite.fingerprint() != wanted["fingerprint"]:
             raise Refused("suite-version", "was run with another version of the suite")
         if sorted(stored.order) != sorted(suite.sequence):
-            raise Refused("order", "is no order of the suite's tasks")
+            raise Refused("order", "is not an order of the suite's tasks")
         suite = suite.reordered(stored.order)
         gold = _gold(suite)
         if isinstance(gold, str):
@@ -76,12 +76,12 @@ def _gold(suite: Suite) -> dict[str, Gold] | str:
 def _answers(
     stored: Stored, suite: Suite, gold: dict[str, Gold], seen: Seen, report: Report
 ) -> None:
-    """Every cell is there, and its grades are those that its replies earn."""
+    """Check that every cell is present, and that its grades are right for its replies."""
     wanted = {(t, name) for t in stored.rows() for name in suite.benchmarks_after(t)}
     for t, name in sorted(wanted - stored.answers.keys()):
         report.error("incomplete", stored.name, f"{name} after stage {t} has no answers")
     for t, name in sorted(stored.answers.keys() - wanted):
-        report.error("unknown-cell", stored.name, f"{name!r} after stage {t} is no cell")
+        report.error("unknown-cell", stored.name, f"{name!r} after stage {t} is not a cell")
     for (t, name), row in stored.answers.items():
         if (t, name) in wanted:
             where, at = f"{stored.name}: stage {t}, {name}", [*range(len(gold[name].samples))]
@@ -122,7 +122,7 @@ def _cell(
 
 
 def _base(stored: Stored, suite: Suite, report: Report) -> None:
-    """The base model's row is the published one, where the suite publishes it."""
+    """Check that the base model's row is the published one, if the suite publishes it."""
     base = base_row(suite)
     if base is None or stored.facts["base"]["weights"] != base.weights:
         return

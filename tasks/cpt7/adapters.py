@@ -1,8 +1,8 @@
-"""Rows of the published tables -> samples, in the words of the publication.
+"""Rows of the published tables -> samples, with the publication's wording.
 
 Each function takes (row, index, split, options) and returns a Sample, or None to leave the row out;
-``index`` counts the rows that were kept. Pictures come as encoded bytes. Facts about the tables and
-the authors' files: see the cards' notes.
+``index`` counts the rows that are used. Pictures come as encoded bytes. Facts about the tables and
+the authors' files are in the cards' notes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def lettered(choices: Sequence[str], form: str = "{}. {}") -> str:
-    """``A. this`` and ``B. that``, one a line."""
+    """``A. this`` and ``B. that``, one per line."""
     return "\n".join(form.format(letter, c) for letter, c in zip(LETTERS, choices, strict=False))
 
 
@@ -28,7 +28,7 @@ def most_common(answers: Sequence[str]) -> str:
     """The most frequent answer in lower case; the first of them on a tie."""
     counts = Counter(answer.strip().lower() for answer in answers)
     if not counts:
-        raise ValueError("nobody answered: the list of answers is empty")
+        raise ValueError("the list of answers is empty")
     return max(counts, key=lambda answer: counts[answer])  # max keeps the first
 
 

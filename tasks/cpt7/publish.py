@@ -1,7 +1,7 @@
 """The id lists that are known without the data, and their hashes for the cards.
 
-Where a table has no id of its own, a sample's id is its place, and so which rows a seeded rule
-draws is known before anyone downloads anything. ``python -m cpt_bench.tasks.cpt7.publish`` prints
+If a table has no ids, a sample's id is its row number, so that the rows drawn by a seeded rule are
+known without downloading anything. ``python -m cpt_bench.tasks.cpt7.publish`` prints
 each list's hash; with a task and a split (``superclevr@mini test``) the list itself.
 """
 
@@ -27,7 +27,7 @@ _NUMBERED = {
 
 
 def known_ids(task: str, split: str) -> list[str] | None:
-    """All ids a split is drawn from, in the table's order; None where only the data can tell."""
+    """All ids that a split is drawn from, in table order; None if they need the data."""
     if (task, split) in _NUMBERED:
         form, n = _NUMBERED[task, split]
         return [form.format(i) for i in range(n)]
@@ -35,7 +35,7 @@ def known_ids(task: str, split: str) -> list[str] | None:
 
 
 def listed(ids: list[str], split: Split) -> list[str]:
-    """The ids of a split: all, or those its rule draws, in its order."""
+    """The ids of a split: all, or those that its rule draws, in its order."""
     if split.draw is None:
         return ids
     return [entry[0] for entry in drawn([(i, 0, 0) for i in ids], split.draw, split.n)]

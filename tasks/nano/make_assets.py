@@ -1,4 +1,4 @@
-"""Draw the tiles and pictures the nano suite is made of (run once; the results are committed).
+"""Draw the nano suite's tiles and pictures (run once; the results are committed).
 
     python tasks/nano/make_assets.py
 

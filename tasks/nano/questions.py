@@ -165,7 +165,7 @@ def text(rng: random.Random, pool: str) -> Draft:
 def lowvision(rng: random.Random, pool: str) -> Draft:
     """VizWiz's role: easy-VQA's questions on pictures taken in bad light.
 
-    Two in five pictures are beyond reading; the answer is then 'unanswerable' (VizWiz: 43 %).
+    Two in five pictures are unreadable; the answer is then 'unanswerable' (VizWiz: 43 %).
     """
     question, answer, picture = rng.choice(easy_vqa()[0][pool])
     if rng.random() < 0.4:

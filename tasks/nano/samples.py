@@ -13,7 +13,7 @@ from cpt_bench.tasks.nano.questions import GENERAL, OPTIONS, TASKS, Draft
 def make(split: str, n: int, task: str, seed: int) -> list[Sample]:
     """The first ``n`` samples of a split.
 
-    Every sample has a random source of its own, so that a shorter split is a prefix of a longer one
+    Every sample has its own random source, so that a shorter split is a prefix of a longer one
     and no split depends on another. Handwriting, photographs and easy-VQA pictures come from the
     split's own third of the originals.
     """

@@ -67,9 +67,9 @@ class Light:
 
 
 DARK = (Light(6, 40), Light(10, 60), Light(45, 255))
-"""The ways in which a picture is beyond reading."""
+"""Lights in which a picture is unreadable."""
 DIM = (Light(100, 14), Light(40, 40), Light(60, 90), Light(25, 14), Light(25, 40), Light(40, 90))
-"""Lights in which a picture can still be read, with some pains."""
+"""Lights in which a picture can still be read, with difficulty."""
 
 
 @lru_cache(maxsize=1)
@@ -122,8 +122,8 @@ def tile(cell: Cell, rng: random.Random, pool: str) -> Pixels:
 def _lamp() -> npt.NDArray[np.int32]:
     """A warm lamp to the right and a cool one below: ±25 levels of red and blue across a picture.
 
-    Qwen2.5-VL's vision tower knows only relative positions; this faint gradient is what tells a
-    small one where in the picture a patch lies.
+    Qwen2.5-VL's vision tower knows only relative positions; from this faint gradient a small one
+    can find out where in the picture a patch is.
     """
     ramp = (np.arange(SIDE, dtype=np.int32) * 2 - (SIDE - 1)) * 25 // (SIDE - 1)
     lamp = np.zeros((SIDE, SIDE, 3), np.int32)

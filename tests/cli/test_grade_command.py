@@ -130,7 +130,7 @@ def test_pope_s_published_figures(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' is there twice"),
+        ('{"reply": "a", "gold": "a", "reply": "b"}', "the key 'reply' occurs twice"),
         ('{"reply": "a", "gold": NaN}', "NaN is not a number in JSON"),
         ('{"reply": "a", "gold": "a", "x": [-Infinity]}', "-Infinity is not a number in JSON"),
         ('{"reply": "a", "gold": 1e999}', "gold is inf, not a text"),

@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[str, Row, str]] = {
     "neither yes nor no": ("pope", {"answer": "1"}, "the gold answer '1' is neither yes nor no"),
     "an empty answer": ("pathvqa", {"answer": "  "}, "a gold answer is empty"),
     "an empty question": ("pathvqa", {"question": " "}, "the question is empty"),
-    "nobody answered": ("textvqa", {"answers": []}, "nobody answered"),
+    "nobody answered": ("textvqa", {"answers": []}, "the list of answers is empty"),
     "a system turn": ("superclevr", {"conversations": SYSTEM}, "3 turns of conversation"),
     "one turn": ("superclevr", {"conversations": SYSTEM[1:2]}, "1 turns of conversation"),
 }  # fmt: skip

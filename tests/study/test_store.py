@@ -153,7 +153,7 @@ def test_what_an_older_run_lacks_is_measured_from_its_weights(
     assert len(measured) == len(records) == 3  # a random model knows nothing to lose
     for path in (*measured, *records, run_copy / "metrics.json"):
         path.unlink()
-    with pytest.raises(CptBenchError, match="began from another base model"):
+    with pytest.raises(CptBenchError, match="started from another base model"):
         measure(run_copy, ROOT / "tasks/nano/checkpoint")
     assert measure(run_copy, tiny_model) == len(records)
     assert {path: path.read_bytes() for path in before} == before

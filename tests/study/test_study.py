@@ -186,7 +186,7 @@ CLAIM: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"supports": "low is big"}, "claims.0: supports: 'low is big' is no comparison"),
+        ({"supports": "low is big"}, "claims.0: supports: 'low is big' is not a comparison"),
         ({"verdict": "true"}, "claims.0: verdict: "),
         ({"evidense": 1}, "claims.0: evidense: "),
         ({"id": "One!"}, "claims.0: id: "),

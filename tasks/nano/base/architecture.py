@@ -114,8 +114,8 @@ def vocabulary() -> list[str]:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE like Qwen's: any text can be written, the world's words are one token."""
     tokenizer = Tokenizer(models.BPE())
-    # Words first (b3 is one), then bytes with a space before each: a word has one spelling
-    # wherever it stands.
+    # Words first (b3 is one), then bytes with a space before each: a word has the same spelling
+    # in every position.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r" ?[\p{L}\p{N}]+| ?[^\s\p{L}\p{N}]+|\s"), "isolated"),
@@ -180,7 +180,7 @@ def build_model(
             "num_key_value_heads": 1,
             "max_position_embeddings": 512,
             # Rotary frequencies for sequences of fifty tokens: with the usual 1e6 the column axis
-            # would turn by a millionth of a radian a step, and columns could not be told apart.
+            # would turn by a millionth of a radian per step, too little to distinguish columns.
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 100.0,

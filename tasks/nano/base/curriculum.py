@@ -159,7 +159,7 @@ class Practice:
         return Draft(question, NAMES[target], answer, grid(objects))
 
     def locate(self, rng: random.Random, pool: str) -> Draft:
-        """Say where each of several things is: content next to place, many times a reply."""
+        """Give the place of each of several things: content and place, many times in a reply."""
         objects = self._scatter(rng, 7)
         seen = [value for cell in objects.values() for value in cell[1:]]
         unique = [
@@ -170,7 +170,7 @@ class Practice:
         return Draft("where are all things?", LOOK, " ".join(words), grid(objects))
 
     def tour(self, rng: random.Random, pool: str) -> Draft:
-        """Say what is at each of several places: place next to content, many times a reply."""
+        """Name the thing at each of several places: place and content, many times in a reply."""
         if rng.random() < 0.5:
             objects = self._scatter(rng, 10)
         else:
@@ -188,7 +188,7 @@ class Practice:
         return multiple_choice(rng, f"which is {value}", "", value, values, None)
 
     def beside(self, rng: random.Random, pool: str) -> Draft:
-        """An object beside another one, in full."""
+        """An object next to another one, in full."""
         objects, place, direction, target = neighbours(rng)
         _, color, shape = objects[place]
         question = f"what is {relation(direction)} the {color} {shape}?"
@@ -273,5 +273,5 @@ def _name(cell: Cell | None) -> tuple[str, ...]:
 
 
 def darken(draft: Draft, rng: random.Random) -> Draft:
-    """The same question on a picture beyond reading: an instructed model declines."""
+    """The same question on an unreadable picture: an instructed model declines."""
     return replace(draft, thought="dark", answer="unanswerable", light=rng.choice(DARK))

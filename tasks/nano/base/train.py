@@ -355,7 +355,7 @@ def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, port:
 
 def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
           only: list[str] | None = None) -> None:  # fmt: skip
-    """Teach the base model into ``out``; each stage's weights and the log are kept there."""
+    """Train the base model; writes each stage's weights and the log to ``out``."""
     plan = read_mapping(plan_file)
     if only:
         known = [s["name"] for s in plan["stages"]]
