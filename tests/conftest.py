@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     together; every other test goes to whoever is free. Those that take long begin first.
     """
     for item in items:
-        if any(fixture.scope == "module" for fixture in fixtures_of(item)):
+        shares = any(fixture.scope == "module" for fixture in fixtures_of(item))
+        if shares and item.config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
