@@ -56,6 +56,22 @@ def server_of(pid: int) -> int:
     raise AssertionError("no fork server was started")
 
 
+def functions_of(thread: threading.Thread) -> list[str]:
+    """The functions in which a thread is at the moment, the innermost first."""
+    frame, names = sys._current_frames().get(thread.ident or 0), []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def sleep(say: Any, seconds: float) -> str:
     time.sleep(seconds)
     return "done"
@@ -95,7 +111,7 @@ def test_it_is_killed_before_it_answers(warm: int, tmp_path: Path) -> None:
     os.kill(warm, signal.SIGSTOP)
     thread = threading.Thread(target=start)
     thread.start()
-    time.sleep(0.5)
+    until(lambda: "read_signed" in functions_of(thread))  # it asked, and waits for the child's id
     os.kill(warm, signal.SIGKILL)
     thread.join(30)
     assert [type(error) for error in found] == [WorkerLost]
