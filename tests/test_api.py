@@ -108,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(runs: Path) -> Comparison:
-    return cpt_bench.results.compare(runs)
+    return cpt_bench.compare(runs)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_result_shows_itself_in_a_notebook(result: Result) -> None:
 
 def test_nothing_that_a_run_s_record_holds_is_taken_for_markup(tmp_path: Path) -> None:
     found = cpt_bench.load(write_run(tmp_path / "[red]run", trainer=HOSTILE, limit=N))
-    for text in (found._repr_html_(), repr(found), cpt_bench.results.compare(found)._repr_html_()):
+    for text in (found._repr_html_(), repr(found), cpt_bench.compare(found)._repr_html_()):
         assert "\x1b" not in text and "\u202e" not in text
         assert text == repr(found) or "<script" not in text
     assert "[bold]x" in repr(found) and "[red]run" in repr(found)
@@ -197,18 +197,18 @@ def test_a_report_of_one_run(result: Result, tmp_path: Path) -> None:
 
 
 def test_comparing(runs: Path, result: Result, tmp_path: Path) -> None:
-    found = cpt_bench.results.compare(runs)
+    found = cpt_bench.compare(runs)
     assert (
         isinstance(found, Comparison)
         and found.methods == ["sft", "rft"]
         and len(found.folders) == 3
     )
-    same = cpt_bench.results.compare([runs / "bad", result, str(runs / "good-1")])
+    same = cpt_bench.compare([runs / "bad", result, str(runs / "good-1")])
     assert same.data["methods"] == found.data["methods"] and repr(same) == repr(found)
     mean = (result.value("FM") + cpt_bench.load(runs / "good-1").value("FM")) / 2
     assert found.value("rft", "FM") == pytest.approx(mean)
     assert "Differences from rft" in repr(found)
-    assert "Differences from sft" in repr(cpt_bench.results.compare(runs, against="sft"))
+    assert "Differences from sft" in repr(cpt_bench.compare(runs, against="sft"))
     assert "<table" in found._repr_html_() and found.markdown().startswith("### nano")
     assert found.latex().startswith("%") and "<html" in found.page()
     assert found.report(tmp_path / "all.html").is_file()
@@ -221,9 +221,9 @@ def test_comparing(runs: Path, result: Result, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        (lambda runs: cpt_bench.results.compare([]), "no run to compare"),
-        (lambda runs: cpt_bench.results.compare(runs / "none"), "neither a run folder nor a folder of runs"),
-        (lambda runs: cpt_bench.results.compare(runs, against="rtf"), "no method is called 'rtf'. Did you mean 'rft'?"),
+        (lambda runs: cpt_bench.compare([]), "no run to compare"),
+        (lambda runs: cpt_bench.compare(runs / "none"), "neither a run folder nor a folder of runs"),
+        (lambda runs: cpt_bench.compare(runs, against="rtf"), "no method is called 'rtf'. Did you mean 'rft'?"),
         (lambda runs: cpt_bench.load(runs), "holds 3 runs. Give one of them, bad for example"),
         (lambda runs: cpt_bench.load(runs / "none"), "neither a run folder nor a folder of runs"),
         (lambda runs: cpt_bench.load(runs / "good").value("AvgAc"), "no metric is called 'AvgAc'. Did you mean 'AvgAcc'?"),

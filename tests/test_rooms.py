@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +153,15 @@ def test_the_tour_names_every_room() -> None:
 def test_the_tour_lists_rooms_in_their_order() -> None:
     table = re.findall(r"^\| `(?:cpt_bench/)?(\w+)", CONTRIBUTING, re.M)
     assert [floor(r) for r in table] == sorted(floor(r) for r in table)
+
+
+def test_every_room_is_packaged() -> None:
+    """A folder that ``pyproject.toml`` forgets is missing from the wheel alone."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    inside = [f.parent.relative_to(ROOT) for f in (ROOT / "cpt_bench").rglob("__init__.py")]
+    beside = [
+        Path("cpt_bench", f.parent.relative_to(ROOT))
+        for room in ("tasks", "trainers")
+        for f in (ROOT / room).rglob("__init__.py")
+    ]
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in (*inside, *beside))

@@ -20,9 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SuiteOption = Annotated[
-    str, typer.Option(help="The benchmark; cpt7@mini is the small size of cpt7.")
-]
+SuiteOption = Annotated[str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")]
 TaskOption = Annotated[
     list[str] | None,
     typer.Option("--task", help="Only this task or general benchmark (repeatable)."),

@@ -146,7 +146,7 @@ def _sample(
         raise CptBenchError(f"no test sample has the id {shown(given)}", where=where)
     if sample.id in places:
         first = places[sample.id].rpartition(":")[2]
-        raise CptBenchError(f"{sample.id!r} is answered before, in line {first}", where=where)
+        raise CptBenchError(f"{sample.id!r} was already answered in line {first}", where=where)
     places[sample.id] = where
     return sample
 

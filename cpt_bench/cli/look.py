@@ -110,7 +110,7 @@ def _rule(draw: Draw | None) -> str:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A suite (nano) or a task (nano/text).")],
+    name: Annotated[str, typer.Argument(help="A suite, or a task: SUITE or SUITE/TASK.")],
     samples: Annotated[int, typer.Option(min=0, help="Also print this many test questions.")] = 0,
 ) -> None:
     """Show a suite's tasks and protocol, or one task's card."""

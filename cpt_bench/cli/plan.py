@@ -13,7 +13,7 @@ from cpt_bench.cli.options import PLANNED, PLANNED_TRAINER
 
 def plan(
     suite: Annotated[
-        str, typer.Option(help="The benchmark; cpt7@mini is the small size of cpt7.")
+        str, typer.Option(help="The benchmark; SUITE@TIER is another size of it.")
     ] = PLANNED,
     trainer: Annotated[
         str, typer.Option(help="The trainer, as for cptbench run, but not a command.")

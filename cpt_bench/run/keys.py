@@ -7,6 +7,7 @@ return the last stage's answers for this one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cpt_bench.plugins import locate
@@ -124,12 +125,26 @@ def _engine(plan: Plan) -> str:
 
 
 def _trainer(plan: Plan) -> list[str]:
-    """The trainer's module; a command's program is covered by its origin."""
-    module = plan.method.origin.get("module")
-    return [module] if module else []
+    """The trainer's module.
+
+    A command's program, and a file next to a plug-in folder's index, are covered by its origin.
+    """
+    module = plan.method.origin.get("module", "")
+    place = module.rpartition(":")[0]
+    if not module or (place.endswith(".py") and not Path(place).is_file()):
+        return []
+    return [module]
 
 
 def _grader(plan: Plan, name: str) -> list[str]:
     """The module of a grader that is a plug-in; those that ship are imported by the job."""
     grader = plan.suite.card(name).grader
-    return [locate("graders", grader).target] if ":" in grader or "/" in grader else []
+    return [_source("graders", grader)] if ":" in grader or "/" in grader else []
+
+
+def _source(kind: str, spec: str) -> str:
+    """Where the code of a plug-in is; a file next to an index is named from the index's folder."""
+    found = locate(kind, spec)
+    if found.offer and found.folder and ".py:" in found.target:
+        return str(found.folder / found.target)
+    return found.target

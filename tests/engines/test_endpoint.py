@@ -332,7 +332,7 @@ def test_a_real_server_gives_the_in_process_engine_s_replies_and_survives_a_kill
 
         engine = open_engine("endpoint", server.url, **settings, journal=journal, concurrency=1)
         with pytest.raises(
-            CptBenchError, match=r"no answer to lowvision.* run the same command again"
+            CptBenchError, match=r"no answer to lowvision.* repeat the same command"
         ):
             evaluate(engine, card, samples, SUITE.protocol, progress=kill_later)
         kept = len(engine.journal.known)  # type: ignore[attr-defined]

@@ -114,7 +114,7 @@ def test_nearer_than_the_other_pairs() -> None:
 
 def stored_seeds() -> dict[str, list[tuple[int, Seed]]]:
     """Method and settings to its stored runs, by seed."""
-    from cpt_bench.study.store import read_all
+    from cpt_bench.study.stored import read_all
     from cpt_bench.suite import open_suite
 
     form = open_suite("nano").protocol.form

@@ -323,7 +323,7 @@ def test_settings_that_change_replies_are_not(
     folder = tmp_path / "new"
     shutil.copytree(other, folder)
     edit(folder / file, **values)
-    with pytest.raises(CptBenchError, match=r"cannot be swapped in: its .* is not that"):
+    with pytest.raises(CptBenchError, match=r"cannot be swapped in: its .* differs from"):
         on_base.swap(folder)
     refuses(on_base)
 

@@ -110,7 +110,7 @@ def test_a_kill_a_restart_and_another_model_in_its_place(
             server.kill()
 
     first = asked(server, journal=journal, concurrency=1)
-    with pytest.raises(CptBenchError, match=r"no answer to counting.* run the same command again"):
+    with pytest.raises(CptBenchError, match=r"no answer to counting.* repeat the same command"):
         evaluate(first, card, samples, nano.protocol, progress=kill_later)
     known = len(first.journal.known)
     assert 0 < known < len(samples)

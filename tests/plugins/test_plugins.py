@@ -131,7 +131,7 @@ def test_a_suite_and_a_trainer_from_a_folder_are_listed_shown_and_planned(
 
 @pytest.mark.slow
 def test_a_suite_and_a_trainer_from_a_folder_run(mine: Path, cli: Cli, tiny_model: Path) -> None:
-    done = cli("run", "--suite", "mine/numbers", "--trainer", "mine/slow", "--base", tiny_model,
+    done = cli("--debug", "run", "--suite", "mine/numbers", "--trainer", "mine/slow", "--base", tiny_model,
                "--limit", "2", "--out", "out", "--threads", "1")  # fmt: skip
     assert done.returncode == 0, done.stderr
     out = mine.parent / "out"
@@ -234,7 +234,7 @@ def test_a_broken_index_warns_in_list_and_fails_when_asked_for(
         ("suites", "mine/number", "Did you mean 'mine/numbers'?"),
         ("trainers", "yours/slow", "No installed package, and no folder of $CPTBENCH_PLUGINS, of that name offers trainers"),
         ("engines", "mine/slow", "no engine is called 'mine/slow'"),
-        ("trainers", "gone/slow", "gone: not a directory. Correct $CPTBENCH_PLUGINS"),
+        ("trainers", "gone/slow", "gone: is not a directory. Correct $CPTBENCH_PLUGINS"),
         ("trainers", "other/lost", "lost.py: no such file. Correct plugins.yaml"),
         ("trainers", "other/wrong", "has no 'Wrong'. Did you mean 'Strong'?"),
         ("trainers", "other/raises", "ZeroDivisionError"),

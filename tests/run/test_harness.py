@@ -13,7 +13,7 @@ import pytest
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_json, read_jsonl, write_json
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.run import keys
+from cpt_bench.run import keys, layout
 from cpt_bench.run.context import base_policy
 from cpt_bench.run.layout import PARTS, collect, lay_out
 from cpt_bench.run.ledger import Ledger
@@ -240,7 +240,7 @@ def test_a_train_split_that_a_trainer_edited_is_removed(tmp_path: Path, monkeypa
         (folder / "train.jsonl").write_text("{}\n")
         return {}
 
-    monkeypatch.setattr("cpt_bench.run.layout.count_parameters", lambda base: 0)
+    monkeypatch.setattr(layout, "count_parameters", lambda base: 0)
     with opened(plan, tmp_path / "run") as context:
         monkeypatch.setattr(context.workers, "start", lambda *job, **options: None)
         monkeypatch.setattr(context.workers, "result", edit)
