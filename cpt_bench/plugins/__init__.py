@@ -19,6 +19,7 @@ from cpt_bench.plugins.index import (
     default,
     folders,
     preloaded,
+    suite_folders,
 )
 from cpt_bench.plugins.resolving import (
     Listing,
@@ -46,4 +47,5 @@ __all__ = [
     "locate",
     "preloaded",
     "resolve",
+    "suite_folders",
 ]

@@ -180,6 +180,16 @@ def package_folder(dotted: str) -> Path:
     return Path(places[0] if places else top, *below)
 
 
+def suite_folders() -> Iterator[Path]:
+    """The folders that hold suites: this package's own, and each suite's of somebody else's."""
+    home = next(iter(builtin("suites").values()), None)
+    if home is not None:
+        yield home.folder
+    for _, source in sources():
+        if source.folder.is_dir():
+            yield from ((source.folder / o.target).parent for o in source.offers("suites"))
+
+
 def folders(kind: str) -> Iterator[Path]:
     """The folders that offer plug-ins of a kind, the built-in one first."""
     home = next(iter(builtin(kind).values()), None)

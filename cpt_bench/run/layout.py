@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
-from cpt_bench.plugins import folders
+from cpt_bench.plugins import suite_folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument
@@ -106,7 +106,7 @@ def seen(plan: Plan, t: int) -> tuple[str, ...]:
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
     """Folders of test questions and of other tasks' data: the suites', fetched and prepared."""
     fetched = [root()] if root().is_dir() else []
-    return [*folders("suites"), plan.suite.folder, *fetched, *{folder.parent for folder in data}]
+    return [*suite_folders(), plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
 def neighbours(run: Path) -> list[Path]:
