@@ -34,8 +34,10 @@ PEERS := .venv-peers
 $(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt tests/peers/environment.sh $(wildcard tests/peers/shim/*)
 	PYTHON=$(PYTHON) tests/peers/environment.sh $(PEERS) tests/peers/requirements.txt
 
+# A process for each file: vLLM reads its environment once in a process.
 peers: $(PEERS)/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
-	@if test -f $(PEERS)/.installed; then $(PEERS)/bin/python -m pytest tests/peers; \
+	@if test -f $(PEERS)/.installed; then set -e; \
+	for file in tests/peers/test_*.py; do $(PEERS)/bin/python -m pytest $$file; done; \
 	else echo "tests/peers: skipped, their environment could not be made"; fi
 
 RESULTS := benchmarks/results

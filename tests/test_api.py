@@ -187,7 +187,8 @@ def test_nothing_that_a_run_s_record_holds_is_taken_for_markup(tmp_path: Path) -
     for text in (found._repr_html_(), repr(found), cpt_bench.compare(found)._repr_html_()):
         assert "\x1b" not in text and "\u202e" not in text
         assert text == repr(found) or "<script" not in text
-    assert "[bold]x" in repr(found) and "[red]run" in repr(found)
+    assert "[bold]x" in repr(found)
+    assert "[red]run" in repr(found).replace("\n", "")  # a long path goes over two lines
 
 
 def test_a_report_of_one_run(result: Result, tmp_path: Path) -> None:

@@ -485,11 +485,11 @@ def test_the_whole_reply_is_the_answer_in_direct_styles() -> None:
 
 
 def tokens(text: str) -> set[str]:
-    return set(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    return set(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def holds(text: str) -> str:
-    return "".join(re.findall(r"\w", unicodedata.normalize("NFKC", text).casefold()))
+    return "".join(re.findall(r"[^\W_]", unicodedata.normalize("NFKC", text).casefold()))
 
 
 GOLDS: dict[str, tuple[Sample, Callable[[str], bool]]] = {
