@@ -51,11 +51,11 @@ DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float1
 def frame(folder: Path) -> dict[str, str]:
     """File name to a digest of its meaning, for all files that engines read except the weights."""
     files = {f for pattern in READ for f in folder.glob(pattern) if f.name != VIDEO}
-    found = {file.name: _meaning(file) for file in sorted(files)}
+    found = {file.name: meaning(file) for file in sorted(files)}
     return {**found, "dtype": dtype_of(folder)} if "config.json" in found else found
 
 
-def _meaning(file: Path) -> str:
+def meaning(file: Path) -> str:
     """The digest of a file; for JSON, only of the parts that can change a reply."""
     if file.suffix != ".json":
         return digest(file)

@@ -27,8 +27,10 @@ from pydantic import ConfigDict
 
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import digest, digest_json, read_jsonl
+from cpt_bench.models.chat import chat_of
 from cpt_bench.plugins import Resolved, code_digest
 from cpt_bench.stage.document import StageDocument
+from cpt_bench.stage.scripts import used_by
 from cpt_bench.trainer import Stage, Trainer, TrainerConfig, TrainSample
 from cpt_bench.worker.logs import Lines, Sometimes
 
@@ -87,7 +89,8 @@ class Command(Trainer):
         document.log.touch()
         tail: deque[str] = deque(maxlen=LAST_LINES)
         with reward_server(stage) as url, Follower(document.log, stage.log):
-            document.model_copy(update={"reward_url": url}).write(stage.document)
+            more = {"reward_url": url, "chat": chat_of(document.policy)}
+            document.model_copy(update=more).write(stage.document)
             process = _start(words, stage)
             assert process.stdout is not None
             told, lines = Sometimes(TOLD), Lines(LONGEST)
@@ -113,14 +116,16 @@ class Command(Trainer):
 def find(spec: str) -> Resolved:
     """The trainer for a ``cmd:…`` spec.
 
-    Its origin is a digest of the files on the command line, and of the module or package that
-    follows ``-m``.
+    Its origin is a digest of the files on the command line, of what they use
+    (:func:`cpt_bench.stage.scripts.used_by`), and of the module or package that follows ``-m``.
     """
     words = arguments(spec, Path("{stage}"), Path("{output}"))
     if shutil.which(words[0]) is None:
         raise CptBenchError(f"no program is called {words[0]!r}", where=f"--trainer {spec!r}")
     files = [word for word in words if Path(word).is_file()]
     code = {word: digest(Path(word)) for word in files}
+    for word in files:
+        code |= {f"{word}: {name}": digest(file) for name, file in used_by(Path(word)).items()}
     modules = [word for before, word in pairwise(words) if before in ("-m", "--module")]
     code |= {module: code_digest(place) for module in modules if (place := _place(module))}
     if files[:1] == words[:1] and Path(words[0]).is_absolute():

@@ -23,6 +23,7 @@ from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.files import read_json, write_json
 from cpt_bench.grading import grade, reward
+from cpt_bench.models.chat import Chat
 from cpt_bench.stage.memory import ReplayStore, Rows, sample_of
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample, TaskCard
 from cpt_bench.trainer import Budget, Privileges, RewardParts, Stage, TrainSample
@@ -94,6 +95,8 @@ class StageDocument(Document):
         config: The method's settings, from its recipe and ``--set``.
         privileges: The privileges that the method declared.
         grading: How replies are rewarded.
+        chat: For commands: the text around a question, its pictures and the reply, as it is
+            evaluated. Null where the start checkpoint's chat template has no such parts.
         reward_url: For commands: POST ``{"task", "id", "reply"}`` as JSON here and get
             ``{"total", "accuracy", "format_ok"}``, while the stage runs.
     """
@@ -115,6 +118,7 @@ class StageDocument(Document):
     config: dict[str, Any]
     privileges: Privileges
     grading: Grading
+    chat: Chat | None = None
     reward_url: str | None = None
 
     def write(self, file: Path) -> None:

@@ -1,15 +1,33 @@
-"""Checks that a trainer wrote a complete checkpoint in safetensors, with finite weights."""
+"""Checks that a trainer wrote a complete checkpoint: finite weights that open and answer."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
+from cpt_bench.engines import Request
 from cpt_bench.errors import CptBenchError, TrainerFault
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 """Files that run code when they are loaded; a checkpoint is safetensors."""
+
+TRAINER_STATE = ("training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*")
+"""What Hugging Face trainers save to go on from; nothing here loads it."""
+
+
+def set_aside(folder: Path, place: Path) -> None:
+    """Move what is in ``folder`` but is not the checkpoint to ``place``.
+
+    Hugging Face trainers save their state by default, and whole checkpoints of their own in
+    subfolders (``checkpoint-500``). A checkpoint is the files at the top alone.
+    """
+    folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    states = [file for pattern in TRAINER_STATE for file in folder.glob(pattern) if file.is_file()]
+    for entry in dict.fromkeys((*folders, *states)):
+        place.mkdir(exist_ok=True)
+        shutil.move(entry, place / entry.name)
 
 
 def check_checkpoint(folder: Path, trainer: str) -> int:
@@ -24,8 +42,6 @@ def check_checkpoint(folder: Path, trainer: str) -> int:
     import torch
     from safetensors import SafetensorError, safe_open
 
-    # Every Hugging Face trainer writes this file next to its weights; nothing loads it.
-    (folder / "training_args.bin").unlink(missing_ok=True)
     if pickles := sorted(f for pattern in PICKLES for f in folder.rglob(pattern)):
         raise TrainerFault(
             "pickle",
@@ -60,6 +76,33 @@ def check_checkpoint(folder: Path, trainer: str) -> int:
                 "broken", f"trainer {trainer} wrote broken weights ({error})", where=file
             ) from None
     return count
+
+
+def require_answer(folder: Path, trainer: str, request: Request) -> None:
+    """Open a checkpoint as an evaluation does, and have it answer one question, on the CPU.
+
+    Finite weights are not yet a model: a tokenizer, a processor, a tensor or the settings may be
+    missing, or of another shape.
+
+    Raises:
+        TrainerFault: It cannot be opened, or cannot answer.
+    """
+    # Imported here because it loads torch and transformers.
+    from cpt_bench.engines.hf import TransformersEngine
+
+    try:
+        TransformersEngine(folder, device="cpu").generate([request], 1)
+    except Exception as error:  # whatever a broken model raises in transformers
+        reason = (
+            error.what if isinstance(error, CptBenchError) else f"{type(error).__name__}: {error}"
+        )
+        reason = " ".join(reason.split())[:240]
+        raise TrainerFault(
+            "broken",
+            f"trainer {trainer} wrote a checkpoint that does not open and answer: {reason}",
+            where=folder,
+            todo="Save the model, its settings, tokenizer and processor to stage.output",
+        ) from error
 
 
 def count_parameters(folder: Path) -> int:

@@ -3,14 +3,17 @@
 PyPI's torchvision is built for CUDA, and its extension cannot be loaded with a torch for CPUs. vLLM
 takes from it only transforms of pictures, which need no extension; but on import torchvision
 describes two of the extension's operators, which are declared here. Nothing needs audio or video:
-torchaudio and torchcodec, which fail in the same way, are made to look absent.
+torchaudio and torchcodec, which fail in the same way, are made to look absent. LLaMA-Factory, whose
+environment this also mends, imports torchaudio whether or not it is there: it gets an empty one.
 
 A torchvision that fits its torch is left alone.
 """
 
 import importlib.abc
+import importlib.machinery
 import importlib.metadata
 import sys
+import types
 
 NOT_FOR_CUDA = "+cpu"
 
@@ -41,4 +44,7 @@ class _Declare(importlib.abc.MetaPathFinder):
 
 if NOT_FOR_CUDA in _version("torch") and NOT_FOR_CUDA not in _version("torchvision"):
     sys.modules["torchaudio"] = sys.modules["torchcodec"] = None
+    if _version("llamafactory") != NOT_FOR_CUDA:
+        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+        sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
     sys.meta_path.insert(0, _Declare())
