@@ -159,7 +159,7 @@ def test_the_plans_a_user_asks_for_need_no_torch() -> None:
             ["--trainer", "sft", "--recipe", "cpt7/rft"],
             "which sft does not have. Plan it with --trainer rft",
         ),
-        (["--recipe", "cpt7/joint"], "which rft has not. Plan it with --trainer sft"),
+        (["--recipe", "cpt7/joint"], "which rft does not have. Plan it with --trainer sft"),
         (["--keep", "some"], "There is: all, last, none"),
     ],
 )
