@@ -21,7 +21,7 @@ from cpt_bench.files import read_json
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
-from cpt_bench.stage.recipes import named, recipes, shipped, typed
+from cpt_bench.stage.recipes import named, of_suite, recipes, shipped, typed
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.origins import Generator
 from cpt_bench.suite.reading import suite_folder
@@ -115,6 +115,7 @@ def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
         mine = shipped(trainer, suite.name, trainer.name)
+        mine = of_suite(suite.folder, trainer.name) if mine is None else mine
         name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
         return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)

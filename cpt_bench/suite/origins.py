@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -29,11 +31,37 @@ class Declared(BaseModel):
 
 
 class Generator(Declared):
-    """Samples that a function makes: ``target`` is called with a split, a size and ``options``."""
+    """Samples that a function makes: ``target`` is called with a split, a size and ``options``.
+
+    Attributes:
+        target: ``module:function``, or ``./file.py:function`` next to the card.
+        options: Passed to it by name.
+        files: Files and folders that it reads, relative to the card. They are closed to trainers,
+            as is what it is seen to open, and what its options name.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"files"})
 
     kind: Literal["generator"]
-    target: str  # module:function, or ./file.py:function next to the card
+    target: str
     options: dict[str, Any] = {}
+    files: tuple[str, ...] = ()
+
+    def places(self, above: Path) -> list[Path]:
+        """The files and folders that it names and that exist, next to the card or absolute."""
+        named = [above / text for text in _texts(self.options) if 0 < len(text) < 1000]
+        # '.' among the options need not mean a folder.
+        inside = [place for place in named if not above.absolute().is_relative_to(place.absolute())]
+        given = [*(above / file for file in self.files), *inside]
+        return [place.resolve() for place in given if place.exists()]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 class Table(Declared):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.plugins import SUITE, builtin, resolve
+from cpt_bench.plugins import SUITE, builtin, listing, resolve
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Generator
 from cpt_bench.suite.prepared import recorded
@@ -29,6 +29,14 @@ def open_suite(spec: str) -> Suite:
     return _load(suite_folder(name), tag)
 
 
+def absolute_spec(spec: str) -> str:
+    """``spec``; if it is a folder, its absolute path, which means the same from everywhere."""
+    name, tag = split_spec(spec)
+    if not (Path(name) / SUITE).is_file() or name in [row.name for row in listing("suites")]:
+        return spec
+    return f"{Path(name).absolute()}@{tag}" if tag else str(Path(name).absolute())
+
+
 def suite_folder(name: str) -> Path:
     """The folder of a suite, named without a variant.
 
@@ -37,7 +45,15 @@ def suite_folder(name: str) -> Path:
     """
     if name not in builtin("suites") and (Path(name) / SUITE).is_file():
         return Path(name)
-    return Path(resolve("suites", name).value)
+    folder = Path(name)
+    if folder.is_dir() and name not in [row.name for row in listing("suites")]:
+        inside = [str(found.parent) for found in sorted(folder.glob(f"*/{SUITE}"))]
+        todo = f"There is: {', '.join(inside)}" if inside else "Name the folder that holds one"
+        raise CptBenchError(f"has no {SUITE}", where=folder, todo=todo)
+    found = Path(resolve("suites", name).value)
+    if not (found / SUITE).is_file():
+        raise CptBenchError(f"has no {SUITE}", where=found, todo=f"Reinstall what offers {name}")
+    return found
 
 
 def load_suite(folder: Path) -> Suite:
