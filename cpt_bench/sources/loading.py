@@ -5,9 +5,11 @@ from __future__ import annotations
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import load
 from cpt_bench.sources.cache import read
+from cpt_bench.sources.declared import read_declared
 from cpt_bench.sources.digests import split_digest
 from cpt_bench.suite import Sample, Suite, TaskCard
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.columns import Files
+from cpt_bench.suite.origins import Generator, Hub
 from cpt_bench.suite.prepared import is_prepared, root
 
 
@@ -26,11 +28,31 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
     published = card.splits.get(split)
     if published is None:
         raise CptBenchError(f"task {card.name} has no {split} split")
-    if not isinstance(card.source, Generator):
+    if isinstance(card.source, Hub):
         return read(card, split, check=check)
+    samples = made_split(card, split, check=check)
+    return [with_instruction(s, card) for s in samples] if card.instruction else samples
+
+
+def with_instruction(sample: Sample, card: TaskCard) -> Sample:
+    """``sample`` as it is asked: with the card's instruction after its question."""
+    return sample.model_copy(update={"question": sample.question + card.instruction})
+
+
+def made_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample]:
+    """The samples of a split that is made or read here, without the card's instruction.
+
+    Raises:
+        CptBenchError: They are not those that the card publishes.
+    """
+    published = card.splits[split]
     if check and published.sha256 is None:
         raise unpinned(card, split)
-    samples = _made(card, split, card.source)
+    if isinstance(card.source, Files):
+        samples = read_declared(card, split)
+    else:
+        assert isinstance(card.source, Generator)
+        samples = _made(card, split, card.source)
     if check and (found := split_digest(samples)) != published.sha256:
         raise CptBenchError(
             f"the {split} split differs from the published one (sha256 {found[:12]}…, "
@@ -88,13 +110,13 @@ def require_prepared(suite: Suite, spec: str) -> None:
     missing = [
         f"{card.name}/{split}"
         for card in suite.cards.values()
-        if not isinstance(card.source, Generator)
+        if isinstance(card.source, Hub)
         for split in card.splits
         if not is_prepared(card, split)
     ]
     for card in suite.cards.values():
         for split, published in card.splits.items():
-            if published.sha256 is None and isinstance(card.source, Generator):
+            if published.sha256 is None and not isinstance(card.source, Hub):
                 raise unpinned(card, split)
     if missing:
         raise CptBenchError(

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from cpt_bench.suite.origins import Declared, Hub, Source, Split
+from cpt_bench.suite.base import Declared
+from cpt_bench.suite.origins import Hub, Source, Split
 
 
 class Sample(Declared):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cpt_bench.suite.origins import Declared
+from cpt_bench.suite.base import Declared
 
 Style = str
 """A way of asking, by name: ``neutral``, ``direct`` or ``reasoning``."""

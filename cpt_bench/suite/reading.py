@@ -11,7 +11,7 @@ from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.plugins import SUITE, builtin, listing, resolve
 from cpt_bench.suite.cards import TaskCard
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.prepared import recorded
 from cpt_bench.suite.suite import Suite
 from cpt_bench.suite.variants import card_data, choose, split_spec, suite_data
@@ -75,11 +75,18 @@ def _load(folder: Path, tag: str) -> Suite:
     chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
     for name in (*data.get("sequence", ()), *data.get("general", ())):
-        file = folder / f"{name}.yaml"
-        data_of_card = card_data(read_mapping(file), *chosen)
-        card = _validate(TaskCard, {**data_of_card, "folder": folder}, file)
-        cards[str(name)] = pinned(card)
+        cards[str(name)] = load_card(folder / f"{name}.yaml", *chosen)
     return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+
+
+def load_card(file: Path, protocol: str = "", style: str = "", tier: str | None = None) -> TaskCard:
+    """A card under one protocol, style and tier.
+
+    Raises:
+        CptBenchError: It is missing, is not YAML, or has a wrong type.
+    """
+    data = card_data(read_mapping(file), protocol, style, tier)
+    return pinned(_validate(TaskCard, {**data, "folder": file.parent}, file))
 
 
 def pinned(card: TaskCard) -> TaskCard:
@@ -87,7 +94,7 @@ def pinned(card: TaskCard) -> TaskCard:
 
     This way ledger keys and fingerprints cover the data that is really used.
     """
-    if isinstance(card.source, Generator) or all(s.sha256 for s in card.splits.values()):
+    if not isinstance(card.source, Hub) or all(s.sha256 for s in card.splits.values()):
         return card
     splits = {
         name: split if split.sha256 else split.model_copy(update={"sha256": recorded(card, name)})

@@ -55,8 +55,8 @@ def listed(suite: Suite, data: Path) -> list[tuple[TaskCard, Path]]:
     """
     out = []
     for card in suite.cards.values():
-        made = isinstance(card.source, Generator)
-        if made and not card.source.target.startswith("cpt_bench."):
+        source = card.source
+        if isinstance(source, Generator) and not source.target.startswith("cpt_bench."):
             key = digest_json([card.model_dump(mode="json"), str(card.folder)])[:16]
             out.append((card, data / f"{card.name}-reads-{key}.json"))
     return out
