@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json
 from cpt_bench.plugins import SUITE, builtin, listing
+from cpt_bench.results.schema import read_run
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.variants import split_spec
 
 
-def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
-    """The suite of a run folder, checked to be the version it was run with, and ``run.json``."""
-    run = read_json(folder / "run.json")
-    try:
-        spec, order, fingerprint = run["suite"]["spec"], run["order"], run["suite"]["fingerprint"]
-        limit, version = run["limit"], run["versions"].get("cptbench", "")
-        names = isinstance(spec, str) and all(isinstance(name, str) for name in order)
-    except (KeyError, TypeError, AttributeError):
-        names, limit = False, None
-    if not names or not (limit is None or (type(limit) is int and limit > 0)):
-        raise CptBenchError("not a cptbench run", where=folder / "run.json")
-    suite = _found(spec, run["suite"].get("name", ""), folder).reordered(tuple(order))
+def suite_of(folder: Path, needs: Sequence[str] = ()) -> tuple[Suite, dict[str, Any]]:
+    """The suite of a run folder, checked to be the version it was run with, and ``run.json``.
+
+    Args:
+        folder: The run folder.
+        needs: Keys that ``run.json`` must have besides those that every run has.
+    """
+    run = read_run(folder, needs)
+    spec, fingerprint = run["suite"]["spec"], run["suite"]["fingerprint"]
+    version = run["versions"].get("cptbench", "")
+    suite = _found(spec, run["suite"].get("name", ""), folder).reordered(tuple(run["order"]))
     if suite.fingerprint() != fingerprint:
         raise CptBenchError(
             f"was run with another version of suite {suite.name} (its fingerprint was "
