@@ -81,7 +81,8 @@ def _train_now(
     if t + 1 in plan.stages():
         splits.ask(plan.suite.sequence[t])  # meanwhile, for the next stage
     checkpoints = [Path(policy.folder) for policy in policies.values()]
-    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints)
+    read = splits.read_by_generators()
+    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints, read)
     # Compared afterwards: without a namespace, the trainer could have changed its inputs.
     seals = {path: _seal(path) for path in job.view.read_only}
     what = f"stage {t} ({title_of(context, t)}), training"
