@@ -176,7 +176,7 @@ def architecture(suite: Suite, base: Path | None = None) -> Architecture:
     file = next((place for place in _configs(suite, base) if place.is_file()), None)
     if file is None:
         raise CptBenchError(
-            f"nothing is known of base model {str(base or suite.base_model)!r}",
+            f"nothing is known of base model {str(base or suite.base_model.id)!r}",
             where=suite.folder,
             todo=f"Give --base FOLDER, or put its config.json there as {BASE_CONFIG}",
         )

@@ -138,7 +138,7 @@ def model_name(suite: Suite, weights: str) -> str:
         return base.model
     if base is not None:
         return f"weights-{weights[:12]}"
-    owner, slash, name = suite.base_model.rpartition("/")
+    owner, slash, name = suite.base_model.id.rpartition("/")
     return name if slash and owner and not owner.startswith(".") else f"{suite.name}-base"
 
 
