@@ -59,7 +59,7 @@ def prepare(
         try:
             from cpt_bench.sources.hub import prepare as fetch
 
-            facts = fetch(card, split, from_)
+            facts = fetch(card, split, from_, _tell)
         except CptBenchError as error:
             failures.append(name)
             print(f"{name:<20} FAILED  {error}", file=sys.stderr)
@@ -131,6 +131,10 @@ def _wanted(
     return suite, wanted
 
 
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _fetch_model(suite: Suite, from_: Path | None) -> list[str]:
     """Fetch the base model, if it is on the hub; its name if that failed."""
     from cpt_bench.models.base import is_here, record
@@ -143,7 +147,7 @@ def _fetch_model(suite: Suite, from_: Path | None) -> list[str]:
         if from_ is not None and (from_ / name.id / "config.json").is_file():
             record(name, folder=str((from_ / name.id).absolute()))
         state = "there" if is_here(name) else "made"
-        start = start_of(suite, None, lambda line: print(line, file=sys.stderr, flush=True))
+        start = start_of(suite, None, _tell)
     except CptBenchError as error:
         print(f"{'base model':<20} FAILED  {error}", file=sys.stderr)
         return ["base model"]

@@ -77,7 +77,7 @@ def fetch(name: HubName, tell: Tell) -> Path:
         CptBenchError: The model is missing or gated, the hub does not answer, the disk is too
             small, or files arrived damaged.
     """
-    with _quiet():
+    with quietly():
         try:
             found = _listing(name)
             home = _home(name.id)
@@ -241,7 +241,7 @@ def _listed(id: str, commit: str) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No warnings of the library's own, and bars only where somebody watches."""
     from huggingface_hub.utils import logging as its
     from huggingface_hub.utils.tqdm import (

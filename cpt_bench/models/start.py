@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.hub.names import HubName, cached_as, parse
+from cpt_bench.hub.names import HubName, cached_as, is_commit, parse
 from cpt_bench.hub.snapshots import Tell
-from cpt_bench.models.base import forget_hint, local_folder, record, recorded
+from cpt_bench.models.base import forget_hint, is_here, local_folder, record, recorded
 from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.suite import Suite
 
@@ -106,11 +106,16 @@ def _from_hub(
 ) -> Start:
     if not fetch:
         return Start(Path(str(hub)), hub.id, hub.revision, given, declared)
+    new = not is_here(hub)
     folder = local_folder(hub, tell)
-    commit = recorded(hub).get("commit") or folder.name
+    commit = folder.name if is_commit(folder.name) else None
     sha256 = declared or recorded(hub).get("sha256")
     start = Start(folder, hub.id, commit, given, sha256)
-    return start if sha256 else _recorded_now(start, hub)
+    if sha256 is None:
+        return _recorded_now(start, hub)
+    if new:  # what was here is compared when a run starts, which reads all of it in any case
+        start.require(weights_digest(folder))
+    return start
 
 
 def _recorded_now(start: Start, hub: HubName) -> Start:
