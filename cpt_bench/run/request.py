@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench import general
 from cpt_bench.engines.choice import EngineChoice, asking, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
@@ -28,8 +27,8 @@ from cpt_bench.plugins import default
 from cpt_bench.run.lanes import find_stages
 from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
+from cpt_bench.run.requirements import require_graders, require_method, require_tools
 from cpt_bench.sources import require_prepared
-from cpt_bench.stage import launch
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, Method, find_method
 from cpt_bench.suite import Suite, open_suite
@@ -147,11 +146,14 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
         given = find_stages(elsewhere.stages, suite)
     if method is None:
         require_prepared(suite, spec)
-        _check_tools(request)
+        require_tools(request.trainer, request.launch, request.general)
+        require_graders(suite)
     overlap, seen, engine = _computers(request)
     found = method or _method(request, suite)
     model = elsewhere.model if elsewhere is not None else None
     served = elsewhere is not None and elsewhere.endpoint is not None
+    if method is None and elsewhere is None:
+        require_method(found, request.launch, devices.visible())
     # Last, because a model that is not here is fetched, which may take hours.
     start = start_of(suite, request.base or model, _tell, fetch=method is None and not served)
     plan = Plan(
@@ -238,18 +240,6 @@ def _check_elsewhere(request: Request, elsewhere: Elsewhere) -> None:
     chosen = request.engine not in (EngineChoice().name, "endpoint")
     if elsewhere.endpoint is not None and chosen:
         raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
-
-
-def _check_tools(request: Request) -> None:
-    """Find out now that another harness is missing, or that a launcher cannot be understood."""
-    for spec in request.general:
-        general.installed(general.parse(spec))
-    if request.launch is not None:
-        launch.command(request.launch)
-        if request.trainer.startswith(PREFIX):
-            raise CptBenchError(
-                "a cmd: trainer starts its own processes", where=f"--launch {request.launch!r}"
-            )
 
 
 # ------------------------------------------------------------------------------------- devices
