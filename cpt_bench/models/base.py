@@ -8,7 +8,8 @@ the prepared data.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
@@ -19,6 +20,8 @@ from cpt_bench.hub.snapshots import Tell
 from cpt_bench.suite.prepared import root
 
 RECORD = "models.json"
+
+_RECORD = TypeAdapter(dict[str, dict[str, str]])
 
 
 def local_folder(name: HubName, tell: Tell = lambda line: None) -> Path:
@@ -50,11 +53,11 @@ def is_here(name: HubName) -> bool:
     return snapshots.cached(_exact(name, known)) is not None
 
 
-def _exact(name: HubName, known: dict[str, Any]) -> HubName:
+def _exact(name: HubName, known: dict[str, str]) -> HubName:
     return name._replace(revision=known.get("commit") or name.revision)
 
 
-def recorded(name: HubName) -> dict[str, Any]:
+def recorded(name: HubName) -> dict[str, str]:
     """What is recorded of a model: ``commit``, ``sha256`` of its weights, ``folder``.
 
     Raises:
@@ -75,11 +78,15 @@ def forget_hint(name: HubName) -> str:
     return f"If the change is wanted, delete {str(name)!r} in {root() / RECORD}"
 
 
-def _all() -> dict[str, dict[str, Any]]:
+def _all() -> dict[str, dict[str, str]]:
     file = root() / RECORD
     if not file.is_file():
         return {}
-    found = read_json(file)
-    if not isinstance(found, dict):
-        raise CptBenchError("is not a record of models", where=file, todo="Delete it")
-    return found
+    try:
+        return _RECORD.validate_python(read_json(file))
+    except ValidationError:
+        raise CptBenchError(
+            "is not a record of models",
+            where=file,
+            todo="Delete it: the models in it are then looked for again",
+        ) from None
