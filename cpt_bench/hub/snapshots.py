@@ -96,6 +96,24 @@ def fetch(name: HubName, tell: Tell) -> Path:
             raise fault.error(name) from error
 
 
+def config(name: HubName) -> Path:
+    """A model's ``config.json`` alone, from the hub's cache or the hub: a few kilobytes.
+
+    Raises:
+        CptBenchError: The model is missing or gated, or the hub does not answer.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with quietly():
+        try:
+            return Path(hf_hub_download(name.id, "config.json", revision=name.revision))
+        except Exception as error:
+            fault = explain(error, name.id)
+            if fault is None:
+                raise
+            raise fault.error(name) from error
+
+
 class _File(NamedTuple):
     """A file on the hub: its size in bytes, and its hash, SHA-256 or Git's own for small files."""
 

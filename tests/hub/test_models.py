@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("datasets")
 
+from cpt_bench.advice.plan import architecture
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.hub import snapshots
@@ -273,6 +274,24 @@ def test_a_killed_download_goes_on_with_the_files_that_are_missing(
     assert "3 files to fetch, 180.0 KB of 180.2 KB, the rest is there" in lines[0]
     assert not [line for line in hub.asked("GET .*resolve") if "safetensors" not in line]
     hub.log.clear()
+
+
+def test_a_plan_needs_a_model_s_settings_alone(hub: fake.Hub) -> None:
+    cpt7 = open_suite("cpt7")
+    config = read_json(cpt7.folder / "base_config.json")
+    (hub.folder / "models" / ID / "config.json").write_text(json.dumps(config))
+    assert architecture(cpt7, ID) == architecture(cpt7)
+    assert len(hub.asked("^GET .*/resolve/")) == 1, "config.json"
+    hub.rule(".", fake.status(404, X_Error_Code="RepoNotFound"))
+    with pytest.raises(CptBenchError, match=r"Org/Other: .*the hub has no model of this name"):
+        architecture(cpt7, "Org/Other")
+
+
+def test_data_sets_in_the_hub_s_cache_are_hidden_from_trainers(hub: fake.Hub) -> None:
+    """They hold the test questions."""
+    (snapshots.cache() / "datasets--lmms-lab--POPE/blobs").mkdir(parents=True)
+    (snapshots.cache() / "models--a--b").mkdir()
+    assert [p.name for p in snapshots.cached_data_sets()] == ["datasets--lmms-lab--POPE"]
 
 
 # --------------------------------------------------------------------------------------------- names
