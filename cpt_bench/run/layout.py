@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle
+from cpt_bench.hub.snapshots import cached_data_sets
 from cpt_bench.plugins import code_files, suite_folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan
@@ -126,7 +127,7 @@ def code_needed(plan: Plan, cards: Iterable[TaskCard]) -> set[Path]:
 
 def hidden(plan: Plan, data: Sequence[Path]) -> list[Path]:
     """Folders of test questions and of other tasks' data: the suites', fetched and prepared."""
-    fetched = [root()] if root().is_dir() else []
+    fetched = [*([root()] if root().is_dir() else []), *cached_data_sets()]
     return [*suite_folders(), plan.suite.folder, *fetched, *{folder.parent for folder in data}]
 
 
