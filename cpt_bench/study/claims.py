@@ -38,6 +38,22 @@ HEADER: Final = """\
 """
 
 
+class Before(BaseModel):
+    """What an earlier edition of the study said of a claim.
+
+    Attributes:
+        verdict: Its verdict.
+        because: Why, in words.
+        runs: The runs that it used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    verdict: Verdict
+    because: str
+    runs: int
+
+
 class Claim(BaseModel):
     """One claim.
 
@@ -51,6 +67,10 @@ class Claim(BaseModel):
         verdict: Derived; ``undecided`` if neither rule holds or there is no number.
         because: Derived: the reason, in words.
         figures: Derived: the number, its interval and its meaning.
+        p: Derived: the smallest alpha at which the claim is decided.
+        p_holm: Derived: the same, corrected for the number of claims.
+        corrected: Derived: the verdict that remains after this correction.
+        before: The verdict of an earlier edition with fewer runs, and why; set by hand.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +84,10 @@ class Claim(BaseModel):
     verdict: Verdict = "undecided"
     because: str = ""
     figures: dict[str, Any] = {}
+    p: float | None = None
+    p_holm: float | None = None
+    corrected: Verdict = "undecided"
+    before: Before | None = None
 
     @field_validator("supports", "refutes")
     @classmethod
@@ -99,7 +123,10 @@ def read_claims(file: Path) -> list[Claim]:
 
 def write_claims(file: Path, claims: list[Claim]) -> None:
     """Write the claims with their verdicts; the same claims give the same bytes."""
-    rows = [claim.model_dump(mode="json") for claim in claims]
+    rows = [
+        {k: v for k, v in claim.model_dump(mode="json").items() if k != "before" or v is not None}
+        for claim in claims
+    ]
     text = yaml.safe_dump({"claims": rows}, sort_keys=False, allow_unicode=True, width=100)
     write_text(file, HEADER + text)
 
@@ -122,14 +149,18 @@ def _true(term: str, names: dict[str, float]) -> bool:
 
 
 def judge(claim: Claim, points: Points) -> Claim:
-    """The claim with its verdict from the runs."""
-    found = find(points, claim.evidence, claim.id)
+    """The claim with its verdict from the runs, not yet corrected for the number of claims."""
+    return judged(claim, find(points, claim.evidence, claim.id))
+
+
+def judged(claim: Claim, found: Evidence) -> Claim:
+    """The claim with its verdict from its evidence."""
     verdict, because = _verdict(claim, found)
     figures: dict[str, Any] = {"runs": found.runs}
     if found.value is not None and found.interval is not None:
         figures |= {
-            "value": _short(found.value),
-            "interval": [_short(found.interval.low), _short(found.interval.high)],
+            "value": short(found.value),
+            "interval": [short(found.interval.low), short(found.interval.high)],
             "over": found.interval.method,
             "unit": found.unit,
             **{key: _shortened(value) for key, value in found.details.items()},
@@ -152,7 +183,7 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     return "undecided", f"{shown}: neither {claim.supports} nor {claim.refutes}"
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Round to four digits, so that stored numbers do not depend on the machine's last bits."""
     return float(f"{value:.4g}") + 0.0
 
@@ -162,4 +193,4 @@ def _shortened(value: Any) -> Any:
         return {key: _shortened(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shortened(inner) for inner in value]
-    return _short(value) if isinstance(value, float) else value
+    return short(value) if isinstance(value, float) else value

@@ -15,6 +15,7 @@ from cpt_bench.study import pareto
 from cpt_bench.study.build import Study, build, open_study, stale
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
+from cpt_bench.study.page import power_table
 from cpt_bench.study.points import Points, points
 from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
@@ -47,6 +48,11 @@ def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
     assert [c.id for c in written] == [c.id for c in study.claims]
     for old, new in zip(written, study.claims, strict=True):
         assert old.verdict == new.verdict, old.id
+        assert old.corrected == new.corrected and old.before == new.before, old.id
+        for was, now in ((old.p, new.p), (old.p_holm, new.p_holm)):
+            assert (was is None) == (now is None) and (
+                was is None or was == pytest.approx(now, rel=0.02)
+            )
         assert old.figures.keys() == new.figures.keys(), old.id
         for key, value in new.figures.items():
             numeric = isinstance(value, int | float | list)
@@ -56,6 +62,25 @@ def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
 
 def test_what_is_written_is_what_the_stored_runs_give(study: Study) -> None:
     assert stale(study) == []
+
+
+def test_a_correction_takes_verdicts_away_and_adds_none(study: Study) -> None:
+    """Nothing is decided by a changed rule: the raw verdicts stand beside the corrected ones."""
+    for claim in study.claims:
+        assert claim.corrected in (claim.verdict, "undecided")
+        if claim.p is not None and claim.p_holm is not None:
+            assert claim.p <= claim.p_holm <= 1
+            assert (claim.verdict == "undecided") == (claim.p >= 0.05), claim.id
+            assert (claim.corrected == "undecided") == (claim.p_holm >= 0.05), claim.id
+    decided = [c.id for c in study.claims if c.verdict != "undecided"]
+    assert 0 < len([c for c in study.claims if c.corrected != "undecided"]) < len(decided)
+
+
+def test_the_page_says_what_would_decide_each_undecided_claim(study: Study) -> None:
+    table = power_table(study.claims, study.evidence)
+    undecided = [c.id for c in study.claims if c.verdict == "undecided" and "value" in c.figures]
+    assert [row.split(" | ")[0][2:] for row in table.splitlines()[2:]] == undecided
+    assert table in study.page.read_text(encoding="utf-8")
 
 
 def test_other_runs_give_other_verdicts(study: Study) -> None:
