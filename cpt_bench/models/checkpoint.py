@@ -8,6 +8,8 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.hub.names import HubName, parse
+from cpt_bench.models import base as bases
 from cpt_bench.models import quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -16,21 +18,33 @@ ADAPTER = "adapter_config.json"
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
+    """The folder of the model that an adapter in ``folder`` belongs to; None for a whole model.
+
+    A model on the hub is taken at the revision that the adapter's settings name, and fetched.
 
     Raises:
-        CptBenchError: The adapter's settings do not name its model.
+        CptBenchError: The adapter's settings do not name its model, or it cannot be found.
     """
     file = folder / ADAPTER
     if not file.is_file():
         return None
-    named = read_json(file).get("base_model_name_or_path")
+    settings = read_json(file)
+    named = settings.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise CptBenchError(
             "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
         )
     inside = folder / named
-    return str(inside) if inside.is_dir() else named
+    if inside.is_dir() or Path(named).is_dir():
+        return str(inside if inside.is_dir() else named)
+    hub = parse(named)
+    if hub is None:
+        raise CptBenchError(
+            f"the adapter's base model {named!r} is no longer there",
+            where=file,
+            todo="Set base_model_name_or_path to its folder, or to org/name on the hub",
+        )
+    return str(bases.local_folder(HubName(hub.id, hub.revision or settings.get("revision"))))
 
 
 def weights_digest(folder: Path) -> str:
@@ -48,7 +62,7 @@ def weights_digest(folder: Path) -> str:
     base = adapter_base(folder)
     if base is not None:
         parts[ADAPTER] = digest(folder / ADAPTER)
-        parts["base"] = weights_digest(Path(base)) if Path(base).is_dir() else base
+        parts["base"] = weights_digest(Path(base))
     return digest_json(parts)
 
 

@@ -54,7 +54,8 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
     """The results of ``cptbench compare``, as JSON.
 
     Returns:
-        ``methods`` (each with its numbers), ``pairs`` (differences of methods in the same order),
+        ``methods`` (each with its numbers), ``pairs`` (differences of methods in the same order
+        and from the same base model),
         ``orders`` (if a method has several), ``missing`` cells by run.
     """
     found = methods(runs)
@@ -64,7 +65,7 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
     pairs = [
         _pair(a, b, numbers[a.name], numbers[b.name])
         for a, b in combinations(found, 2)
-        if a.order == b.order
+        if a.order == b.order and a.start == b.start
     ]
     suite = runs[0].suite
     return {
@@ -162,6 +163,7 @@ def _method(method: Method, numbers: Numbers) -> dict[str, Any]:
         "trainer": record.get("trainer"),
         "learning_rate": learned,
         "lane": record.get("lane", "trainer"),
+        "base": method.runs[0].base,
         "privileges": record.get("privileges"),
         "order": list(method.order),
         "seeds": [run.seed for run in method.runs],
@@ -300,7 +302,7 @@ def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str
         }
         for m in found
         for j in joint
-        if not m.joint
+        if not m.joint and m.start == j.start
     ]
 
 
