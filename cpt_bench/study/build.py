@@ -11,7 +11,7 @@ from cpt_bench.files import write_text
 from cpt_bench.study.about import read_about
 from cpt_bench.study.claims import Claim, judged, read_claims, short, write_claims
 from cpt_bench.study.evidence import Evidence, find
-from cpt_bench.study.points import Points, points
+from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.power import corrected
 from cpt_bench.study.stored import read_all
 from cpt_bench.suite import open_suite
@@ -48,7 +48,20 @@ def open_study(folder: Path) -> Study:
     found = points(runs, open_suite(sweep.suite), read_about(folder))
     asked = read_claims(folder / "claims.yaml")
     evidence = tuple(find(found, claim.evidence, claim.id) for claim in asked)
-    return Study(folder, found, judge_all(asked, evidence), evidence, planned(folder))
+    claims = judge_all(asked, evidence)
+    for base in other_bases(runs, found.suite):
+        there = points(runs, found.suite, found.about, base)
+        claims = tuple(with_base(claim, there, base[:12]) for claim in claims)
+    return Study(folder, found, claims, evidence, planned(folder))
+
+
+def with_base(claim: Claim, there: Points, name: str) -> Claim:
+    """The claim with its verdict from another base model, where that has the runs."""
+    elsewhere = find(there, claim.evidence, claim.id)
+    if elsewhere.value is None:
+        return claim
+    verdict = judged(claim, elsewhere).verdict
+    return claim.model_copy(update={"bases": {**claim.bases, name: verdict}})
 
 
 def judge_all(asked: Sequence[Claim], evidence: Sequence[Evidence]) -> tuple[Claim, ...]:

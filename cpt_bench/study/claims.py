@@ -32,6 +32,9 @@ COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
 
+SPARSE: Final = ("bases", "before")
+"""Fields that are written only where there is something in them."""
+
 HEADER: Final = """\
 # Published claims and what the stored runs say of them.
 # verdict, because and figures are derived: `cptbench study build` writes them anew.
@@ -70,6 +73,7 @@ class Claim(BaseModel):
         p: Derived: the smallest alpha at which the claim is decided.
         p_holm: Derived: the same, corrected for the number of claims.
         corrected: Derived: the verdict that remains after this correction.
+        bases: Derived: the verdict from each other base model that has the runs, by its digest.
         before: The verdict of an earlier edition with fewer runs, and why; set by hand.
     """
 
@@ -87,7 +91,14 @@ class Claim(BaseModel):
     p: float | None = None
     p_holm: float | None = None
     corrected: Verdict = "undecided"
+    bases: dict[str, Verdict] = {}
     before: Before | None = None
+
+    @property
+    def holds_on(self) -> str:
+        """On how many of the base models that were measured the verdict is this one."""
+        same = sum(verdict == self.verdict for verdict in self.bases.values())
+        return f"{1 + same} of {1 + len(self.bases)}"
 
     @field_validator("supports", "refutes")
     @classmethod
@@ -124,7 +135,7 @@ def read_claims(file: Path) -> list[Claim]:
 def write_claims(file: Path, claims: list[Claim]) -> None:
     """Write the claims with their verdicts; the same claims give the same bytes."""
     rows = [
-        {k: v for k, v in claim.model_dump(mode="json").items() if k != "before" or v is not None}
+        {k: v for k, v in claim.model_dump(mode="json").items() if k not in SPARSE or v}
         for claim in claims
     ]
     text = yaml.safe_dump({"claims": rows}, sort_keys=False, allow_unicode=True, width=100)

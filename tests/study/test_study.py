@@ -12,11 +12,11 @@ import pytest
 from cpt_bench.errors import CptBenchError
 from cpt_bench.metrics import Interval
 from cpt_bench.study import pareto
-from cpt_bench.study.build import Study, build, open_study, stale
+from cpt_bench.study.build import Study, build, open_study, stale, with_base
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.page import power_table
-from cpt_bench.study.points import Points, points
+from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
 from tests.support.commands import LIGHT
@@ -196,6 +196,39 @@ def test_runs_of_other_settings_are_left_out(study: Study) -> None:
     config = {**runs[0].facts["config"], "kl": 0.5}
     assert changed(config=config).left_out == {"odd": "kl 0.5, not 0.0"}
     assert "another base" in changed(base={"weights": "0" * 64}).left_out["odd"]
+
+
+def test_a_verdict_says_on_how_many_bases_it_holds(study: Study) -> None:
+    """Runs from a sister of the base: the same numbers, and then others."""
+    names = ("nano-joint-seed", "nano-sft-seed", "nano-rft-seed")
+    files = [f for f in FILES if f.name.startswith(names) and "-learning" not in f.name]
+    runs = [read(file) for file in files]
+    sister = "5" * 64
+
+    def elsewhere(run: Any, shift: float) -> Any:
+        answers = {
+            place: {**row, "strict": [min(1.0, v + shift) for v in row["strict"]]}
+            for place, row in run.answers.items()
+        }
+        facts = {**run.facts, "base": {"weights": sister}}
+        return run._replace(name=f"{run.name}-sister", facts=facts, answers=answers)
+
+    claim = next(c for c in study.claims if c.id == "joint-bounds")
+    suite, about = study.points.suite, study.points.about
+    both = [*runs, *(elsewhere(r, 0.0) for r in runs)]
+    assert other_bases(both, suite) == [sister] and other_bases(runs, suite) == []
+    assert {p.name for p in points(both, suite, about).used} == {
+        p.name for p in points(runs, suite, about).used
+    }
+    same = with_base(claim, points(both, suite, about, sister), "sister")
+    assert same.bases == {"sister": "supported"} and same.holds_on == "2 of 2"
+    # A sister on which every method ends at the same place tells nothing apart.
+    ceiling = [*runs, *(elsewhere(r, 1.0) for r in runs)]
+    other = with_base(claim, points(ceiling, suite, about, sister), "sister")
+    assert other.bases == {"sister": "undecided"} and other.holds_on == "1 of 2"
+    # One that lacks the runs does not count.
+    few = [*runs, elsewhere(runs[0], 0.0)]
+    assert with_base(claim, points(few, suite, about, sister), "sister").holds_on == "1 of 1"
 
 
 # ------------------------------------------------------------------------------------------ claims

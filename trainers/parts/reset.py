@@ -6,7 +6,7 @@ are applied when a task begins, from the second on. They follow that code.
 ``redo`` (Sokar et al. 2023, "The Dormant Neuron Phenomenon", arXiv 2302.12902): the score of unit
 i of a gated layer is the mean of |h_i| over the tokens of ``REDO_SAMPLES`` prompts of the task
 before, divided by the mean score of its layer. Units with a score of at most ``reset_threshold``
-are dormant: the weights into them are drawn anew (uniform, with Kaiming's bound for fan-in and ReLU),
+are dormant: the weights into them are drawn anew (uniform, Kaiming's bound for fan-in and ReLU),
 and those out of them are set to 0, so that the model's outputs do not change by their new weights.
 They are measured when a task ends, so that no old prompt is needed afterwards.
 
