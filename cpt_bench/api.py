@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json
 from cpt_bench.report.progress import Event, Lines
 from cpt_bench.report.result import Comparison, Result
 from cpt_bench.results import compare as comparing
 from cpt_bench.results import load as reading
 from cpt_bench.results.load import Run
+from cpt_bench.results.schema import read_run
 from cpt_bench.run import check as checking
 from cpt_bench.run import sequencer
 from cpt_bench.run.check import Check
@@ -356,5 +356,5 @@ def _carry_out(
         })  # fmt: skip
         scores, costs = sequencer.run(plan, folder, shared, heard)
         reporter.finish(scores.metrics)
-    record = read_json(folder / "run.json")
+    record = read_run(folder)
     return Result(Run(folder, plan.suite, record, scores, {}), costs)

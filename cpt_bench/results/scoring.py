@@ -7,7 +7,7 @@ the models' replies and the suite's gold answers, and never copied from earlier 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cpt_bench import general
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import graded, read_predictions
-from cpt_bench.files import parse_jsonl, read_bytes, read_json, write_json
+from cpt_bench.files import parse_jsonl, read_bytes, write_json
 from cpt_bench.metrics import (
     DRAWS,
     Matrix,
@@ -34,6 +34,7 @@ from cpt_bench.metrics import (
 from cpt_bench.metrics.passports import TWO_TASKS
 from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
+from cpt_bench.results.schema import read_run
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
 
@@ -152,19 +153,17 @@ def percent(scores: Array) -> Array:
     return np.asarray(100 * scores.mean(axis=1), dtype=np.float64)
 
 
-def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
-    """The suite of a run folder, checked to be the version it was run with, and ``run.json``."""
-    run = read_json(folder / "run.json")
-    try:
-        spec, order, fingerprint = run["suite"]["spec"], run["order"], run["suite"]["fingerprint"]
-        limit, version = run["limit"], run["versions"].get("cptbench", "")
-        names = isinstance(spec, str) and all(isinstance(name, str) for name in order)
-    except (KeyError, TypeError, AttributeError):
-        names, limit = False, None
-    if not names or not (limit is None or (type(limit) is int and limit > 0)):
-        raise CptBenchError("not a cptbench run", where=folder / "run.json")
-    suite = open_suite(spec).reordered(tuple(order))
-    if suite.fingerprint() != fingerprint:
+def suite_of(folder: Path, needs: Sequence[str] = ()) -> tuple[Suite, dict[str, Any]]:
+    """The suite of a run folder, checked to be the version it was run with, and ``run.json``.
+
+    Args:
+        folder: The run folder.
+        needs: Keys that ``run.json`` must have besides those that every run has.
+    """
+    run = read_run(folder, needs)
+    version = run["versions"].get("cptbench", "")
+    suite = open_suite(run["suite"]["spec"]).reordered(tuple(run["order"]))
+    if suite.fingerprint() != run["suite"]["fingerprint"]:
         raise CptBenchError(
             f"was run with another version of suite {suite.name}",
             where=folder,

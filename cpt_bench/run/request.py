@@ -20,8 +20,8 @@ from cpt_bench import general
 from cpt_bench.engines.choice import EngineChoice, asking, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json
 from cpt_bench.plugins import default
+from cpt_bench.results.schema import read_run
 from cpt_bench.run.lanes import find_stages
 from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
@@ -315,7 +315,7 @@ def _server(folder: Path, url: str, model: str, extra: Any) -> dict[str, Any]:
     """
     asked = {"url": url, "model": model, **({"extra": extra} if extra else {})}
     if (folder / "run.json").exists():
-        known = read_json(folder / "run.json").get("endpoint") or {}
+        known = read_run(folder).get("endpoint") or {}
         if {key: value for key, value in known.items() if key != "nonce"} == asked:
             return dict(known)
     return {**asked, "nonce": uuid.uuid4().hex}

@@ -23,6 +23,9 @@ from cpt_bench.run.sequencer import opened
 from cpt_bench.stage.method import Method
 from cpt_bench.trainer import Privileges
 
+TRAINED = ("trainer", "config", "base", "seed", "threads")
+"""Keys of a run that was trained here."""
+
 
 def measure(
     folder: Path,
@@ -42,7 +45,7 @@ def measure(
     Raises:
         CptBenchError: A checkpoint is not the one that was evaluated; or the run is not finished.
     """
-    suite, run = suite_of(folder)
+    suite, run = suite_of(folder, TRAINED)
     if not (folder / f"ledger/stage-{len(suite.sequence)}.train.json").is_file():
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("is not finished", where=folder, todo=todo)
