@@ -25,9 +25,9 @@ from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
-from cpt_bench.stage.recipes import named, recipes, shipped, typed
+from cpt_bench.stage.recipes import named, of_suite, recipes, shipped, typed
 from cpt_bench.suite import Suite, open_suite
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.reading import suite_folder
 
 REWARDED, TAUGHT = "prompts_per_step", "batch_size"
@@ -120,6 +120,7 @@ def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
         mine = shipped(trainer, suite.name, trainer.name)
+        mine = of_suite(suite.folder, trainer.name) if mine is None else mine
         name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
         return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)
@@ -319,7 +320,7 @@ def needs() -> Iterator[Needs]:
             }
         except CptBenchError:
             continue
-        made = all(isinstance(card.source, Generator) for card in suite.cards.values())
+        made = all(not isinstance(card.source, Hub) for card in suite.cards.values())
         fits = next((GPUS[name] for name, made in plans.items() if made["fits"]), None)
         disk = next(iter(plans.values()))["disk_gib"]["checkpoints"]
         yield Needs(row.name, made and suite.base_path().is_dir(), fits, disk)

@@ -288,7 +288,7 @@ def mcnemar(a: Method, b: Method) -> dict[str, Any]:
 
 
 def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str, Any]]:
-    """``GapToJoint``: AvgAcc minus that of each joint run here."""
+    """``GapToJoint``, AvgAcc minus that of each joint run here, and ``CTM``, its share of it."""
     joint = [m for m in found if m.joint]
     return [
         {
@@ -298,11 +298,40 @@ def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str
             "formula": "AvgAcc - AvgAcc of the joint run",
             "sign": "negative = below training on all tasks at once",
             **difference("AvgAcc", m, j, numbers[m.name]["AvgAcc"], numbers[j.name]["AvgAcc"]),
+            "CTM": share_of_joint(m, j, numbers[m.name]["AvgAcc"], numbers[j.name]["AvgAcc"]),
         }
         for m in found
         for j in joint
         if not m.joint and m.start == j.start
     ]
+
+
+def share_of_joint(
+    a: Method, b: Method, of_a: list[Number], of_b: list[Number]
+) -> dict[str, Any] | None:
+    """``CTM``: the first's AvgAcc as a share of the joint run's; None if a cell is missing.
+
+    The interval over seeds is that of a ratio of means to first order: of the first's numbers minus
+    the ratio times the joint run's, over the joint run's mean.
+    """
+    first, second = ([n.value for n in found if n.value is not None] for found in (of_a, of_b))
+    below = sum(second) / len(second) if second else 0.0
+    if len(first) < len(of_a) or len(second) < len(of_b) or below == 0:
+        return None
+    value = sum(first) / len(first) / below
+    ends = zip(_mean_errors(of_a), _mean_errors(of_b), strict=True)
+    drawn = [(value * below + up) / (below + down) - value for up, down in ends]
+    seeds = _over_seeds(a, b, [v / below for v in first], [value * v / below for v in second])
+    if seeds is not None:
+        seeds = seeds._replace(low=rounded(value + seeds.low), high=rounded(value + seeds.high))
+    return {
+        "value": rounded(value),
+        "formula": "AvgAcc / AvgAcc of the joint run",
+        "sign": "1 = as accurate as training on all tasks at once",
+        "source": "Continual Reasoning Gym (arXiv 2608.18574), continual training metric",
+        "over_samples": _json(sample_interval(value, drawn, peak=False)),
+        "over_seeds": _json(seeds),
+    }
 
 
 def worst(key: str) -> Callable[[Sequence[float]], float]:

@@ -13,7 +13,8 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_jsonl
 from cpt_bench.results.committed import records
 from cpt_bench.results.folder import RunFolder, is_joint
-from cpt_bench.results.scoring import Scores, score, suite_of
+from cpt_bench.results.scoring import Scores, score
+from cpt_bench.results.suites import suite_of
 from cpt_bench.suite import Sample, Suite
 
 NAME_LENGTH = 80

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from cpt_bench.engines.choice import EngineChoice, asking, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.hub.names import parse
 from cpt_bench.models.start import start_of
 from cpt_bench.plugins import default
@@ -32,6 +33,7 @@ from cpt_bench.sources import require_prepared
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, Method, find_method
 from cpt_bench.suite import Suite, open_suite
+from cpt_bench.suite.reading import absolute_spec
 from cpt_bench.suite.variants import compose
 from cpt_bench.trainer import Budget
 from cpt_bench.worker import devices
@@ -140,7 +142,10 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
     if method is None and (elsewhere is None or elsewhere.endpoint is None):
         require_training()
     spec = compose(request.suite or default("suites", "run"), request.protocol, request.tier)
+    spec = absolute_spec(spec)  # scored and compared from other folders too
     suite = open_suite(spec)
+    for name in (*suite.sequence, *suite.general):
+        matcher_of(suite.card(name))  # a mistyped grader is found before anything is trained
     if request.order is not None:
         suite = suite.reordered(request.order)
     given = {}
@@ -283,7 +288,14 @@ def _method(request: Request, suite: Suite) -> Method:
         name = _title(request.elsewhere)
         return Method(name, {"spec": f"{_lane(request.elsewhere)}:{name}"}, {})
     return find_method(
-        Asked(request.trainer, suite.name, request.settings, request.privileges, request.recipe)
+        Asked(
+            request.trainer,
+            suite.name,
+            request.settings,
+            request.privileges,
+            request.recipe,
+            suite.folder,
+        )
     )
 
 

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.files import digest_json
+from cpt_bench.suite.base import Declared
 from cpt_bench.suite.cards import TaskCard
-from cpt_bench.suite.origins import Base, Declared
+from cpt_bench.suite.origins import Base
 from cpt_bench.suite.protocol import Protocol
 from cpt_bench.suite.variants import Variant
 
