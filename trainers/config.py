@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from cpt_bench.errors import CptBenchError
 from cpt_bench.trainer import Needs, Stage
 from cpt_bench.trainers.parts.settings import PartSettings
+from cpt_bench.trainers.resuming import saving
 
 ZERO3: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
@@ -175,6 +176,7 @@ class TRLConfig(PartSettings):
             "use_cpu": self.on_cpu(),
             "bf16": self.dtype == "bfloat16",
             "save_strategy": "no",
+            **saving(stage, self.steps_together()),
             "logging_steps": 1,
             "report_to": "none",
             "disable_tqdm": True,

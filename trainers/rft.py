@@ -38,6 +38,7 @@ from cpt_bench.trainers.parts.frozen import reference_policy
 from cpt_bench.trainers.parts.part import Part, joined
 from cpt_bench.trainers.parts.replay import repeated
 from cpt_bench.trainers.policy import load, pass_on, quick_path, save
+from cpt_bench.trainers.resuming import Resumed
 from cpt_bench.trainers.rows import dataset, shown, user_turn
 from cpt_bench.trainers.selfcheck import TOLERANCE, SelfCheck
 from cpt_bench.trainers.shared import SharedPrompts, share
@@ -275,11 +276,11 @@ def reward_function(
     return verifiable
 
 
-class SharedGRPO(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedGRPO(Resumed, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO; see :mod:`cpt_bench.trainers.shared`."""
 
 
-class SharedRLOO(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedRLOO(Resumed, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO; see :mod:`cpt_bench.trainers.shared`."""
 
 

@@ -21,6 +21,7 @@ from cpt_bench.errors import CptBenchError, did_you_mean, explain
 from cpt_bench.files import read_json
 from cpt_bench.hub.names import parse
 from cpt_bench.hub.snapshots import config
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
@@ -212,6 +213,10 @@ def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
         named = declared.get("id") if isinstance(declared, dict) else declared
         if named == suite.base_model.id:
             yield folder / BASE_CONFIG
+    own = hub_base(suite)
+    if own is not None:
+        require_training()
+        yield config(own)
 
 
 def pixels(suite: Suite) -> dict[str, float]:
