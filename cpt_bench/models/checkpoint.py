@@ -8,7 +8,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
-from cpt_bench.models import quick
+from cpt_bench.models import families, quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
@@ -53,9 +53,11 @@ def weights_digest(folder: Path) -> str:
 
 
 def load_processor(folder: Path) -> Any:
-    """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
-    from transformers import AutoProcessor
+    """The processor (image processor, tokenizer, chat template) saved in ``folder``.
 
+    That of a text-only model is its tokenizer in the same form
+    (:class:`cpt_bench.models.families.text.TextProcessor`).
+    """
     # Here, because it imports transformers, which whoever only digests weights does without.
     from cpt_bench.models.processor import install
 
@@ -64,13 +66,13 @@ def load_processor(folder: Path) -> Any:
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
     try:
-        return quick.arrange_processor(AutoProcessor.from_pretrained(folder))
+        return quick.arrange_processor(families.open_processor(folder))
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
-    """The vision-language model saved in ``folder``; an adapter is merged into its base.
+    """The model saved in ``folder``, of whatever family; an adapter is merged into its base.
 
     Args:
         folder: A checkpoint, or a hub id.
@@ -96,7 +98,6 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -104,7 +105,7 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            model, info = families.auto_class(folder).from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
