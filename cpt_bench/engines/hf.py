@@ -139,7 +139,6 @@ class TransformersEngine:
             images=pictures if any(pictures) else None,
             padding=True,
             return_tensors="pt",
-            **families.as_rendered(self.processor),
         ).to(self.model.device)
 
     def texts(self, turns: list[list[dict[str, Any]]], replies: Sequence[str]) -> list[str]:

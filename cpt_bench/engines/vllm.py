@@ -173,7 +173,7 @@ class VLLMEngine:
                 where=request.id,
             )
         prompt: dict[str, Any] = {"prompt": text}
-        if families.as_rendered(self.processor):
+        if families.begins_by_itself(self.processor):
             ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
             prompt = {"prompt_token_ids": ids}
         return {**prompt, **({"multi_modal_data": {"image": pictures}} if pictures else {})}

@@ -124,12 +124,3 @@ TEXT: dict[str, Callable[[Path], None]] = {
     "SmolLM2": smollm2,
 }
 """Models that read text alone."""
-
-
-def make(family: str, folder: Path) -> Path:
-    """The two-layer model of a family, in ``folder``; the same weights each time."""
-    import torch
-
-    torch.manual_seed(3)
-    TEXT[family](folder)
-    return folder

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.families import SIZES, save, tokenizer
+from tests.support.families import SIZES, TEXT, save, tokenizer
 
 TURN = ("<|im_start|>", "<|im_end|>")
 QWEN_WORDS = (
     "<|endoftext|>", *TURN, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-TEXT = {key: value for key, value in SIZES.items() if key != "initializer_range"}
+WORDS = {key: value for key, value in SIZES.items() if key != "initializer_range"}
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
 EYE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -21,7 +21,6 @@ def chat(
     image: str,
     start: str = "<|im_start|>{{ m['role'] }}\n",
     end: str = "<|im_end|>\n",
-    answer: str = "assistant",
     head: str = "",
 ) -> str:
     """A chat template of turns with parts, a picture of which is ``image``."""
@@ -30,7 +29,7 @@ def chat(
         "{% if p['type'] == 'image' %}" + image + "{% else %}{{ p['text'] }}{% endif %}"
         "{% endfor %}{% endif %}"
     )
-    opened = start.replace("{{ m['role'] }}", answer)
+    opened = "{% set m = {'role': 'assistant'} %}" + start
     return (
         head + "{% for m in messages %}" + start + parts + end + "{% endfor %}"
         "{% if add_generation_prompt %}" + opened + "{% endif %}"
@@ -99,7 +98,7 @@ def qwen_vl(
     words = qwen_words()
     ids = words.convert_tokens_to_ids
     config = getattr(transformers, f"{name}Config")(
-        text_config={**TEXT, "vocab_size": len(words), "rope_parameters": MROPE, "pad_token_id": ids("<|endoftext|>"), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), **text},
+        text_config={**WORDS, "vocab_size": len(words), "rope_parameters": MROPE, "pad_token_id": ids("<|endoftext|>"), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), **text},
         vision_config={"depth": 2, "num_heads": 4, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **eye},
         image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
@@ -159,20 +158,15 @@ def gemma3(folder: Path) -> None:
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
     special = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}  # fmt: skip
-    template = chat(
-        "<start_of_image>", "<start_of_turn>{{ m['role'] | replace('assistant', 'model') }}\n", "<end_of_turn>\n", head="{{ bos_token }}",
-    ).replace("{{ m['role'] | replace('assistant', 'model') }}\n{% endif %}", "")  # fmt: skip
-    template = template.replace(
-        "{% if add_generation_prompt %}<start_of_turn>{{ m['role'] | replace('assistant', 'model') }}\n",
-        "{% if add_generation_prompt %}<start_of_turn>model\n",
-    )
+    start = "<start_of_turn>{{ m['role'] | replace('assistant', 'model') }}\n"
+    template = chat("<start_of_image>", start, "<end_of_turn>\n", "{{ bos_token }}")
     words = tokenizer(
         ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", *special.values()],
         "<bos>", eos_token="<eos>", pad_token="<pad>", extra_special_tokens=special, chat_template=template,
     )  # fmt: skip
     ids = words.convert_tokens_to_ids
     config = Gemma3Config(
-        text_config={**TEXT, "vocab_size": len(words), "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": ids("<pad>"), "bos_token_id": ids("<bos>"), "eos_token_id": ids("<eos>")},
+        text_config={**WORDS, "vocab_size": len(words), "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": ids("<pad>"), "bos_token_id": ids("<bos>"), "eos_token_id": ids("<eos>")},
         vision_config={**EYE, "image_size": 56, "patch_size": 14, "vision_use_head": False},
         mm_tokens_per_image=4, image_token_index=ids("<image_soft_token>"),
         boi_token_index=ids("<start_of_image>"), eoi_token_index=ids("<end_of_image>"),
@@ -196,7 +190,7 @@ def llava_onevision(folder: Path) -> None:
     ids = words.convert_tokens_to_ids
     grid = [[28, 28], [28, 56], [56, 28], [56, 56]]
     config = LlavaOnevisionConfig(
-        text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(words), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>")},
+        text_config={**WORDS, "model_type": "qwen2", "vocab_size": len(words), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>")},
         vision_config={**EYE, "model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14, "vision_use_head": False},
         image_token_index=ids("<image>"), video_token_index=ids("<video>"), image_grid_pinpoints=grid,
     )  # fmt: skip
@@ -227,16 +221,11 @@ def idefics3(
 
     import transformers
 
-    template = chat(
-        "<image>", "{{ m['role'] | capitalize }}: ", "<end_of_utterance>\n", "Assistant"
-    )
-    template = template.replace(
-        "{{ m['role'] | capitalize }}: {% endif %}", "Assistant: {% endif %}"
-    )
+    template = chat("<image>", "{{ m['role'] | capitalize }}: ", "<end_of_utterance>\n")
     words = smol_words(template)
     ids = words.convert_tokens_to_ids
     config = getattr(transformers, f"{name}Config")(
-        text_config={**TEXT, "model_type": "llama", "vocab_size": len(words), "pad_token_id": ids("<|endoftext|>"), "bos_token_id": None, "eos_token_id": ids("<end_of_utterance>")},
+        text_config={**WORDS, "model_type": "llama", "vocab_size": len(words), "pad_token_id": ids("<|endoftext|>"), "bos_token_id": None, "eos_token_id": ids("<end_of_utterance>")},
         vision_config={**EYE, "image_size": 28, "patch_size": 14},
         image_token_id=ids("<image>"), scale_factor=2, pad_token_id=ids("<|endoftext|>"),
     )  # fmt: skip
@@ -267,7 +256,7 @@ def internvl(folder: Path) -> None:
     )  # fmt: skip
     ids = words.convert_tokens_to_ids
     config = InternVLConfig(
-        text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(words), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>")},
+        text_config={**WORDS, "model_type": "qwen2", "vocab_size": len(words), "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>")},
         vision_config={**EYE, "image_size": [28, 28], "patch_size": [14, 14]},
         image_token_id=ids("<IMG_CONTEXT>"), image_seq_length=1, downsample_ratio=0.5,
     )  # fmt: skip
@@ -298,3 +287,12 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "InternVL": internvl,
 }
 """Models that read pictures and text."""
+
+
+def make(family: str, folder: Path) -> Path:
+    """The two-layer model of a family, in ``folder``; the same weights each time."""
+    import torch
+
+    torch.manual_seed(3)
+    {**TEXT, **PICTURES}[family](folder)
+    return folder

@@ -93,6 +93,10 @@ def open_processor(folder: Path) -> Any:
             todo="Give the model that was tuned for chats (often named -Instruct or -it), or put "
             "its chat_template.jinja there",
         )
+    if begins_by_itself(processor):
+        # The default of every later call, TRL's among them; it is not saved.
+        given = getattr(processor, "text_kwargs", {})
+        processor.text_kwargs = {**given, "add_special_tokens": False}
     return processor
 
 
@@ -139,15 +143,16 @@ def vllm_arguments(processor: Any, most: int) -> dict[str, Any]:
     return {"limit_mm_per_prompt": {"image": most, **video}}
 
 
-def as_rendered(processor: Any) -> dict[str, Any]:
-    """Arguments with which a processor reads a rendered chat as it stands.
+def begins_by_itself(processor: Any) -> bool:
+    """Whether the chat template writes the token that begins a text, as Gemma's and Llama's do.
 
-    The templates of Gemma, Llama and others begin with the token that begins a text. Their
-    tokenizers would put it there once more.
+    Their tokenizers would put it there once more.
     """
     begin = processor.tokenizer.bos_token
-    template = processor.apply_chat_template(PLAIN, tokenize=False, add_generation_prompt=True)
-    return {"add_special_tokens": False} if begin and template.startswith(begin) else {}
+    if not begin:
+        return False
+    chat: str = processor.apply_chat_template(PLAIN, tokenize=False, add_generation_prompt=True)
+    return chat.startswith(begin)
 
 
 PLAIN = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]

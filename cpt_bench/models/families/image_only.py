@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import transformers
@@ -27,6 +28,8 @@ class ImageOnly:
     """Mixed into a stock processor: all that it is, without a video processor."""
 
     video_settings: dict[str, Any] | None = None
+    video_processor = SimpleNamespace(num_frames=None, fps=None)
+    """What SmolVLM's chats ask for, whether there are videos or not."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:

@@ -117,8 +117,11 @@ def places(processor: Any, inputs: Any, pictures: Sequence[Any]) -> int | None:
     if type(processor).__name__ not in COUNTED:
         return None
     sizes = [(picture.height, picture.width) for picture in pictures]
-    counted = processor._get_num_multimodal_tokens(image_sizes=sizes)
     each = next((getattr(processor, name) for name in TILE if hasattr(processor, name)), None)
+    if not hasattr(processor, "_get_num_multimodal_tokens"):  # SmolVLM's cannot tell, its tiles can
+        tiles = (processor.image_processor.get_number_of_image_patches(*s, {})[0] for s in sizes)
+        return int(sum(tiles) * (each or 0))
+    counted = processor._get_num_multimodal_tokens(image_sizes=sizes)
     if each is None:
         return int(sum(counted["num_image_tokens"]))
     # With tiles, the tokens that separate them are counted too: those are no image tokens.
