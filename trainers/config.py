@@ -30,8 +30,8 @@ ZERO3: dict[str, Any] = {
 }
 FSDP: dict[str, Any] = {
     "version": 2,
+    # Which layers are wrapped, each model names itself (its _no_split_modules).
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "transformer_layer_cls_to_wrap": ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"],
     "reshard_after_forward": True,
     "state_dict_type": "FULL_STATE_DICT",
 }

@@ -29,6 +29,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.families.text import without_image_token
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.base import TRLTrainer
 from cpt_bench.trainers.config import TRLConfig
@@ -144,10 +145,13 @@ class RFT(TRLTrainer):
         if self.config.kl:
             # TRL loads the reference of its penalty from the path in the model's config.
             model.config._name_or_path = str(reference_policy(self.config, stage))
-        with vllm_generation(self.config, stage):
+        with (
+            vllm_generation(self.config, stage),
+            without_image_token(model, processor) as more,
+        ):
             trainer = joined(self.trainer_class(), parts)(
                 model=model,
-                args=self.arguments(stage, scratch),
+                args=self.arguments(stage, scratch, **more),
                 reward_funcs=reward_function(stage, self.prefix(stage), parts),
                 processing_class=processor,
                 train_dataset=rows(stage),
@@ -175,8 +179,8 @@ class RFT(TRLTrainer):
         """The text that every rollout begins with, in the protocol's form."""
         return begins(stage, self.config.begin)
 
-    def arguments(self, stage: Stage, scratch: Path) -> Any:
-        """TRL's configuration for the stage."""
+    def arguments(self, stage: Stage, scratch: Path, **more: Any) -> Any:
+        """TRL's configuration for the stage, with ``more`` arguments of its own."""
         config = self.config
         common = {
             **config.arguments(stage, scratch, config.prompts_per_step),
@@ -189,6 +193,7 @@ class RFT(TRLTrainer):
             "epsilon": config.clip,
             "epsilon_high": config.clip_high,
             "use_vllm": config.use_vllm,
+            **more,
         }
         if config.updates_per_generation > 1:
             common["steps_per_generation"] = (
