@@ -71,6 +71,14 @@ def fill(
     return "".join([*parts, rest])
 
 
+def group_of(values: Mapping[str, Any], by: str) -> str:
+    """What a draw ranks rows by: the value of a column, or a template's words."""
+    found = by
+    for name in names_in(by):
+        found = found.replace(f"{{{name}}}", str(lookup(values, name)))
+    return found if names_in(by) else str(lookup(values, by))
+
+
 def lookup(values: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of a path into one.
 
