@@ -87,11 +87,15 @@ def lookup(values: Mapping[str, Any], name: str) -> Any:
     """
     if name in values:
         return values[name]
+    optional = name.endswith("?")
+    name = name.removesuffix("?")
     found: Any = values
     for part in name.split("."):
         found = _inside(found, part)
         if found is _ABSENT:
             break
+    if found is _ABSENT and optional:
+        return None
     if found is _ABSENT:
         known = [str(key) for key in values]
         raise CptBenchError(f"no column {name!r}", todo=did_you_mean(name, known))
