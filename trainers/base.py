@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from cpt_bench.trainer import Needs, Privileges, Stage, Trainer, TrainSample
 from cpt_bench.trainers.log import StageLog, replace_printing
+from cpt_bench.trainers.muon import Muon
 from cpt_bench.trainers.parts.choice import parts_of
 from cpt_bench.trainers.parts.part import Part
 from cpt_bench.trainers.resuming import train
@@ -72,6 +73,10 @@ class TRLTrainer(Trainer):
     def learn(self, trainer: Any, stage: Stage, parts: Sequence[Part], log: StageLog) -> None:
         """Run TRL's ``trainer``, with the method's adjustments and the parts."""
         self.adjust(trainer, stage, log)
+        if self.config.optimizer == "muon":
+            named = trainer.model.named_parameters()
+            config = self.config
+            trainer.optimizer = Muon(named, config.learning_rate, config.weight_decay)
         for part in parts:
             part.attach(trainer)
         self.before_first_step(trainer, stage, log)

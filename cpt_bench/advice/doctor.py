@@ -50,7 +50,7 @@ NEEDED_FOR: Final = {
     "grade": "symbolic answers, protocol paper",
     "endpoint": "--engine endpoint",
     "eval": "--general lm-eval:TASK",
-    "deepspeed": "sharding=zero3, as most recipes of cpt7 for several GPUs",
+    "deepspeed": "sharding=zero3, as most recipes for several GPUs",
     "vllm": "--engine vllm, use_vllm=true",
     "ray": "many runs at once",
     "tensorboard": "--report-to tensorboard",

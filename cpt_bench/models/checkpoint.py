@@ -10,7 +10,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.hub.names import HubName, cached_as, parse
 from cpt_bench.models import base as bases
-from cpt_bench.models import quick
+from cpt_bench.models import families, quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
@@ -68,9 +68,11 @@ def weights_digest(folder: Path) -> str:
 
 
 def load_processor(folder: Path) -> Any:
-    """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
-    from transformers import AutoProcessor
+    """The processor (image processor, tokenizer, chat template) saved in ``folder``.
 
+    That of a text-only model is its tokenizer in the same form
+    (:class:`cpt_bench.models.families.text.TextProcessor`).
+    """
     # Here, because it imports transformers, which whoever only digests weights does without.
     from cpt_bench.models.processor import install
 
@@ -81,7 +83,7 @@ def load_processor(folder: Path) -> Any:
     if not _has_tokenizer(folder):  # transformers makes an empty one
         raise broken(folder, NO_TOKENIZER)
     try:
-        found = AutoProcessor.from_pretrained(folder)
+        found = families.open_processor(folder)
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
     tokenizer = getattr(found, "tokenizer", found)
@@ -95,7 +97,7 @@ def load_processor(folder: Path) -> Any:
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
-    """The vision-language model saved in ``folder``; an adapter is merged into its base.
+    """The model saved in ``folder``, of whatever family; an adapter is merged into its base.
 
     Args:
         folder: A checkpoint, or a hub id.
@@ -121,7 +123,6 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -129,7 +130,7 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            model, info = families.auto_class(folder).from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

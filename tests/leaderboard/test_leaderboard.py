@@ -89,7 +89,7 @@ def test_an_entry_cannot_choose_what_is_imported(
     (tmp_path / "evil.py").write_text("open('touched', 'w')\n")
     done = cli("verify", copy)
     assert done.returncode == 1
-    assert "suite-unknown: entry.yaml: no suite 'small' ships with cptbench" in done.stdout
+    assert "suite-unknown: entry.yaml: no suite 'small' is installed" in done.stdout
     assert not (tmp_path / "touched").exists()
 
 
