@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json
 from cpt_bench.report.progress import Event, Lines
 from cpt_bench.report.result import Comparison, Result
 from cpt_bench.results import compare as comparing
 from cpt_bench.results import load as reading
 from cpt_bench.results.load import Run
+from cpt_bench.results.schema import read_run
 from cpt_bench.run import check as checking
 from cpt_bench.run import sequencer
 from cpt_bench.run.check import Check
@@ -87,7 +87,8 @@ def run(
         tier: The suite's size, where it has several.
         protocol: The evaluation protocol, where the suite has several.
         order: Another order of the suite's tasks.
-        base: The checkpoint to start from; by default the suite's base model.
+        base: The checkpoint to start from: a folder, or ``org/name[@revision]`` on the hub; by
+            default the suite's base model.
         limit: Only the first so many samples of each split; the run is marked as limited.
         budget: Training prompts that a stage may draw.
         stage_timeout: Seconds after which a stage's training is ended.
@@ -136,7 +137,7 @@ def run(
         settings=_pairs(settings),
         recipe=None if recipe is None else str(recipe),
         privileges=_pairs(privileges),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         budget=_number(budget),
         stage_timeout=stage_timeout,
@@ -179,14 +180,16 @@ def evaluate(
     matrix, otherwise its row alone.
 
     Args:
-        model: One checkpoint: a whole model or a PEFT adapter.
+        model: One checkpoint: a whole model or a PEFT adapter, in a folder or on the hub
+            (``org/name[@revision]``).
         suite: The benchmark: ``nano``, ``cpt7``, or a folder that holds a ``suite.yaml``.
         stages: One checkpoint a stage: a glob pattern, or the folders in training order.
         endpoint: The address of an OpenAI-compatible server.
         served: The name by which the server serves the model.
         name: The method's name.
         order: The task order that was trained, where it is not the suite's.
-        base: With ``stages``: the model before stage 1; by default the suite's base model.
+        base: With ``stages``: the model before stage 1, as for :func:`run`; by default the
+            suite's base model.
         seed: The seed it was trained with.
         limit: Only the first so many samples of each split; the run is marked as limited.
         engine: What answers: ``transformers``, ``vllm``, ``pkg/name`` or ``./file.py:Class``.
@@ -215,14 +218,14 @@ def evaluate(
         suite=str(suite),
         order=None if order is None else tuple(order),
         seed=_number(seed),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         engine=engine,
         engine_settings=_pairs(engine_settings),
         threads=threads,
         out=None if out is None else Path(out),
         elsewhere=Elsewhere(
-            model=None if model is None else Path(model),
+            model=None if model is None else str(model),
             stages=several,
             endpoint=endpoint,
             served=served,
@@ -356,5 +359,5 @@ def _carry_out(
         })  # fmt: skip
         scores, costs = sequencer.run(plan, folder, shared, heard)
         reporter.finish(scores.metrics)
-    record = read_json(folder / "run.json")
+    record = read_run(folder)
     return Result(Run(folder, plan.suite, record, scores, {}), costs)

@@ -49,6 +49,20 @@ class Privileges(BaseModel):
     general_data: bool = False
 
 
+class Needs(NamedTuple):
+    """What must be there for a method to train, checked before a run starts.
+
+    Attributes:
+        packages: Modules that it imports under its settings, in addition to those of its file.
+        gpu: Whether it trains on a GPU, one for each process.
+        launch: Whether several processes must train (``--launch``).
+    """
+
+    packages: tuple[str, ...] = ()
+    gpu: bool = False
+    launch: bool = False
+
+
 class Budget(BaseModel):
     """The limits of a stage.
 
@@ -184,6 +198,11 @@ class Trainer(ABC):
     def declare(cls, config: Any) -> Privileges:
         """The privileges under ``config``; override it if a setting changes them."""
         return cls.privileges
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What must be there under ``config``: a run that lacks it is refused before it starts."""
+        return Needs()
 
     @abstractmethod
     def train(self, stage: Stage) -> None:

@@ -13,7 +13,6 @@ import venv
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -85,37 +84,6 @@ def test_plain_pytorch_computes_the_loss_that_trl_computes(
             model(**encode(load_processor(tiny_model), [stage.samples[i]])).loss for i in chosen
         ]
     assert logged == pytest.approx(float(sum(losses)) / 4, abs=1e-4)
-
-
-def test_the_conversion_is_what_llamafactory_documents(tiny_model: Path, tmp_path: Path) -> None:
-    stage = make_stage("counting", tiny_model, tmp_path, config={"learning_rate": 5e-6})
-    out = tmp_path / "lf"
-    tool = tmp_path / "llamafactory-cli"
-    tool.write_text(f"#!/bin/sh\ntest $1 = train && cp -r $(dirname $2) {out}\n")
-    tool.chmod(0o755)
-    environment = {**os.environ, "LLAMAFACTORY": str(tool), "PYTHON": sys.executable}
-    script = ROOT / "examples/llamafactory/train.sh"
-    subprocess.run(["bash", script, stage.document], env=environment, check=True)
-    info = json.loads((out / "dataset_info.json").read_text())["cptbench"]
-    assert info["formatting"] == "sharegpt" and info["columns"] == {
-        "messages": "messages",
-        "images": "images",
-    }
-    rows = json.loads((out / info["file_name"]).read_text())
-    assert len(rows) == len(stage.samples)
-    for row, sample in zip(rows, stage.samples, strict=True):
-        user, assistant = row["messages"]
-        assert (user["role"], assistant["role"]) == ("user", "assistant")
-        # As many <image> as files, or LLaMA-Factory refuses the row.
-        assert user["content"].count("<image>") == len(row["images"]) == len(sample.image_files)
-        assert user["content"] == "<image>" * len(row["images"]) + sample.prompt
-        assert assistant["content"] == sample.target
-        assert all(Path(image).is_file() for image in row["images"])
-    settings = yaml.safe_load((out / "train.yaml").read_text())
-    assert settings["model_name_or_path"] == str(tiny_model) and settings["learning_rate"] == 5e-6
-    assert settings["output_dir"] == str(stage.output) and settings["dataset"] in json.loads(
-        (out / "dataset_info.json").read_text()
-    )
 
 
 @pytest.fixture(scope="module")

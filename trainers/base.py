@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from cpt_bench.trainer import Privileges, Stage, Trainer, TrainSample
+from cpt_bench.trainer import Needs, Privileges, Stage, Trainer, TrainSample
 from cpt_bench.trainers.log import StageLog, replace_printing
 from cpt_bench.trainers.parts.choice import parts_of
 from cpt_bench.trainers.parts.part import Part
@@ -25,6 +25,10 @@ class TRLTrainer(Trainer):
     @classmethod
     def declare(cls, config: Any) -> Privileges:
         return config.declared(cls.privileges)  # type: ignore[no-any-return]
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        return config.needs()  # type: ignore[no-any-return]
 
     def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
         """The samples to learn from, out of ``stage.samples``.

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.trainer import Stage
+from cpt_bench.trainer import Needs, Stage
 from cpt_bench.trainers.parts.settings import PartSettings
 
 ZERO3: dict[str, Any] = {
@@ -98,6 +98,17 @@ class TRLConfig(PartSettings):
         if self.olora != "off" and not self.lora_rank:
             raise ValueError("olora constrains adapters: set lora_rank")
         return self
+
+    def needs(self) -> Needs:
+        """What must be there to train under these settings."""
+        found = {
+            "deepspeed": bool(self.deepspeed) or self.sharding == "zero3",
+            "peft": self.lora_rank > 0,
+            "flash_attn": self.attention.startswith("flash_attention"),
+            "vllm": getattr(self, "use_vllm", False),
+        }
+        packages = tuple(package for package, needed in found.items() if needed)
+        return Needs(packages, gpu=self.device == "cuda", launch=self.sharding != "none")
 
     def prompts_in_stage(self, stage: Stage, batch: int) -> int | None:
         """Prompts that a stage draws, ``batch`` at a time; None where ``epochs`` decide."""

@@ -28,7 +28,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.general.vlmevalkit import INSTALL, interpreter
 from cpt_bench.plugins import listing
 from cpt_bench.suite import open_suite, prepared
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 
 State = Literal["ok", "note", "warn", "missing", "broken"]
 Requires = Callable[[str], Sequence[str] | None]
@@ -48,6 +48,7 @@ NEEDED_FOR: Final = {
     "grade": "symbolic answers, protocol paper",
     "endpoint": "--engine endpoint",
     "eval": "--general lm-eval:TASK",
+    "deepspeed": "sharding=zero3, as most recipes of cpt7 for several GPUs",
     "vllm": "--engine vllm, use_vllm=true",
     "ray": "many runs at once",
     "tensorboard": "--report-to tensorboard",
@@ -252,7 +253,7 @@ def data() -> Iterable[Finding]:
         name = row.name
         try:
             cards = open_suite(name).cards.values()
-            fetched = [c for c in cards if not isinstance(c.source, Generator)]
+            fetched = [c for c in cards if isinstance(c.source, Hub)]
             there = [prepared.is_prepared(c, s) for c in fetched for s in c.splits]
             place = prepared.root() if fetched else None
         except CptBenchError as error:

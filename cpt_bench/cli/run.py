@@ -68,8 +68,11 @@ def run(
         bool, typer.Option(help="Take finished stages from the other runs in the same folder.")
     ] = True,
     base: Annotated[
-        Path | None,
-        typer.Option(help="The checkpoint to start from [default: the suite's base model]."),
+        str | None,
+        typer.Option(
+            help="The model to start from: a folder, or org/name[@revision] on the Hugging Face "
+            "hub [default: the suite's base model]."
+        ),
     ] = None,
     launch: Annotated[
         str | None,

@@ -21,7 +21,7 @@ def matcher_of(card: TaskCard) -> Matcher:
     Raises:
         CptBenchError: No grader has that name.
     """
-    return find_matcher(card.grader, where=f"task {card.name}")
+    return find_matcher(card.located().grader, where=f"task {card.name}")
 
 
 def evaluate(

@@ -22,7 +22,7 @@ from cpt_bench.grading.reading import (
     undress,
 )
 from cpt_bench.grading.symbolic import NO_BOX, mathruler
-from cpt_bench.plugins import resolve
+from cpt_bench.plugins import value_of
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
 
 __all__ = ["AS_PUBLISHED", "MATCHERS", "Grade", "Matcher", "find_matcher", "grade", "reward"]
@@ -119,7 +119,13 @@ def find_matcher(name: str, where: object = "") -> Matcher:
     if name in MATCHERS:
         return MATCHERS[name]
     if ":" in name or "/" in name:
-        found: Matcher = resolve("graders", name).value
+        found: Matcher = value_of("graders", name)
+        if not callable(found):
+            raise CptBenchError(
+                f"{name!r} is not a function",
+                where=where,
+                todo="A grader is a function of (answer, sample) that returns 0 to 1",
+            )
         return found
     raise CptBenchError(
         f"no grader is called {name!r}", where=where, todo=did_you_mean(name, [*MATCHERS])

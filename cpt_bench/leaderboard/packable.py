@@ -12,7 +12,8 @@ from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.recompute import differences, expected_cells
 from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.results.scoring import Scores, score, suite_of
+from cpt_bench.results.scoring import Scores, score
+from cpt_bench.results.suites import suite_of
 from cpt_bench.suite import Suite
 
 

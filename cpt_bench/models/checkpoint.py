@@ -8,6 +8,8 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.hub.names import HubName, parse
+from cpt_bench.models import base as bases
 from cpt_bench.models import families, quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -16,21 +18,33 @@ ADAPTER = "adapter_config.json"
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
+    """The folder of the model that an adapter in ``folder`` belongs to; None for a whole model.
+
+    A model on the hub is taken at the revision that the adapter's settings name, and fetched.
 
     Raises:
-        CptBenchError: The adapter's settings do not name its model.
+        CptBenchError: The adapter's settings do not name its model, or it cannot be found.
     """
     file = folder / ADAPTER
     if not file.is_file():
         return None
-    named = read_json(file).get("base_model_name_or_path")
+    settings = read_json(file)
+    named = settings.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise CptBenchError(
             "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
         )
     inside = folder / named
-    return str(inside) if inside.is_dir() else named
+    if inside.is_dir() or Path(named).is_dir():
+        return str(inside if inside.is_dir() else named)
+    hub = parse(named)
+    if hub is None:
+        raise CptBenchError(
+            f"the adapter's base model {named!r} is no longer there",
+            where=file,
+            todo="Set base_model_name_or_path to its folder, or to org/name on the hub",
+        )
+    return str(bases.local_folder(HubName(hub.id, hub.revision or settings.get("revision"))))
 
 
 def weights_digest(folder: Path) -> str:
@@ -48,7 +62,7 @@ def weights_digest(folder: Path) -> str:
     base = adapter_base(folder)
     if base is not None:
         parts[ADAPTER] = digest(folder / ADAPTER)
-        parts["base"] = weights_digest(Path(base)) if Path(base).is_dir() else base
+        parts["base"] = weights_digest(Path(base))
     return digest_json(parts)
 
 
@@ -67,6 +81,8 @@ def load_processor(folder: Path) -> Any:
         return load_processor(Path(base))
     try:
         return quick.arrange_processor(families.open_processor(folder))
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
 
@@ -108,6 +124,8 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
             model, info = families.auto_class(folder).from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise broken(folder, error) from error
     absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
@@ -161,6 +179,16 @@ def _require_finite(model: Any, folder: Path) -> None:
                 where=folder,
                 todo="Its training diverged: give another checkpoint",
             )
+
+
+def _lacks(folder: Path, error: ImportError) -> CptBenchError:
+    """The error for a model of which transformers needs a package that is not installed."""
+    reason = " ".join(str(error).split()).partition(". ")[0].partition(" in your environment")[0]
+    return CptBenchError(
+        f"transformers cannot open it here ({reason})",
+        where=folder,
+        todo="Install that package; which torchvision fits this torch, cptbench doctor knows",
+    )
 
 
 def broken(folder: Path, error: object) -> CptBenchError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, read_json
+from cpt_bench.files import digest
+from cpt_bench.results.schema import read_record
 
 ANSWERS: Final = ("/predictions/", "/forced/", "/kl.jsonl")
 """Outputs that must not change; weights may have been dropped or moved."""
@@ -15,7 +16,7 @@ ANSWERS: Final = ("/predictions/", "/forced/", "/kl.jsonl")
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """The ledger's records of a run folder, by step name; empty without a ledger."""
-    return [dict(read_json(file)) for file in sorted((folder / "ledger").glob("*.json"))]
+    return [read_record(file) for file in sorted((folder / "ledger").glob("*.json"))]
 
 
 def refuse_altered(folder: Path, committed: Iterable[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cpt_bench import general
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.predictions import graded, read_predictions
-from cpt_bench.files import parse_jsonl, read_bytes, read_json, write_json
+from cpt_bench.files import parse_jsonl, read_bytes, write_json
 from cpt_bench.metrics import (
     DRAWS,
     Matrix,
@@ -34,8 +34,9 @@ from cpt_bench.metrics import (
 from cpt_bench.metrics.passports import TWO_TASKS
 from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
+from cpt_bench.results.suites import suite_of
 from cpt_bench.sources import load_split
-from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
+from cpt_bench.suite import Protocol, Sample, Suite, TaskCard
 
 Array = npt.NDArray[np.float64]
 
@@ -150,27 +151,6 @@ def general_cell(name: str, row: int, tasks: tuple[str, ...]) -> str:
 def percent(scores: Array) -> Array:
     """Row means in percent; NaN rows stay NaN."""
     return np.asarray(100 * scores.mean(axis=1), dtype=np.float64)
-
-
-def suite_of(folder: Path) -> tuple[Suite, dict[str, Any]]:
-    """The suite of a run folder, checked to be the version it was run with, and ``run.json``."""
-    run = read_json(folder / "run.json")
-    try:
-        spec, order, fingerprint = run["suite"]["spec"], run["order"], run["suite"]["fingerprint"]
-        limit, version = run["limit"], run["versions"].get("cptbench", "")
-        names = isinstance(spec, str) and all(isinstance(name, str) for name in order)
-    except (KeyError, TypeError, AttributeError):
-        names, limit = False, None
-    if not names or not (limit is None or (type(limit) is int and limit > 0)):
-        raise CptBenchError("not a cptbench run", where=folder / "run.json")
-    suite = open_suite(spec).reordered(tuple(order))
-    if suite.fingerprint() != fingerprint:
-        raise CptBenchError(
-            f"was run with another version of suite {suite.name}",
-            where=folder,
-            todo=f"Install cptbench {version} to score it",
-        )
-    return suite, run
 
 
 def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json, settle, write_json
+from cpt_bench.results.schema import read_record
 
 
 def step_key(name: str, inputs: dict[str, Any]) -> str:
@@ -56,7 +57,7 @@ class Ledger:
 
     def record(self, name: str) -> dict[str, Any]:
         """The record of a step that is known to be done."""
-        found: dict[str, Any] = read_json(self._file(name))
+        found = read_record(self._file(name))
         return found
 
     def commit(
@@ -86,7 +87,7 @@ class Ledger:
         file = self._file(name)
         if not file.is_file():
             return None
-        record: dict[str, Any] = read_json(file)
+        record = read_record(file)
         if record["key"] != key:
             return None  # the inputs changed: the step must be done again
         for path, committed in record["outputs"].items():
@@ -105,7 +106,10 @@ class Ledger:
         pointer = self.shared / f"{key}.json" if self.shared else None
         if pointer is None or not pointer.is_file():
             return None
-        other = Ledger(Path(read_json(pointer)["run"]))
+        try:
+            other = Ledger(Path(read_json(pointer)["run"]))
+        except (CptBenchError, KeyError, TypeError):
+            return None  # the pointer is damaged
         if other.folder == self.folder:
             return None
         partial = self.records / f".{key}"

@@ -18,8 +18,9 @@ from typing import Any
 
 from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import clear_unfinished, read_json, write_json
+from cpt_bench.files import clear_unfinished, write_json
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.schema import read_run
 from cpt_bench.results.scoring import Scores, write_scores
 from cpt_bench.run.context import Context, Event, Policy, base_policy
 from cpt_bench.run.evaluate import Evaluator
@@ -225,11 +226,14 @@ def _clear(folder: Path, shared: Path | None) -> None:
 def open_folder(paths: RunFolder, identity: dict[str, Any]) -> None:
     """Begin or continue the run in a folder; another run's folder is refused."""
     if paths.run_json.exists():
-        found = read_json(paths.run_json)
-        if "frame" not in found.get("base", {}):
+        found = read_run(paths.root)
+        if "frame" not in (found.get("base") or {}):
             identity["base"].pop("frame", None)  # begun before it was part of an identity
+        # What the base is called, and where it was found, may have changed since; it has not.
+        same = {**identity, "base": _unnamed(identity["base"])}
+        found = {**found, "base": _unnamed(found.get("base") or {})}
         # A key that only the other run has counts too: it chose what this one leaves alone.
-        for key, value in {**dict.fromkeys(CHOSEN), **identity}.items():
+        for key, value in {**dict.fromkeys(CHOSEN), **same}.items():
             if found.get(key) != value:
                 raise CptBenchError(
                     f"holds another run: its {key} is {found.get(key)!r}, not {value!r}"[:400],
@@ -241,9 +245,13 @@ def open_folder(paths: RunFolder, identity: dict[str, Any]) -> None:
     write_json(paths.run_json, {**record, "git": environment.git_state(), "sessions": []})
 
 
+def _unnamed(base: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if key not in ("path", "revision")}
+
+
 def _close_folder(paths: RunFolder, costs: dict[str, Any]) -> None:
     """Record what this session of the run cost; a session that found all done records nothing."""
-    record = read_json(paths.run_json)
+    record = read_run(paths.root)
     if costs["steps_done"]:
         write_json(paths.run_json, {**record, "sessions": [*record["sessions"], costs]})
 

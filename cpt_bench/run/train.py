@@ -13,11 +13,13 @@ from cpt_bench.errors import TrainerFault
 from cpt_bench.files import digest, read_jsonl, times_of_change, write_jsonl
 from cpt_bench.run import keys
 from cpt_bench.run.context import Context, Policy
+from cpt_bench.run.jobs.accept import AcceptJob, accept
 from cpt_bench.run.layout import PARTS, collect, lay_out
 from cpt_bench.run.plan import digests, stage_seed
 from cpt_bench.run.splits import TrainSplits
 from cpt_bench.run.steps import Commit, Record, Step, carry_out
 from cpt_bench.stage import training
+from cpt_bench.stage.prompts import keep_prompt_files
 from cpt_bench.worker.monitor import Limits
 
 
@@ -79,7 +81,8 @@ def _train_now(
     if t + 1 in plan.stages():
         splits.ask(plan.suite.sequence[t])  # meanwhile, for the next stage
     checkpoints = [Path(policy.folder) for policy in policies.values()]
-    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints)
+    read = splits.read_by_generators()
+    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints, read)
     # Compared afterwards: without a namespace, the trainer could have changed its inputs.
     seals = {path: _seal(path) for path in job.view.read_only}
     what = f"stage {t} ({title_of(context, t)}), training"
@@ -98,9 +101,39 @@ def _train_now(
             if path in [folder.resolve() for folder in data]:
                 shutil.rmtree(path)  # other runs read it too
             raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
+    replaced = _accept(context, t, checkpoints[-1], data[0])
     collect(paths, t)
     usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
-    return {**facts, **digests(paths.checkpoint(t)), **usage}
+    extra = {"prompt_files_replaced": replaced} if replaced else {}
+    return {**facts, **extra, **digests(paths.checkpoint(t)), **usage}
+
+
+def _accept(context: Context, t: int, start: Path, data: Path) -> list[str]:
+    """Make a trained checkpoint read prompts as its start does, and have it answer one of ``data``.
+
+    Returns:
+        The prompt files that the trainer had changed.
+
+    Raises:
+        TrainerFault: It does not open, or does not answer.
+    """
+    plan, written = context.plan, context.paths.work(t) / "checkpoint"
+    what = f"stage {t} ({title_of(context, t)})"
+    replaced = keep_prompt_files(start, written, plan.method.name)
+    if replaced:
+        line = (
+            f"{what}: the protocol fixes how prompts and pictures are read; "
+            f"from the start checkpoint: {', '.join(replaced)}"
+        )
+        context.tell({"kind": "warning", "line": line})
+    worker = context.workers.start(
+        accept,
+        AcceptJob(written, plan.method.name, data, plan.threads),
+        context.paths.log(t, "accept"),
+        f"{what}, first answer",
+    )
+    context.workers.result(worker, context.tell_of(t))
+    return replaced
 
 
 def _record_failure(context: Context, t: int, fault: TrainerFault) -> None:

@@ -15,13 +15,18 @@ from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.models.checkpoint import weights_digest
-from cpt_bench.results.scoring import suite_of, write_scores
+from cpt_bench.models.start import start_of
+from cpt_bench.results.scoring import write_scores
+from cpt_bench.results.suites import suite_of
 from cpt_bench.run.context import Policy, base_policy
 from cpt_bench.run.measurements import diagnose, diverge
 from cpt_bench.run.request import Request, plan_of
 from cpt_bench.run.sequencer import opened
 from cpt_bench.stage.method import Method
 from cpt_bench.trainer import Privileges
+
+TRAINED = ("trainer", "config", "base", "seed", "threads")
+"""Keys of a run that was trained here."""
 
 
 def measure(
@@ -42,7 +47,7 @@ def measure(
     Raises:
         CptBenchError: A checkpoint is not the one that was evaluated; or the run is not finished.
     """
-    suite, run = suite_of(folder)
+    suite, run = suite_of(folder, TRAINED)
     if not (folder / f"ledger/stage-{len(suite.sequence)}.train.json").is_file():
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("is not finished", where=folder, todo=todo)
@@ -58,7 +63,7 @@ def measure(
         seed=run["seed"],
         limit=run["limit"],
         threads=run["threads"],
-        base=base,
+        base=str(start_of(suite, None if base is None else str(base)).folder),
         overlap=False,
         gpus=(),
     )

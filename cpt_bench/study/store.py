@@ -17,7 +17,8 @@ from cpt_bench.leaderboard.pack import zst
 from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.losses import prefixes
-from cpt_bench.results.scoring import suite_of
+from cpt_bench.results.schema import read_run
+from cpt_bench.results.suites import suite_of
 from cpt_bench.sources import load_split
 from cpt_bench.study.numbers import claims
 from cpt_bench.study.stored import ENDING, FORMAT, Row, Stored
@@ -45,6 +46,7 @@ def rows_of(folder: Path) -> list[Row]:
         todo = "The same `cptbench run` command finishes it"
         raise CptBenchError("not a finished run: it has no ledger", where=folder, todo=todo)
     refuse_altered(folder, found)
+    run = read_run(folder, needs=("base",))
     stored = Stored(folder.name, _facts(run, found), {}, {}, {}, {}, {})
     for t in stored.rows():
         for name in suite.benchmarks_after(t):

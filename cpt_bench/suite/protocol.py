@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cpt_bench.suite.origins import Declared
+from cpt_bench.suite.base import Declared
 
 Style = str
 """A way of asking, by name: ``neutral``, ``direct`` or ``reasoning``."""
@@ -35,6 +35,7 @@ class AnswerForm(Declared):
     """How a reply must be written: patterns for the whole reply and for the answer in it.
 
     ``open`` and ``close`` surround the final answer; ``thought`` (open, close) may come before it.
+    Without ``thought``, nothing may: the reply is the answer between its tags.
 
     Attributes:
         kind: ``tags``: the strict form, nothing but an optional thought and one answer. ``boxed``:
@@ -48,6 +49,14 @@ class AnswerForm(Declared):
     close: str = ""
     thought: tuple[str, str] = ("", "")
     kind: Literal["", "boxed", "whole"] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.thought[0]) != bool(self.thought[1]):
+            raise ValueError("thought has one tag: give the opening and the closing one, or none")
+        if self.kind == "whole" or (self.open and self.close):
+            return self
+        raise ValueError("open and close are needed, or kind: whole for a reply that is the answer")
 
 
 class Decoding(Declared):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, read_json
+from cpt_bench.files import digest_json
 from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.schema import read_run
 from cpt_bench.run.ledger import Ledger
 from cpt_bench.run.plan import CHOSEN, Plan
 from cpt_bench.run.request import Request, folder_of, plan_of
@@ -82,7 +83,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
     # Leave out a setting that equals the recipe's: it would be the same run under another name.
-    asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
+    asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe, suite.folder)
     needed = _needed(asked, cell.settings)
     request = Request(
         trainer=cell.trainer,
@@ -220,7 +221,7 @@ def finished(job: Job) -> bool:
     run_json = job.folder / "run.json"
     if not run_json.is_file() or not (job.folder / "metrics.json").is_file():
         return False
-    found = read_json(run_json)
+    found = read_run(job.folder)
     asked = {**dict.fromkeys(CHOSEN), **job.plan.choices()}
     same = all(found.get(key) == value for key, value in asked.items())
     return same and bool(found.get("sessions"))
