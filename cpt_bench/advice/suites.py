@@ -17,10 +17,12 @@ from cpt_bench.grading import Matcher, grade
 from cpt_bench.images import decode
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.sources.checks import problem_of
+from cpt_bench.sources.declared import usable_rows
 from cpt_bench.sources.leakage import leaks, some
 from cpt_bench.sources.loading import made_split
 from cpt_bench.sources.mapping import is_number
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
+from cpt_bench.suite.columns import Files
 from cpt_bench.suite.origins import Generator, Hub
 from cpt_bench.suite.pinning import pin
 from cpt_bench.suite.prepared import is_prepared
@@ -85,6 +87,7 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
     splits: dict[str, list[Sample]] = {}
     for split in card.splits:
         try:
+            card = _sized(card, split) if write else card
             splits[split] = load_split(card, split, check=not write and _is_pinned(card, split))
         except CptBenchError as error:
             place = error.where.removeprefix(f"task {card.name}").removeprefix(f", {split} split")
@@ -118,6 +121,14 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
     whole = len(splits) == len(card.splits) and not any(f.ok is False for f in found)
     for split in splits:
         yield from _pinned(card, split, write and whole)
+
+
+def _sized(card: TaskCard, split: str) -> TaskCard:
+    """The card with as many samples as its files have, where no draw decides that."""
+    if not isinstance(card.source, Files) or card.splits[split].draw is not None:
+        return card
+    sized = card.splits[split].model_copy(update={"n": len(usable_rows(card, split)) or 1})
+    return card.model_copy(update={"splits": {**card.splits, split: sized}})
 
 
 def _is_pinned(card: TaskCard, split: str) -> bool:
