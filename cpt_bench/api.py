@@ -66,6 +66,7 @@ def run(
     threads: int = 1,
     overlap: bool | None = None,
     keep: str = "all",
+    save_every: int | None = None,
     out: str | Path | None = None,
     share: bool = True,
     report_to: Sequence[str] = (),
@@ -87,7 +88,8 @@ def run(
         tier: The suite's size, where it has several.
         protocol: The evaluation protocol, where the suite has several.
         order: Another order of the suite's tasks.
-        base: The checkpoint to start from; by default the suite's base model.
+        base: The checkpoint to start from: a folder, or ``org/name[@revision]`` on the hub; by
+            default the suite's base model.
         limit: Only the first so many samples of each split; the run is marked as limited.
         budget: Training prompts that a stage may draw.
         stage_timeout: Seconds after which a stage's training is ended.
@@ -99,6 +101,8 @@ def run(
         threads: Threads of each process; the arithmetic depends on it.
         overlap: Evaluate a stage while the next one trains; by default where the machine can.
         keep: Which checkpoints stay on disk: ``all``, ``last`` or ``none``.
+        save_every: Steps after which a stage saves a state, from which it goes on after an
+            interruption; by default it begins anew. It changes no number.
         out: The run folder; by default one in ``runs``, named after the method.
         share: Take finished stages from runs in the same folder.
         report_to: Experiment trackers to feed: ``trackio``, ``wandb``, ``tensorboard``.
@@ -136,7 +140,7 @@ def run(
         settings=_pairs(settings),
         recipe=None if recipe is None else str(recipe),
         privileges=_pairs(privileges),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         budget=_number(budget),
         stage_timeout=stage_timeout,
@@ -148,6 +152,7 @@ def run(
         threads=threads,
         overlap=overlap,
         keep=keep,
+        save_every=_number(save_every),
         out=None if out is None else Path(out),
     )
     plan = plan_of(request)
@@ -179,14 +184,16 @@ def evaluate(
     matrix, otherwise its row alone.
 
     Args:
-        model: One checkpoint: a whole model or a PEFT adapter.
+        model: One checkpoint: a whole model or a PEFT adapter, in a folder or on the hub
+            (``org/name[@revision]``).
         suite: The benchmark: ``nano``, ``cpt7``, or a folder that holds a ``suite.yaml``.
         stages: One checkpoint a stage: a glob pattern, or the folders in training order.
         endpoint: The address of an OpenAI-compatible server.
         served: The name by which the server serves the model.
         name: The method's name.
         order: The task order that was trained, where it is not the suite's.
-        base: With ``stages``: the model before stage 1; by default the suite's base model.
+        base: With ``stages``: the model before stage 1, as for :func:`run`; by default the
+            suite's base model.
         seed: The seed it was trained with.
         limit: Only the first so many samples of each split; the run is marked as limited.
         engine: What answers: ``transformers``, ``vllm``, ``pkg/name`` or ``./file.py:Class``.
@@ -215,14 +222,14 @@ def evaluate(
         suite=str(suite),
         order=None if order is None else tuple(order),
         seed=_number(seed),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         engine=engine,
         engine_settings=_pairs(engine_settings),
         threads=threads,
         out=None if out is None else Path(out),
         elsewhere=Elsewhere(
-            model=None if model is None else Path(model),
+            model=None if model is None else str(model),
             stages=several,
             endpoint=endpoint,
             served=served,

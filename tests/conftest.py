@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, **{**options, **process})
 
     return call
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Callable[..., str]:
+    """Write a trainer whose ``train`` has a given body; returns its spec."""
+    from tests.support.made_trainers import trainer_file
+
+    return partial(trainer_file, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,7 @@ def _zero_shot(
 ) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        request = Asked(suite=spec, limit=limit, out=out, elsewhere=Elsewhere(model=base))
+        request = Asked(suite=spec, limit=limit, out=out, elsewhere=Elsewhere(model=str(base)))
         scores, _ = sequencer.run(plan_of(request), out, None, tell)
     low, high = SIDES
     for name in suite.sequence:

@@ -14,10 +14,15 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from cpt_bench.advice import estimate
-from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Architecture, Assumed, Settings
+from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Assumed, Settings
 from cpt_bench.documents import read_mapping
+from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
 from cpt_bench.files import read_json
+from cpt_bench.hub.names import parse
+from cpt_bench.hub.snapshots import config
+from cpt_bench.models.families.weights import Architecture
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
@@ -52,7 +57,8 @@ class Asked(NamedTuple):
         gpu: A key of :data:`~cpt_bench.advice.estimate.GPUS`.
         gpus: How many train.
         keep: Which checkpoints stay.
-        base: The checkpoint to start from; None is the suite's.
+        base: The checkpoint to start from, a folder or ``org/name[@revision]`` on the hub; None is
+            the suite's.
     """
 
     trainer: str
@@ -61,7 +67,7 @@ class Asked(NamedTuple):
     gpu: str = "a100-80"
     gpus: int = 8
     keep: str = "all"
-    base: Path | None = None
+    base: str | None = None
 
 
 class Recipe(NamedTuple):
@@ -164,7 +170,7 @@ def _settings(
 # --------------------------------------------------------------------------------- the arithmetic
 
 
-def architecture(suite: Suite, base: Path | None = None) -> Architecture:
+def architecture(suite: Suite, base: str | None = None) -> Architecture:
     """The base model's: from the folder that the suite ships, or from ``base_config.json``.
 
     Args:
@@ -177,30 +183,41 @@ def architecture(suite: Suite, base: Path | None = None) -> Architecture:
     file = next((place for place in _configs(suite, base) if place.is_file()), None)
     if file is None:
         raise CptBenchError(
-            f"nothing is known of base model {str(base or suite.base_model)!r}",
+            f"nothing is known of base model {str(base or suite.base_model.id)!r}",
             where=suite.folder,
             todo=f"Give --base FOLDER, or put its config.json there as {BASE_CONFIG}",
         )
     try:
         return Architecture.of(read_json(file))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CptBenchError(
-            f"not a model that the arithmetic knows: no {error}",
+            f"describes no model that can be counted (no {error})",
             where=file,
-            todo="It knows Qwen2.5-VL's layout",
+            todo="Give the config.json of a model that writes text",
         ) from None
 
 
-def _configs(suite: Suite, base: Path | None) -> Iterator[Path]:
-    if base is not None:
-        yield base / "config.json"
+def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
+    hub = parse(base) if base is not None and not Path(base).is_dir() else None
+    if hub is not None and hub.id != suite.base_model.id:
+        require_training()
+        yield config(hub)
+        return
+    if base is not None and hub is None:
+        yield Path(base) / "config.json"
         return
     yield suite.base_path() / "config.json"
     yield suite.folder / BASE_CONFIG
     for offer in builtin("suites").values():
         folder = suite_folder(offer.name)
-        if read_mapping(folder / SUITE).get("base_model") == suite.base_model:
+        declared = read_mapping(folder / SUITE).get("base_model")
+        named = declared.get("id") if isinstance(declared, dict) else declared
+        if named == suite.base_model.id:
             yield folder / BASE_CONFIG
+    own = hub_base(suite)
+    if own is not None:
+        require_training()
+        yield config(own)
 
 
 def pixels(suite: Suite) -> dict[str, float]:

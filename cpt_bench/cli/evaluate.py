@@ -18,8 +18,11 @@ export = typer.Typer(
 
 def evaluate(
     model: Annotated[
-        Path | None,
-        typer.Argument(help="One checkpoint: its accuracy on every task and general benchmark."),
+        str | None,
+        typer.Argument(
+            help="One checkpoint, a folder or org/name[@revision] on the Hugging Face hub: its "
+            "accuracy on every task and general benchmark."
+        ),
     ] = None,
     stages: Annotated[
         str | None,
@@ -40,8 +43,11 @@ def evaluate(
         typer.Option(help="The task order that was trained, with commas [default: the suite's]."),
     ] = None,
     base: Annotated[
-        Path | None,
-        typer.Option(help="The model before stage 1 [default: the suite's base model]."),
+        str | None,
+        typer.Option(
+            help="The model before stage 1, a folder or org/name[@revision] on the hub [default: "
+            "the suite's base model]."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed it was trained with.")] = 0,
     out: Annotated[

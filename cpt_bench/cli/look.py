@@ -154,7 +154,7 @@ def show(
     suite, task = _named(name)
     if not task:
         print(f"{suite.name} {suite.version}: {suite.title}\n\n{suite.description}\n")
-        print(f"base model  {suite.base_model}")
+        print(f"base model  {suite.base_model.id}")
         for t, member in enumerate(suite.sequence, 1):
             card = suite.card(member)
             sizes = ", ".join(f"{s.n} {split}" for split, s in card.splits.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +35,10 @@ def plan(
             "--set", metavar="KEY=VALUE", help="A setting of the recipe to change (repeatable)."
         ),
     ] = None,
-    base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Start from this checkpoint, a folder or org/name on the hub, instead."),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="Which checkpoints stay on disk: all, last or none.")
     ] = "all",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import isclose
 
@@ -173,6 +173,18 @@ PARSERS: dict[str, Parser] = {
     "scienceqa": official.parse_scienceqa,
 }
 """How a grader reads an answer, for graders that may fail to find one."""
+
+
+def package_of(grader: str, kinds: Sequence[str]) -> str | None:
+    """The module that a grader compares answers with, which may not be installed; None: none.
+
+    Args:
+        grader: Its name.
+        kinds: The kinds of answers that it grades, which choose the grader under ``by-kind``.
+    """
+    if grader == "mathruler":
+        return grader
+    return "math_verify" if grader == "math" or (grader == "by-kind" and "math" in kinds) else None
 
 
 def parse(grader: str, answer: str, sample: Sample) -> str | None:

@@ -11,8 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cpt_bench.models.checkpoint import load_processor
-
 WORDS, REPLY = "question words", "reply words"
 
 
@@ -38,7 +36,14 @@ class Chat(BaseModel):
 
 def chat_of(folder: Path) -> Chat | None:
     """The parts of a checkpoint's chat; None where its template does not consist of them."""
-    processor = load_processor(folder)
+    # Here, because both import transformers; and without models.checkpoint, which stands for all
+    # that evaluates a model: a command does not train again because the decoder was edited.
+    from transformers import AutoProcessor
+
+    from cpt_bench.models.processor import install
+
+    install()
+    processor = AutoProcessor.from_pretrained(folder)
     tokenizer = getattr(processor, "tokenizer", processor)
     before, _, after = _prompt(processor, 0).partition(WORDS)
     one = _prompt(processor, 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.metrics import SIGNED
+from cpt_bench.metrics import PARTS, SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
@@ -50,6 +50,8 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
     pairs = _against(comparison, names, reference)
     if pairs:
         out += [_differences(pairs, reference), _tasks(pairs, reference)]
+    if any(m["numbers"]["TLG"]["value"] is not None for m in methods):
+        out.append(_decomposition(methods))
     if comparison["to_joint"]:
         out.append(_joint(comparison["to_joint"]))
     if comparison["over_orders"]:
@@ -72,10 +74,11 @@ def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
-def between(interval: dict[str, Any] | None, signed: bool = False) -> str:
+def between(interval: dict[str, Any] | None, signed: bool = False, digits: int = 1) -> str:
     if interval is None:
         return ""
-    return f"{number(interval['low'], signed)} … {number(interval['high'], signed)}"
+    ends = (number(interval[end], signed, digits) for end in ("low", "high"))
+    return " … ".join(ends)
 
 
 def p_value(p: float | None) -> str:
@@ -124,12 +127,13 @@ def turned(pair: dict[str, Any]) -> dict[str, Any]:
             "tasks": tasks}  # fmt: skip
 
 
-def _cell(found: dict[str, Any], signed: bool) -> str:
-    if found["value"] is None:
+def _cell(found: dict[str, Any] | None, signed: bool, digits: int = 1) -> str:
+    if found is None or found["value"] is None:
         return "–"
     seeds = found["over_seeds"]
-    spread = f" {{{between(seeds, signed)}}}" if seeds else ""
-    return f"{number(found['value'], signed)} [{between(found['over_samples'], signed)}]{spread}"
+    spread = f" {{{between(seeds, signed, digits)}}}" if seeds else ""
+    shown = number(found["value"], signed, digits)
+    return f"{shown} [{between(found['over_samples'], signed, digits)}]{spread}"
 
 
 def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], reference: str) -> Grid:
@@ -199,9 +203,27 @@ def _tasks(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
 
 
 def _joint(gaps: list[dict[str, Any]]) -> Grid:
-    rows = [(name(g["method"]), name(g["joint"]), _verdict(g)) for g in gaps]
-    note = "AvgAcc minus that of training on all tasks at once."
-    return Grid("GapToJoint", ("method", "joint", "gap"), rows, note)
+    rows = [
+        (name(g["method"]), name(g["joint"]), _verdict(g), _cell(g["CTM"], False, 2)) for g in gaps
+    ]
+    note = (
+        "GapToJoint: AvgAcc minus that of training on all tasks at once. CTM: AvgAcc as a share of "
+        "it; 1 is the joint run's accuracy."
+    )
+    return Grid("GapToJoint and CTM", ("method", "joint", "GapToJoint", "CTM"), rows, note)
+
+
+def _decomposition(methods: list[dict[str, Any]]) -> Grid:
+    rows = [
+        (name(m["name"]), *(_cell(m["numbers"][key], key in SIGNED) for key in (*PARTS, "AvgAcc")))
+        for m in methods
+    ]
+    note = (
+        "The four parts of a row add up to its AvgAcc: what the base model could do, what earlier "
+        "tasks did for a task before its turn (FWT_T), what its own stage added (TLG), and what "
+        "later stages changed (BWT_T)."
+    )
+    return Grid("From the base to the end", ("method", *PARTS, "AvgAcc"), rows, note)
 
 
 def _orders(over: dict[str, Any]) -> Grid:

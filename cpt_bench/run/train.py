@@ -13,11 +13,14 @@ from cpt_bench.errors import TrainerFault
 from cpt_bench.files import digest, read_jsonl, times_of_change, write_jsonl
 from cpt_bench.run import keys
 from cpt_bench.run.context import Context, Policy
+from cpt_bench.run.jobs.accept import AcceptJob, accept
 from cpt_bench.run.layout import PARTS, collect, lay_out
+from cpt_bench.run.ledger import step_key
 from cpt_bench.run.plan import digests, stage_seed
 from cpt_bench.run.splits import TrainSplits
 from cpt_bench.run.steps import Commit, Record, Step, carry_out
 from cpt_bench.stage import training
+from cpt_bench.stage.prompts import keep_prompt_files
 from cpt_bench.worker.monitor import Limits
 
 
@@ -45,7 +48,7 @@ def train(context: Context, t: int, policies: Mapping[int, Policy], splits: Trai
         start = time.monotonic()
         context.tell({"kind": "train", "stage": t, "task": title, "step": 0, "steps": 0})
         try:
-            facts = _train_now(context, t, policies, splits)
+            facts = _train_now(context, t, policies, splits, step_key(step.name, step.inputs))
         except TrainerFault as fault:
             _record_failure(context, t, fault)
             raise
@@ -71,7 +74,7 @@ def title_of(context: Context, t: int) -> str:
 
 
 def _train_now(
-    context: Context, t: int, policies: Mapping[int, Policy], splits: TrainSplits
+    context: Context, t: int, policies: Mapping[int, Policy], splits: TrainSplits, key: str
 ) -> dict[str, Any]:
     """Run the trainer in a worker, and collect what it wrote; returns facts for the record."""
     plan, paths = context.plan, context.paths
@@ -80,7 +83,7 @@ def _train_now(
         splits.ask(plan.suite.sequence[t])  # meanwhile, for the next stage
     checkpoints = [Path(policy.folder) for policy in policies.values()]
     read = splits.read_by_generators()
-    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints, read)
+    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints, read, key)
     # Compared afterwards: without a namespace, the trainer could have changed its inputs.
     # Graders are code of the suite's author, who may be at work on it, and Python caches it.
     inputs = [path for path in job.view.read_only if path.suffix not in (".py", ".pyc")]
@@ -101,9 +104,39 @@ def _train_now(
             if path in [folder.resolve() for folder in data]:
                 shutil.rmtree(path)  # other runs read it too
             raise TrainerFault("inputs-edited", f"{what}: it changed its inputs", where=path)
+    replaced = _accept(context, t, checkpoints[-1], data[0])
     collect(paths, t)
     usage = {k: round(v, 2) for k, v in vars(worker.monitor.usage).items()}
-    return {**facts, **digests(paths.checkpoint(t)), **usage}
+    extra = {"prompt_files_replaced": replaced} if replaced else {}
+    return {**facts, **extra, **digests(paths.checkpoint(t)), **usage}
+
+
+def _accept(context: Context, t: int, start: Path, data: Path) -> list[str]:
+    """Make a trained checkpoint read prompts as its start does, and have it answer one of ``data``.
+
+    Returns:
+        The prompt files that the trainer had changed.
+
+    Raises:
+        TrainerFault: It does not open, or does not answer.
+    """
+    plan, written = context.plan, context.paths.work(t) / "checkpoint"
+    what = f"stage {t} ({title_of(context, t)})"
+    replaced = keep_prompt_files(start, written, plan.method.name)
+    if replaced:
+        line = (
+            f"{what}: the protocol fixes how prompts and pictures are read; "
+            f"from the start checkpoint: {', '.join(replaced)}"
+        )
+        context.tell({"kind": "warning", "line": line})
+    worker = context.workers.start(
+        accept,
+        AcceptJob(written, plan.method.name, data, plan.threads),
+        context.paths.log(t, "accept"),
+        f"{what}, first answer",
+    )
+    context.workers.result(worker, context.tell_of(t))
+    return replaced
 
 
 def _record_failure(context: Context, t: int, fault: TrainerFault) -> None:

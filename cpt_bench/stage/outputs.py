@@ -1,4 +1,4 @@
-"""Checks that a trainer wrote a complete checkpoint: finite weights that open and answer."""
+"""Checks that a trainer wrote a complete checkpoint in safetensors, with finite weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import struct
 from pathlib import Path
 
-from cpt_bench.engines import Request
 from cpt_bench.errors import CptBenchError, TrainerFault
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
@@ -76,33 +75,6 @@ def check_checkpoint(folder: Path, trainer: str) -> int:
                 "broken", f"trainer {trainer} wrote broken weights ({error})", where=file
             ) from None
     return count
-
-
-def require_answer(folder: Path, trainer: str, request: Request) -> None:
-    """Open a checkpoint as an evaluation does, and have it answer one question, on the CPU.
-
-    Finite weights are not yet a model: a tokenizer, a processor, a tensor or the settings may be
-    missing, or of another shape.
-
-    Raises:
-        TrainerFault: It cannot be opened, or cannot answer.
-    """
-    # Imported here because it loads torch and transformers.
-    from cpt_bench.engines.hf import TransformersEngine
-
-    try:
-        TransformersEngine(folder, device="cpu").generate([request], 1)
-    except Exception as error:  # whatever a broken model raises in transformers
-        reason = (
-            error.what if isinstance(error, CptBenchError) else f"{type(error).__name__}: {error}"
-        )
-        reason = " ".join(reason.split())[:240]
-        raise TrainerFault(
-            "broken",
-            f"trainer {trainer} wrote a checkpoint that does not open and answer: {reason}",
-            where=folder,
-            todo="Save the model, its settings, tokenizer and processor to stage.output",
-        ) from error
 
 
 def count_parameters(folder: Path) -> int:

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import Request
 from cpt_bench.errors import PrivilegeError
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.files import write_jsonl
 from cpt_bench.stage import command, isolation, launch
 from cpt_bench.stage.document import StageDocument, open_stage
 from cpt_bench.stage.memory import ReplayStore
-from cpt_bench.stage.outputs import check_checkpoint, require_answer, set_aside
-from cpt_bench.stage.prompts import keep_prompt_files
+from cpt_bench.stage.outputs import check_checkpoint, set_aside
 from cpt_bench.stage.trainers import class_of
 from cpt_bench.worker.threads import set_threads
 
@@ -114,15 +112,6 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
             where=document.output,
             todo="Declare extra_parameters in the trainer's privileges",
         )
-    replaced = keep_prompt_files(document.policy, document.output, job.trainer)
-    if replaced:
-        line = (
-            f"stage {document.index} ({document.task}): the protocol fixes how prompts and "
-            f"pictures are read; from the start checkpoint: {', '.join(replaced)}"
-        )
-        send({"kind": "warning", "line": line})
-    first = stage.samples[0]
-    require_answer(document.output, job.trainer, Request(first.id, first.prompt, first.images))
     # The hook watches only this process, not those that a command or a launcher starts.
     elsewhere = job.launch is not None or job.trainer.startswith(command.PREFIX)
     return {
@@ -131,5 +120,4 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
         "processes": processes,
         "generation_seconds": sum(row.get("generation_seconds", 0.0) for row in rows),
         "samples": max((row.get("samples", 0) for row in rows), default=0),
-        **({"prompt_files_replaced": replaced} if replaced else {}),
     }

@@ -147,6 +147,21 @@ class Draw(Declared):
     by: str = ""
 
 
+class Base(Declared):
+    """A suite's base model.
+
+    Attributes:
+        id: A folder next to ``suite.yaml``, or ``org/name`` on the hub.
+        revision: A commit, tag or branch there; None: the main branch when it is first fetched.
+        sha256: Digest of its weights, as ``run.json`` has it; None if it was not known when the
+            suite was written: then it is recorded when the model is first fetched.
+    """
+
+    id: str = Field(min_length=1)
+    revision: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
 class Split(Declared):
     """A published list of samples.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.files import digest_json
 from cpt_bench.suite.base import Declared
 from cpt_bench.suite.cards import TaskCard
+from cpt_bench.suite.origins import Base
 from cpt_bench.suite.protocol import Protocol
 from cpt_bench.suite.variants import Variant
 
@@ -22,7 +23,7 @@ class Suite(Declared):
     title: str
     version: str
     description: str
-    base_model: str
+    base_model: Base
     sequence: tuple[str, ...] = Field(min_length=1)
     general: tuple[str, ...] = ()
     protocol: Protocol
@@ -32,6 +33,11 @@ class Suite(Declared):
     variant: Variant = Field(default=Variant(), exclude=True)
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"tier"})
+
+    @field_validator("base_model", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"id": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -76,8 +82,8 @@ class Suite(Declared):
 
     def base_path(self) -> Path:
         """The base model's folder, for suites that ship it; a hub id is returned as it is."""
-        shipped = self.folder / self.base_model
-        return shipped if shipped.is_dir() else Path(self.base_model)
+        shipped = self.folder / self.base_model.id
+        return shipped if shipped.is_dir() else Path(self.base_model.id)
 
     def reordered(self, order: tuple[str, ...]) -> Self:
         """The same suite in another task order."""
@@ -88,5 +94,10 @@ class Suite(Declared):
         return self.model_copy(update={"sequence": order})
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that the suite fixes, data hashes included."""
-        return digest_json(self.model_dump(mode="json", exclude={"sequence"}))
+        """SHA-256 of everything that the suite fixes, data hashes included.
+
+        The base model counts by its name alone: the digest of its weights is in every key of a
+        run's ledger, and a digest that is added to a suite later leaves the suite what it was.
+        """
+        fixed = self.model_dump(mode="json", exclude={"sequence"})
+        return digest_json({**fixed, "base_model": self.base_model.id})

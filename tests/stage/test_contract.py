@@ -16,63 +16,14 @@ pytestmark = pytest.mark.slow
 from cpt_bench.errors import CptBenchError, TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.run.context import Policy
 from cpt_bench.run.layout import lay_out
 from cpt_bench.run.ledger import Ledger
-from cpt_bench.run.plan import Plan
-from cpt_bench.run.sequencer import opened, train_stages
 from cpt_bench.stage import training
-from cpt_bench.stage.method import Asked, describe
 from cpt_bench.stage.split import write_split
 from cpt_bench.stage.trainers import trainer_of
-from cpt_bench.suite import load_suite
 from cpt_bench.trainer import Budget
+from tests.support.made_trainers import make_plan, train
 from tests.support.places import ROOT, TINY
-
-HEAD = """
-import os, shutil, sys, time
-from pathlib import Path
-from cpt_bench.trainer import Privileges, Trainer
-
-def copy(stage):
-    shutil.copytree(stage.policy, stage.output, dirs_exist_ok=True)
-"""
-
-ENTER = """
-class It(Trainer):
-    privileges = Privileges({privileges})
-    def train(self, stage):
-        run = stage.output.parents[3]
-        {body}
-"""
-
-
-def make_plan(tmp_path: Path, model: Path, spec: str, **changes: Any) -> Plan:
-    return Plan(
-        suite_spec=str(TINY), suite=load_suite(TINY), method=describe(Asked(spec, "tiny")), seed=0,
-        limit=4, threads=1, overlap=False, keep="all", base=model,
-    )._replace(**changes)  # fmt: skip
-
-
-def train(
-    plan: Plan, folder: Path, stages: tuple[int, ...] = (1,), events: list[Any] | None = None
-) -> dict[int, Policy]:
-    tell = (events if events is not None else []).append
-    with opened(plan, folder, tell=tell) as context:
-        return train_stages(context, stages)
-
-
-@pytest.fixture
-def trainer(tmp_path: Path) -> Callable[..., str]:
-    """Write a trainer whose ``train`` has a given body; returns its spec."""
-
-    def write(body: str, privileges: str = "") -> str:
-        file = tmp_path / "mine.py"
-        file.write_text(HEAD + ENTER.format(body=body, privileges=privileges))
-        return f"{file}:It"
-
-    return write
-
 
 HOSTILE = {
     "reads the test split": ("privilege", "from cpt_bench.sources import load_split; from cpt_bench.suite import load_suite; import cpt_bench.tasks as t; load_suite(Path(t.__path__[0], 'nano'))"),
@@ -122,7 +73,7 @@ def test_a_trainer_that_breaks_the_contract_is_caught_named_and_recorded(
     with pytest.raises(TrainerFault) as caught:
         train(plan, folder)
     assert caught.value.kind == kind, caught.value
-    if kind == "timeout":
+    if "sleep', '611" in body:
         import psutil
 
         assert not [

@@ -17,7 +17,7 @@ from cpt_bench.engines.swapping import difference, frame
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import read_jsonl
 from cpt_bench.stage.outputs import set_aside
-from tests.stage.test_contract import make_plan, train, trainer  # noqa: F401 - a fixture
+from tests.support.made_trainers import make_plan, train
 from tests.support.questions import questions
 
 LOAD = "import safetensors.torch as st, json; copy(stage); f = stage.output / 'model.safetensors'; w = st.load_file(f); "
@@ -40,7 +40,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_a_checkpoint_that_does_not_answer_is_a_fault(
     what: str,
-    trainer: Callable[..., str],  # noqa: F811
+    trainer: Callable[..., str],
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_checkpoint_that_does_not_answer_is_a_fault(
 
 
 def test_what_a_hugging_face_trainer_saves_besides_is_not_the_checkpoint(
-    trainer: Callable[..., str],  # noqa: F811
+    trainer: Callable[..., str],
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
@@ -102,7 +102,7 @@ PROMPTS = {
 @pytest.mark.parametrize("what", PROMPTS)
 def test_prompts_and_pictures_are_read_as_by_the_start_checkpoint(
     what: str,
-    trainer: Callable[..., str],  # noqa: F811
+    trainer: Callable[..., str],
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
@@ -124,7 +124,7 @@ def test_prompts_and_pictures_are_read_as_by_the_start_checkpoint(
 
 
 def test_settings_that_change_no_prompt_are_left_alone(
-    trainer: Callable[..., str],  # noqa: F811
+    trainer: Callable[..., str],
     tiny_model: Path,
     tmp_path: Path,
 ) -> None:
