@@ -94,6 +94,7 @@ def lay_out(
             form=suite.protocol.form,
             weights=suite.protocol.reward,
         ),
+        system=suite.protocol.system,
     )
     file = (work / "stage.json").resolve()
     document.write(file)
