@@ -95,6 +95,7 @@ def lay_out(
             form=suite.protocol.form,
             weights=suite.protocol.reward,
         ),
+        system=suite.protocol.system,
     )
     file = (work / "stage.json").resolve()
     document.write(file)
