@@ -66,6 +66,7 @@ def run(
     threads: int = 1,
     overlap: bool | None = None,
     keep: str = "all",
+    save_every: int | None = None,
     out: str | Path | None = None,
     share: bool = True,
     report_to: Sequence[str] = (),
@@ -100,6 +101,8 @@ def run(
         threads: Threads of each process; the arithmetic depends on it.
         overlap: Evaluate a stage while the next one trains; by default where the machine can.
         keep: Which checkpoints stay on disk: ``all``, ``last`` or ``none``.
+        save_every: Steps after which a stage saves a state, from which it goes on after an
+            interruption; by default it begins anew. It changes no number.
         out: The run folder; by default one in ``runs``, named after the method.
         share: Take finished stages from runs in the same folder.
         report_to: Experiment trackers to feed: ``trackio``, ``wandb``, ``tensorboard``.
@@ -149,6 +152,7 @@ def run(
         threads=threads,
         overlap=overlap,
         keep=keep,
+        save_every=_number(save_every),
         out=None if out is None else Path(out),
     )
     plan = plan_of(request)

@@ -160,6 +160,9 @@ class Stage:
         document: The stage as ``stage.json``, for methods that pass it on.
         log: Reports one row of training figures (``step``, ``steps``, then any numbers).
         tell: Shows one line of output to the user.
+        save_every: After how many steps to save a state to go on from; None: not at all.
+        resume: Where to save it. What is there when the stage begins was left by an interrupted
+            try of this very stage, with the same inputs. None where nothing is to be saved.
     """
 
     index: int
@@ -178,6 +181,8 @@ class Stage:
     form: AnswerForm = field(default_factory=AnswerForm)
     log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
     tell: Callable[[str], None] = field(default=lambda line: None)
+    save_every: int | None = None
+    resume: Path | None = None
 
 
 class Trainer(ABC):

@@ -14,13 +14,15 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from cpt_bench.advice import estimate
-from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Architecture, Assumed, Settings
+from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Assumed, Settings
 from cpt_bench.documents import read_mapping
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
 from cpt_bench.files import read_json
 from cpt_bench.hub.names import parse
 from cpt_bench.hub.snapshots import config
+from cpt_bench.models.families.weights import Architecture
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
@@ -187,11 +189,11 @@ def architecture(suite: Suite, base: str | None = None) -> Architecture:
         )
     try:
         return Architecture.of(read_json(file))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CptBenchError(
-            f"not a model that the arithmetic knows: no {error}",
+            f"describes no model that can be counted (no {error})",
             where=file,
-            todo="It knows Qwen2.5-VL's layout",
+            todo="Give the config.json of a model that writes text",
         ) from None
 
 
@@ -212,6 +214,10 @@ def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
         named = declared.get("id") if isinstance(declared, dict) else declared
         if named == suite.base_model.id:
             yield folder / BASE_CONFIG
+    own = hub_base(suite)
+    if own is not None:
+        require_training()
+        yield config(own)
 
 
 def pixels(suite: Suite) -> dict[str, float]:

@@ -44,7 +44,8 @@ def _known_suite(spec: str | None) -> str | None:
 Suite = Annotated[
     str | None,
     typer.Option(
-        help="A suite that does not ship with cptbench: its folder.", callback=_known_suite
+        help="A suite that is not installed, or another copy of it: its folder.",
+        callback=_known_suite,
     ),
 ]
 

@@ -182,8 +182,12 @@ def _unreachable(error: BaseException, id: str, kind: str) -> Fault | None:
 
 def cache() -> Path:
     """Where the hub's libraries store what they fetch: ``$HF_HUB_CACHE``, else in ``$HF_HOME``."""
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:  # the light installation: nothing is fetched, but may be there
+        home = os.environ.get("HF_HOME")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return (Path(home) if home else base / "huggingface") / "hub"
     return Path(constants.HF_HUB_CACHE)
 
 

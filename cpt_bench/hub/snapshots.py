@@ -249,9 +249,11 @@ def _ref(home: Path, revision: str) -> str | None:
 
 def _listed(id: str, commit: str) -> list[str] | None:
     """The names of all files at a commit, if the cache has recorded them."""
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:  # not installed, or before it recorded them
+        return None
     try:
         return [file.path for file in get_cached_repo_tree(id, revision=commit)]
     except CachedRepoTreeNotFoundError:

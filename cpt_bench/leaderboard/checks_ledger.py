@@ -189,6 +189,8 @@ def _check_common(
         t = int(step.partition("/")[0].removeprefix("stage-"))
         cards = inputs["card"] if isinstance(inputs["card"], dict) else {}
         wanted = {manifest.order[t - 1], *suite.general}
+        if len(wanted) == 1 and cards.get("name") in wanted:
+            cards = {cards["name"]: cards}  # of one benchmark, the card itself is recorded
         if cards.keys() != wanted or any(
             digest_json(card) != manifest.data[name].card
             for name, card in cards.items()

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpt_bench.evaluation.predictions import matcher_of
+from cpt_bench.files import HALVES
 from cpt_bench.grading import Grade, grade
 from cpt_bench.grading.reading import read_form
 from cpt_bench.leaderboard.findings import Refused, Report
@@ -254,7 +255,7 @@ def abridge(reply: str, form: AnswerForm, keep: int) -> str:
 
 def hashed(reply: str) -> str:
     """SHA-256 of a reply."""
-    return hashlib.sha256(reply.encode()).hexdigest()
+    return hashlib.sha256(reply.encode(errors=HALVES)).hexdigest()
 
 
 def answers_digest(rows: Iterator[dict[str, Any]]) -> str:

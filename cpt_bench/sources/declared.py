@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.sources.checks import problem_of
-from cpt_bench.sources.mapping import fits, lookup, pictures_of, sample_of
+from cpt_bench.sources.mapping import fits, group_of, pictures_of, sample_of
 from cpt_bench.sources.rows import Row, read_rows, rows_of
 from cpt_bench.suite import Sample, TaskCard
 from cpt_bench.suite.columns import Files, SplitFiles, names_in
@@ -73,7 +73,7 @@ def usable_rows(card: TaskCard, split: str) -> list[Usable]:
                         raise CptBenchError(f"the gold has no row with the id {name!r}")
                     values = {**values, **gold[name]}
                 if fits(values, source.where):
-                    group = str(lookup(values, draw.by)) if draw and draw.by else name
+                    group = group_of(values, draw.by) if draw and draw.by else name
                     out.append(Usable(row._replace(values=values), name, group))
     return out
 
@@ -103,10 +103,7 @@ def _name(values: Mapping[str, Any], source: Files, default: str) -> str:
     template = source.map.id
     if not template:
         return default
-    found = template
-    for name in names_in(template):
-        found = found.replace(f"{{{name}}}", str(lookup(values, name)))
-    return found
+    return group_of(values, template) if names_in(template) else template
 
 
 def _gold(source: Files, part: SplitFiles | None, home: Path) -> dict[str, dict[str, Any]] | None:

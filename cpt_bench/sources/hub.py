@@ -22,7 +22,7 @@ from cpt_bench.hub.snapshots import Tell
 from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.sources.checks import check_sample
-from cpt_bench.sources.mapping import fits, lookup, pictures_of, sample_of
+from cpt_bench.sources.mapping import fits, group_of, pictures_of, sample_of
 from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
 from cpt_bench.sources.places import full, is_full, plainly_named
 from cpt_bench.suite import Sample, TaskCard, prepared
@@ -339,7 +339,7 @@ def _samples(
             if sample is not None:
                 name = sample.id
                 if published.draw.by:
-                    name = f"{lookup(row, published.draw.by)}\0{name}"
+                    name = f"{group_of(row, published.draw.by)}\0{name}"
                 known.append((name, number, len(known)))
         chosen = ((n, k) for _, n, k in drawn(known, published.draw, published.n))
     else:

@@ -71,6 +71,14 @@ def fill(
     return "".join([*parts, rest])
 
 
+def group_of(values: Mapping[str, Any], by: str) -> str:
+    """What a draw ranks rows by: the value of a column, or a template's words."""
+    found = by
+    for name in names_in(by):
+        found = found.replace(f"{{{name}}}", str(lookup(values, name)))
+    return found if names_in(by) else str(lookup(values, by))
+
+
 def lookup(values: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of a path into one.
 
@@ -79,11 +87,15 @@ def lookup(values: Mapping[str, Any], name: str) -> Any:
     """
     if name in values:
         return values[name]
+    optional = name.endswith("?")
+    name = name.removesuffix("?")
     found: Any = values
     for part in name.split("."):
         found = _inside(found, part)
         if found is _ABSENT:
             break
+    if found is _ABSENT and optional:
+        return None
     if found is _ABSENT:
         known = [str(key) for key in values]
         raise CptBenchError(f"no column {name!r}", todo=did_you_mean(name, known))

@@ -74,6 +74,16 @@ class MemoryPlace(Document):
     samples_per_task: int = Field(ge=0)
 
 
+class ResumePlace(Document):
+    """Where a stage saves a state to go on from, and after how many steps.
+
+    What is there when the stage begins was left by an interrupted try with the same inputs.
+    """
+
+    folder: Path
+    every: int = Field(ge=1)
+
+
 class StageDocument(Document):
     """``stage.json``.
 
@@ -97,6 +107,7 @@ class StageDocument(Document):
         grading: How replies are rewarded.
         chat: For commands: the text around a question, its pictures and the reply, as it is
             evaluated. Null where the start checkpoint's chat template has no such parts.
+        resume: Where to save a state to go on from, and how often; null: nothing is to be saved.
         reward_url: For commands: POST ``{"task", "id", "reply"}`` as JSON here and get
             ``{"total", "accuracy", "format_ok"}``, while the stage runs.
     """
@@ -120,6 +131,7 @@ class StageDocument(Document):
     grading: Grading
     chat: Chat | None = None
     reward_url: str | None = None
+    resume: ResumePlace | None = None
 
     def write(self, file: Path) -> None:
         write_json(file, self.model_dump(mode="json"))
@@ -180,6 +192,8 @@ def open_stage(
         document=file,
         log=log,
         tell=tell,
+        save_every=document.resume.every if document.resume else None,
+        resume=document.resume.folder if document.resume else None,
     )
 
 

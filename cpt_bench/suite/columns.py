@@ -20,7 +20,8 @@ _NAME = re.compile(r"\{([^{}]+)\}")
 class Columns(Declared):
     r"""Where a row holds what a sample needs.
 
-    A *column* is a name, with a path into it where it is nested (``meta.topic``, ``turns.0.text``).
+    A *column* is a name, with a path into it where it is nested (``meta.topic``, ``turns.0.text``),
+    and a question mark after it where rows may lack it (``tolerance?``).
     A *template* is text with columns in braces: ``"{hint}\n{question}\n{options}"``, where
     ``{options}`` stands for the lettered choices.
 
@@ -101,7 +102,7 @@ class Columns(Declared):
             named += found or ([text] if text in self.images else [])
         if self.choices or self.same_choices:
             named = [name for name in named if name != OPTIONS[1:-1] or name in self.choices]
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(name.removesuffix("?") for name in named))
 
 
 def _key(value: Any) -> str:

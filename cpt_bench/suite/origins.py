@@ -136,8 +136,8 @@ class Draw(Declared):
     Attributes:
         seed: Of the ranks.
         skip: The first rank.
-        by: A column: rows that share its value are ranked together, by that value, so that two
-            splits have no value in common as long as none ends inside a group.
+        by: A column, or a template of several: rows that share its value are ranked together, so
+            that two splits have no value in common as long as none ends inside a group.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"by"})

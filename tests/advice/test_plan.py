@@ -11,6 +11,7 @@ import pytest
 
 from cpt_bench.advice import estimate as p
 from cpt_bench.advice.plan import architecture, pixels
+from cpt_bench.models.families.weights import Architecture
 from cpt_bench.suite import open_suite
 from tests.support.commands import LIGHT, Cli
 
@@ -40,7 +41,7 @@ def test_nano_s_weights_are_counted_as_its_file_has_them() -> None:
     from cpt_bench.tasks.nano import FOLDER
 
     folder = FOLDER / "checkpoint"
-    counted = p.Architecture.of(read_json(folder / "config.json")).parameters
+    counted = Architecture.of(read_json(folder / "config.json")).parameters
     head = (folder / "model.safetensors").read_bytes()
     header = json.loads(head[8 : 8 + int.from_bytes(head[:8], "little")])
     shapes = [t["shape"] for name, t in header.items() if name != "__metadata__"]

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("datasets")
 
+from cpt_bench.advice import doctor
 from cpt_bench.advice.plan import architecture
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
@@ -285,6 +286,19 @@ def test_a_plan_needs_a_model_s_settings_alone(hub: fake.Hub) -> None:
     hub.rule(".", fake.status(404, X_Error_Code="RepoNotFound"))
     with pytest.raises(CptBenchError, match=r"Org/Other: .*the hub has no model of this name"):
         architecture(cpt7, "Org/Other")
+
+
+def test_doctor_tells_whether_a_base_model_is_here(hub: fake.Hub) -> None:
+    name = HubName("Qwen/Qwen2.5-VL-7B-Instruct")
+
+    def state() -> str:
+        return next(found.state for found in doctor.models() if found.topic == "base cpt7")
+
+    assert state() == "missing"
+    shutil.copytree(hub.folder / "models" / ID, hub.folder / "models" / name.id)
+    hub.forget()
+    base.local_folder(name)
+    assert state() == "ok"
 
 
 def test_data_sets_in_the_hub_s_cache_are_hidden_from_trainers(hub: fake.Hub) -> None:

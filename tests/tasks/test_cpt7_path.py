@@ -31,8 +31,8 @@ TASKS = 2
 """Tasks of the sequence: all seven are run in ``test_cpt7_run``."""
 LIMIT = ["--limit", "2", "--keep", "last"]
 ADDED = {
-    "--trainer sft": [*LIMIT, *(w for s in SFT for w in ("--set", s))],
-    "--trainer rft": [*LIMIT, *(w for s in RFT for w in ("--set", s))],
+    "run --suite cpt7 --trainer sft": [*LIMIT, *(w for s in SFT for w in ("--set", s))],
+    "run --suite cpt7 --trainer rft": [*LIMIT, *(w for s in RFT for w in ("--set", s))],
     "cptbench eval": ["--limit", "2"],
 }
 """What is added to a command that has these words."""
@@ -68,6 +68,7 @@ def home(served: fake.Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """An empty home, where cpt7 has the fixtures' counts and short replies."""
     folder = tmp_path_factory.mktemp("home")
     small = build_suite(folder / "suite/cpt7", LARGE, TRAIN, TEST, max_new_tokens=6, tasks=TASKS)
+    shutil.copy(ROOT / "tasks/cpt7/base_config.json", small)
     (folder / "work").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         fake.point_at(served.url, folder / ".cache/huggingface", patch)
