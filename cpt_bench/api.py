@@ -104,7 +104,7 @@ def run(
         overlap: Evaluate a stage while the next one trains; by default if the machine can.
         keep: Which checkpoints stay on disk: ``all``, ``last`` or ``none``.
         save_every: Steps after which a stage saves a state, from which it goes on after an
-            interruption; by default it begins anew. It changes no number.
+            interruption; by default the stage starts again. It changes no number.
         out: The run folder; by default one in ``runs``, named after the method.
         share: Take finished stages from runs in the same folder.
         report_to: Experiment trackers to feed: ``trackio``, ``wandb``, ``tensorboard``.
