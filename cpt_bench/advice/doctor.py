@@ -67,7 +67,7 @@ class Finding(NamedTuple):
         state: ``ok``; ``note``: worth knowing; ``missing``: something optional is not there;
             ``warn``: untested or tight; ``broken``: what is installed does not fit together.
         found: What is the case.
-        cure: The command that mends it, or nothing.
+        cure: The command that repairs it, or nothing.
     """
 
     topic: str
