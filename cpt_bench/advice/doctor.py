@@ -1,4 +1,4 @@
-"""What is installed, what fits together, what is missing and the command that mends it.
+"""What is installed, what fits together, what is missing and the command that repairs it.
 
 Nothing is assumed: each finding is read from this machine when the command runs. Importing
 the heavy packages would take half a minute, so their versions are read from their metadata.
