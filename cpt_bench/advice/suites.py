@@ -283,9 +283,8 @@ def _one_sided(card: TaskCard, samples: Sequence[Sample]) -> Iterator[Finding]:
     answer, count = Counter(s.answers[0].casefold() for s in samples).most_common(1)[0]
     share = count / len(samples)
     if share >= LARGEST and len(samples) > 1:
-        what = (
-            f"{100 * share:.0f} % of its answers are {shown(answer)}: who always says so looks good"
-        )
+        what = f"{100 * share:.0f} % of its answers are {shown(answer)}"
+        what += ": always answering this looks good"
         yield Finding(
             card.name, None, what, "Balance the answers with source.where, or draw others"
         )

@@ -108,7 +108,7 @@ def _refused(error: BaseException, id: str, kind: str) -> Fault | None:
         when = f"after {wait} s" if wait.isdigit() else "in some minutes"
         return Fault(
             "the hub was asked too often from here (429)",
-            f"Run the same command again {when}; whoever is logged in (hf auth login) may ask more",
+            f"Run the same command again {when}; after hf auth login you may ask more often",
         )
     return Fault(f"the hub answered {status}{_phrase(status)}", f"{AGAIN}, a little later")
 

@@ -73,7 +73,7 @@ def load_processor(folder: Path) -> Any:
     That of a text-only model is its tokenizer in the same form
     (:class:`cpt_bench.models.families.text.TextProcessor`).
     """
-    # Here, because it imports transformers, which whoever only digests weights does without.
+    # Here, because it imports transformers, which is not needed to compute digests.
     from cpt_bench.models.processor import install
 
     install()
@@ -217,7 +217,7 @@ def broken(folder: Path, error: object) -> CptBenchError:
 def lacking(folder: Path) -> str:
     """Which file that a checkpoint needs is not in ``folder``; empty where none is missing.
 
-    What transformers says of a missing file is often a guess about the network.
+    The error of transformers for a missing file is often a guess about the network.
     """
     if (folder / ADAPTER).is_file():
         return ""

@@ -218,7 +218,7 @@ def _reasons(scratch: Path | None) -> Iterator[None]:
 
 
 def datasets_cache() -> str:
-    """Where ``datasets`` writes when nobody says otherwise."""
+    """Where ``datasets`` writes by default."""
     from datasets import config
 
     return str(config.HF_DATASETS_CACHE)

@@ -125,7 +125,7 @@ def _cure(card: TaskCard) -> str:
 
 
 def unpinned(card: TaskCard, split: str) -> CptBenchError:
-    """The line for a split whose card says nothing about what is in it."""
+    """The error for a split whose card has no hash of its samples."""
     return CptBenchError(
         f"the {split} split has no sha256: nobody could tell whether its samples changed",
         where=f"task {card.name}",

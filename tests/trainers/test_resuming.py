@@ -135,7 +135,7 @@ def test_a_method_whose_state_is_not_saved_begins_anew_and_says_so(
     stage = make_stage("science", tiny_model, tmp_path)
     stage = replace(stage, tell=lines.append, save_every=1, resume=tmp_path / "resume")
     SelfSFT(SelfSFT.Config(**{**SUP, "max_steps": 2}, rollouts=2)).train(stage)
-    assert any("this method begins anew, if interrupted" in line for line in lines)
+    assert any("if interrupted, this method starts again" in line for line in lines)
     assert not (tmp_path / "resume").exists()
 
 
