@@ -64,7 +64,7 @@ def main() -> None:
     for line in sys.stdin:
         what, call, arguments = json.loads(line)
         try:
-            answer = {"found": DOES[what](call, *arguments)}
+            answer: dict[str, Any] = {"found": DOES[what](call, *arguments)}
         except Exception as error:  # whatever the package refuses, the parent says in a line
             answer = {"refused": " ".join(str(error).split()) or type(error).__name__}
         print(json.dumps(answer), file=out, flush=True)

@@ -195,7 +195,7 @@ def test_nobody_takes_a_built_in_name(
     monkeypatch.chdir(mine)  # a folder of that name lies here
     assert open_suite("nano").name == "nano" and open_suite("./nano").name == "numbers"
     assert open_suite("mine/nano").name == "numbers"
-    assert [row.name for row in listing("suites")] == ["nano", "cpt7", "mine/nano"]
+    assert [row.name for row in listing("suites")] == ["nano", "cpt7", "gym", "mine/nano"]
 
 
 @pytest.mark.parametrize(
