@@ -34,7 +34,7 @@ from cpt_bench.tasks.gym import probes
 
 SUITE = open_suite("gym")
 FORM = AnswerForm(kind="natural", open="The answer is ", close=".")
-ASK = '\nFinish with "The answer is" and the answer.'
+ASK = "\nReply with the answer only."
 VERSION, SEED, SAMPLES = "0.1.25", 90_000_000, 4
 """The seed is none of gym's: what is chosen by is not what is measured later."""
 MOST = SUITE.protocol.decoding.max_new_tokens

@@ -23,7 +23,7 @@ from cpt_bench.tasks.gym import FOLDER
 from cpt_bench.trainer import TrainSample
 from cpt_bench.trainers.rows import user_turn
 from tests.support.commands import Cli
-from tests.support.families import make
+from tests.support.families import qwen3_text
 
 TASKS = ["crg-complex-arithmetic", "crg-simple-equations"]
 RL = [
@@ -49,7 +49,12 @@ def shortened(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make("Qwen3", tmp_path_factory.mktemp("models") / "qwen3")
+    import torch
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("models") / "qwen3"
+    qwen3_text(folder)
+    return folder
 
 
 def test_two_stages_of_the_published_algebra_sequence(
