@@ -95,6 +95,7 @@ class TrainSample:
         image_files: Its image files, which come before the text.
         target: The target of supervised training: the gold answer in the protocol's form.
         rationale: A chain of thought, if the data set has one.
+        system: The system's turn before it; empty leaves it to the chat template.
     """
 
     id: str
@@ -103,6 +104,7 @@ class TrainSample:
     image_files: tuple[Path, ...]
     target: str
     rationale: str | None = None
+    system: str = ""
 
     @property
     def images(self) -> tuple[bytes, ...]:

@@ -106,9 +106,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
     chosen = _recipe(suite, trainer, asked)
     made = _estimate(suite, trainer, chosen, model, asked)
     if asked.recipe is None and asked.gpus == 1 and not made["fits"]:
-        adapters = shipped(trainer, suite.name, f"{trainer.name}{ADAPTERS}")
+        adapters = shipped(trainer, suite.recipe_folder, f"{trainer.name}{ADAPTERS}")
         if adapters is not None:
-            name = f"{suite.name}/{trainer.name}{ADAPTERS}"
+            name = f"{suite.recipe_folder}/{trainer.name}{ADAPTERS}"
             chosen = _settings(name, adapters, asked.changes)
             made = _estimate(suite, trainer, chosen, model, asked)
     return {"suite": suite.label, "trainer": asked.trainer, "recipe": chosen.name, **made}
@@ -120,9 +120,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
 def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
-        mine = shipped(trainer, suite.name, trainer.name)
+        mine = shipped(trainer, suite.recipe_folder, trainer.name)
         mine = of_suite(suite.folder, trainer.name) if mine is None else mine
-        name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
+        name = f"{suite.recipe_folder}/{trainer.name}" if mine is not None else "its own defaults"
         return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)
     kinds = {key for key in (REWARDED, TAUGHT) if any(key in recipe for recipe in own)}

@@ -141,6 +141,7 @@ class EndpointEngine:
     def _key(self, request: Request, max_new_tokens: int, sampling: Sampling) -> str:
         images = [sha256(image).hexdigest() for image in request.images]
         asked = [request.id, request.parts(), images, max_new_tokens, sampling, self.extra]
+        asked += [request.system] if request.system else []
         return digest_json(asked)
 
     def _ask(self, request: Request, max_new_tokens: int, sampling: Sampling) -> Reply:
@@ -290,7 +291,8 @@ def message(request: Request) -> list[Any]:
         else {"type": "image_url", "image_url": {"url": data_url(request.images[part], request.id)}}
         for part in request.parts()
     ]
-    return [{"role": "user", "content": content}]
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 def data_url(image: bytes, where: object) -> str:

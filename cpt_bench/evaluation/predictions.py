@@ -49,7 +49,8 @@ def evaluate(
         :func:`graded` adds.
     """
     requests = [
-        Request(s.id, protocol.prompt(s.question, style), s.images, prefix) for s in samples
+        Request(s.id, protocol.prompt(s.question, style), s.images, prefix, system=protocol.system)
+        for s in samples
     ]
     decoding = protocol.decoding
     sampling = Sampling(decoding.temperature, decoding.top_p or 1.0)

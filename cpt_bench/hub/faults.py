@@ -47,6 +47,12 @@ def explain(error: BaseException, id: str, kind: str = "model") -> Fault | None:
     return None
 
 
+def failed(error: BaseException) -> Fault:
+    """The fault for an error of the hub's libraries that says nothing we know."""
+    reason = " ".join(str(error).split())[:300]
+    return Fault(f"the download failed ({type(error).__name__}: {reason})", AGAIN)
+
+
 def by_hand(id: str, kind: str = "model") -> str:
     """How a repository comes to a machine that does not reach the hub."""
     if kind == "dataset":

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cpt_bench.grading.natural import read_natural
 from cpt_bench.grading.reading import read_boxed, read_form, read_freely
 from cpt_bench.leaderboard.board import Neighbour, first_of
 from cpt_bench.leaderboard.checks_files import seed_folders
@@ -177,5 +178,7 @@ def _answer(reply: str, form: AnswerForm) -> str:
     """What grading would find in a reply, without a question to grade it for."""
     if form.kind == "whole":
         return reply
+    if form.kind == "natural":
+        return read_natural(reply, "line") or reply
     found = read_boxed(reply) if form.kind == "boxed" else read_form(reply, form)
     return found or read_freely(reply, form) or reply

@@ -290,7 +290,7 @@ def _method(request: Request, suite: Suite) -> Method:
     return find_method(
         Asked(
             request.trainer,
-            suite.name,
+            suite.recipe_folder,
             request.settings,
             request.privileges,
             request.recipe,

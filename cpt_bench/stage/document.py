@@ -105,6 +105,7 @@ class StageDocument(Document):
         config: The method's settings, from its recipe and ``--set``.
         privileges: The privileges that the method declared.
         grading: How replies are rewarded.
+        system: The system's turn before every question; empty leaves it to the chat template.
         chat: For commands: the text around a question, its pictures and the reply, as it is
             evaluated. Null where the start checkpoint's chat template has no such parts.
         resume: Where to save a state to go on from, and how often; null: nothing is to be saved.
@@ -129,6 +130,7 @@ class StageDocument(Document):
     config: dict[str, Any]
     privileges: Privileges
     grading: Grading
+    system: str = ""
     chat: Chat | None = None
     reward_url: str | None = None
     resume: ResumePlace | None = None
@@ -173,8 +175,10 @@ def open_stage(
         with part.open(encoding="utf-8") as lines:
             for row in map(json.loads, lines):
                 rows[row["task"], row["id"]] = row
-                samples.append(sample_of(row, part.parent))
-    memory = ReplayStore(document.memory.folder, document.memory.samples_per_task, rows)
+                samples.append(sample_of(row, part.parent, document.system))
+    memory = ReplayStore(
+        document.memory.folder, document.memory.samples_per_task, rows, document.system
+    )
     return Stage(
         index=document.index,
         task=document.task,
