@@ -30,12 +30,17 @@ fast: install  ## the tests that train nothing, under 3 minutes
 	$(PYTEST) -m "not slow" --ignore tests/peers
 
 PEERS := .venv-peers
+MAKING := tests/peers/environment.sh $(wildcard tests/peers/shim/*)
 
-$(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt tests/peers/environment.sh $(wildcard tests/peers/shim/*)
+$(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt $(MAKING)
 	PYTHON=$(PYTHON) tests/peers/environment.sh $(PEERS) tests/peers/requirements.txt
 
+# The environment of a framework with an adapter in examples/: make .venv-ms-swift/.installed
+.venv-%/.installed: examples/%/requirements.txt $(MAKING)
+	PYTHON=$(PYTHON) tests/peers/environment.sh .venv-$* $<
+
 # A process for each file: vLLM reads its environment once in a process.
-peers: $(PEERS)/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
+peers: $(PEERS)/.installed .venv-llamafactory/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
 	@if test -f $(PEERS)/.installed; then set -e; \
 	for file in tests/peers/test_*.py; do $(PEERS)/bin/python -m pytest $$file; done; \
 	else echo "tests/peers: skipped, their environment could not be made"; fi
@@ -61,4 +66,4 @@ lint: install  ## style and types
 	$(BIN)/python .ci/types
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info
+	rm -rf $(VENV) .venv-* build dist *.egg-info

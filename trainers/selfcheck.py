@@ -139,7 +139,7 @@ def check(
         CptBenchError: Something differs.
     """
     samples = sorted(stage.samples[: 8 * prompts], key=lambda s: not s.images)[:prompts]
-    turns = [messages(Request(s.id, s.prompt, s.images)) for s in samples]
+    turns = [messages(Request(s.id, s.prompt, s.images, system=s.system)) for s in samples]
     engine = rollouts or (vllm_rollouts if trainer.use_vllm else transformers_rollouts)
     with undisturbed(trainer):
         token = pictures.token_of(trainer.model)

@@ -22,6 +22,7 @@ from cpt_bench.files import read_json
 from cpt_bench.hub.names import parse
 from cpt_bench.hub.snapshots import config
 from cpt_bench.models.families.weights import Architecture
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
@@ -105,9 +106,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
     chosen = _recipe(suite, trainer, asked)
     made = _estimate(suite, trainer, chosen, model, asked)
     if asked.recipe is None and asked.gpus == 1 and not made["fits"]:
-        adapters = shipped(trainer, suite.name, f"{trainer.name}{ADAPTERS}")
+        adapters = shipped(trainer, suite.recipe_folder, f"{trainer.name}{ADAPTERS}")
         if adapters is not None:
-            name = f"{suite.name}/{trainer.name}{ADAPTERS}"
+            name = f"{suite.recipe_folder}/{trainer.name}{ADAPTERS}"
             chosen = _settings(name, adapters, asked.changes)
             made = _estimate(suite, trainer, chosen, model, asked)
     return {"suite": suite.label, "trainer": asked.trainer, "recipe": chosen.name, **made}
@@ -119,9 +120,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
 def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
-        mine = shipped(trainer, suite.name, trainer.name)
+        mine = shipped(trainer, suite.recipe_folder, trainer.name)
         mine = of_suite(suite.folder, trainer.name) if mine is None else mine
-        name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
+        name = f"{suite.recipe_folder}/{trainer.name}" if mine is not None else "its own defaults"
         return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)
     kinds = {key for key in (REWARDED, TAUGHT) if any(key in recipe for recipe in own)}
@@ -213,6 +214,10 @@ def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
         named = declared.get("id") if isinstance(declared, dict) else declared
         if named == suite.base_model.id:
             yield folder / BASE_CONFIG
+    own = hub_base(suite)
+    if own is not None:
+        require_training()
+        yield config(own)
 
 
 def pixels(suite: Suite) -> dict[str, float]:
@@ -255,7 +260,7 @@ def _estimate(
         },
         "hours": {
             "one after the other": estimate.hours_of(stages, tested, overlap=False),
-            "evaluation beside training": estimate.hours_of(stages, tested, overlap=True),
+            "evaluation while training": estimate.hours_of(stages, tested, overlap=True),
         },
         "assumed": {**assumed._asdict(), "pixels": pictures},
         "uncounted": list(recipe.uncounted),

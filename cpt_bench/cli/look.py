@@ -97,6 +97,9 @@ def _form(protocol: Protocol) -> str:
         return "all of the reply"
     if protocol.form.kind == "boxed":
         return "the last \\boxed{...}; the form is a thought before it, and judged apart"
+    if protocol.form.kind == "natural":
+        asked = protocol.target("…")
+        return f"after the last 'answer is', else the last words; {asked!r} is the form"
     if not protocol.form.thought[0]:
         return f"{protocol.target('…')}, and nothing around it"
     thought = "…".join(protocol.form.thought)

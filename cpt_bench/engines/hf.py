@@ -14,14 +14,20 @@ from cpt_bench.models.checkpoint import load_model, load_processor, weights_dige
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The chat turn of a request: its images and its text, in order."""
+    """The chat of a request: the system's turn if there is one, then its images and its text."""
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image", "image": decode(request.images[part], request.id)}
         for part in request.parts()
     ]
-    return [{"role": "user", "content": content}]
+    return [*system_turn(request), {"role": "user", "content": content}]
+
+
+def system_turn(request: Request) -> list[dict[str, Any]]:
+    """The system's turn of a request; nothing where the chat template decides."""
+    words = [{"type": "text", "text": request.system}]
+    return [{"role": "system", "content": words}] if request.system else []
 
 
 def choosing(temperature: float, top_p: float) -> dict[str, Any]:

@@ -164,7 +164,7 @@ class VLLMEngine:
         """
         turns = messages(request)
         text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        pictures = [part["image"] for part in turns[0]["content"] if part["type"] == "image"]
+        pictures = [part["image"] for part in turns[-1]["content"] if part["type"] == "image"]
         token = getattr(self.processor, "image_token", None)
         places = text.count(token) if token else 0
         if places != len(pictures):

@@ -101,7 +101,7 @@ def renaming(model: Any) -> Rename:
 
 
 def joined_modules(model: Any) -> dict[str, Sequence[str]]:
-    """The modules that join others, to those; a language model inside another has its own."""
+    """Modules of vLLM to those that they join; a language model inside another has its own."""
     joined: dict[str, Sequence[str]] = {}
     for part in [*model.modules()][::-1]:  # the outermost has the last word
         joined |= getattr(part, "packed_modules_mapping", None) or {}

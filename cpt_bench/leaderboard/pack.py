@@ -1,4 +1,4 @@
-"""Pack finished runs of one method into an entry; what cannot be an entry is refused, with why."""
+"""Packs finished runs of one method into an entry; refuses, with a reason, what cannot be one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.files import digest, fresh_folder, read_jsonl
+from cpt_bench.files import HALVES, digest, fresh_folder, read_jsonl
 from cpt_bench.hub.names import parse
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
@@ -338,7 +338,7 @@ def _json(path: Path, value: Any) -> None:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors=HALVES)
 
 
 def zst(path: Path, parts: Iterable[bytes]) -> None:

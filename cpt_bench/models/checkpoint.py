@@ -8,13 +8,14 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
-from cpt_bench.hub.names import HubName, parse
+from cpt_bench.hub.names import HubName, cached_as, parse
 from cpt_bench.models import base as bases
 from cpt_bench.models import families, quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
 """The file that makes a folder a PEFT adapter rather than a whole model."""
+NO_TOKENIZER = "the tokenizer is missing (tokenizer.json, tokenizer_config.json)"
 
 
 def adapter_base(folder: Path) -> str | None:
@@ -72,19 +73,29 @@ def load_processor(folder: Path) -> Any:
     That of a text-only model is its tokenizer in the same form
     (:class:`cpt_bench.models.families.text.TextProcessor`).
     """
-    # Here, because it imports transformers, which whoever only digests weights does without.
+    # Here, because it imports transformers, which is not needed to compute digests.
     from cpt_bench.models.processor import install
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
+    if not _has_tokenizer(folder):  # transformers makes an empty one
+        raise broken(folder, NO_TOKENIZER)
     try:
-        return quick.arrange_processor(families.open_processor(folder))
+        found = families.open_processor(folder)
     except ImportError as error:
         raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
+    tokenizer = getattr(found, "tokenizer", found)
+    if not (getattr(found, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+        raise CptBenchError(
+            "has no chat template, so that nobody knows how it is asked",
+            where=folder,
+            todo="Put its chat_template.jinja there, or start from a model that was taught to chat",
+        )
+    return quick.arrange_processor(found)
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
@@ -193,9 +204,34 @@ def _lacks(folder: Path, error: ImportError) -> CptBenchError:
 
 def broken(folder: Path, error: object) -> CptBenchError:
     """The error to raise when a checkpoint cannot be loaded because of ``error``."""
-    reason = " ".join(str(error).split())[:200]
-    return CptBenchError(
-        f"the checkpoint cannot be loaded ({reason})",
-        where=folder,
-        todo="Delete it and run the same command again, or restore it",
-    )
+    reason = lacking(folder) or " ".join(str(error).split())
+    if (folder.parent.parent.parent / "run.json").is_file():  # a stage's, written by a run
+        todo = "Delete it and run the same command again, or restore it"
+    elif hub := cached_as(folder.absolute()):
+        todo = f"Remove it from the cache (hf cache rm model/{hub.id}), and run the command again"
+    else:
+        todo = "Give a whole checkpoint: config.json, *.safetensors, tokenizer and processor"
+    return CptBenchError(f"the checkpoint cannot be loaded ({reason})", where=folder, todo=todo)
+
+
+def lacking(folder: Path) -> str:
+    """Which file that a checkpoint needs is not in ``folder``; empty where none is missing.
+
+    The error of transformers for a missing file is often a guess about the network.
+    """
+    if (folder / ADAPTER).is_file():
+        return ""
+    if not (folder / "config.json").is_file():
+        return "config.json is missing"
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map", {}).values() if index.is_file() else ()
+    for shard in shards:
+        if not (folder / shard).is_file():
+            return f"{shard} is missing, which {index.name} names"
+    if not shards and not any(folder.glob("*.safetensors")):
+        return "*.safetensors are missing"
+    return "" if _has_tokenizer(folder) else NO_TOKENIZER
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab.*", "*.model"))

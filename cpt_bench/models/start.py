@@ -10,6 +10,7 @@ from cpt_bench.hub.names import HubName, cached_as, is_commit, parse
 from cpt_bench.hub.snapshots import Tell
 from cpt_bench.models.base import forget_hint, is_here, local_folder, record, recorded
 from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.models.packaged import unpacked
 from cpt_bench.suite import Suite
 
 
@@ -88,8 +89,10 @@ def hub_base(suite: Suite) -> HubName | None:
 
 
 def _own(suite: Suite, tell: Tell, fetch: bool) -> Start:
-    """The suite's own base model: in its folder, or on the hub."""
+    """The suite's own base model: in its folder, in a package, or on the hub."""
     own, folder, hub = suite.base_model, suite.base_path(), hub_base(suite)
+    if suite.base_package is not None and fetch:
+        folder = unpacked(suite.base_package)
     if hub is not None:
         return _from_hub(hub, None, own.sha256, tell, fetch)
     if fetch and not folder.is_dir():

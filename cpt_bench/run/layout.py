@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from importlib.util import cache_from_source
 from itertools import chain
 from pathlib import Path
 
 from cpt_bench.errors import TrainerFault
-from cpt_bench.files import settle
+from cpt_bench.files import settle, write_text
 from cpt_bench.hub.snapshots import cached_data_sets
 from cpt_bench.plugins import code_files, suite_folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan
-from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument
+from cpt_bench.stage.document import Grading, MemoryPlace, ResumePlace, StageDocument
 from cpt_bench.stage.isolation import View
 from cpt_bench.stage.outputs import count_parameters
 from cpt_bench.stage.training import TRAIN_LOG, TrainJob
@@ -39,6 +40,7 @@ def lay_out(
     data: Sequence[Path],
     checkpoints: Sequence[Path],
     read: Sequence[Path] = (),
+    key: str = "",
 ) -> TrainJob:
     """Write stage ``t`` to its work folder, for a trainer to start.
 
@@ -50,9 +52,10 @@ def lay_out(
         data: The prepared train splits it learns from.
         checkpoints: Checkpoints of the stages before, base model first.
         read: Files that the suite's generators read.
+        key: The step's key: what an earlier try saved under it may be gone on from.
     """
     work = paths.work(t)
-    shutil.rmtree(work, ignore_errors=True)
+    resume = _clear(work, key if plan.save_every else None)
     (work / "checkpoint").mkdir(parents=True)
     for part, before in (("state", paths.state(t - 1)), ("memory", paths.memory(t - 1))):
         if before.is_dir():
@@ -80,6 +83,9 @@ def lay_out(
         budget=plan.budget,
         config=plan.method.config,
         privileges=plan.privileges,
+        resume=ResumePlace(folder=resume.resolve(), every=plan.save_every)
+        if resume and plan.save_every
+        else None,
         grading=Grading(
             cards={
                 task: suite.card(task).located()
@@ -89,6 +95,7 @@ def lay_out(
             form=suite.protocol.form,
             weights=suite.protocol.reward,
         ),
+        system=suite.protocol.system,
     )
     file = (work / "stage.json").resolve()
     document.write(file)
@@ -100,6 +107,7 @@ def lay_out(
     covered = tuple(dict.fromkeys((*folders, *others)))
     # A grader, or the trainer itself, may be in the package that holds the suite.
     code = {file.resolve() for file in code_needed(plan, document.grading.cards.values())}
+    code |= {Path(cache_from_source(str(file))) for file in code}  # Python looks there first
     shown = sorted(file for file in code if any(file.is_relative_to(c) for c in covered))
     view = View(
         hidden=covered,
@@ -109,6 +117,25 @@ def lay_out(
     )
     parameters = count_parameters(plan.base)
     return TrainJob(file, plan.method.origin["spec"], view, parameters, plan.launch)
+
+
+def _clear(work: Path, key: str | None) -> Path | None:
+    """Empty a stage's work folder, but for what a try with the same key saved to go on from.
+
+    Returns:
+        The folder of that; None where nothing is to be saved.
+    """
+    resume, mark = work / "resume", work / "resume/key"
+    if key is None or not mark.is_file() or mark.read_text() != key:
+        shutil.rmtree(work, ignore_errors=True)
+    for place in work.iterdir() if work.is_dir() else ():
+        if place == resume:
+            continue
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+    if key is None:
+        return None
+    write_text(mark, key)
+    return resume
 
 
 def seen(plan: Plan, t: int) -> tuple[str, ...]:

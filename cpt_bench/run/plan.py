@@ -45,6 +45,7 @@ class Plan(NamedTuple):
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
         engine: The engine that generates replies.
         devices: The GPUs that training and evaluation see.
+        save_every: Steps after which a stage saves a state to go on from; None: never.
         start: What ``base`` is; None: the suite's own base model, in its folder.
     """
 
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
     engine: EngineChoice = EngineChoice()
     devices: Devices = Devices()
     start: Start | None = None
+    save_every: int | None = None
 
     def stages(self) -> list[int]:
         """The stages that have a row in the matrix, starting with 0 for the base model."""

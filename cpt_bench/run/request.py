@@ -88,6 +88,7 @@ class Request(NamedTuple):
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
         threads: Threads of each process.
         overlap: Evaluate a stage while the next one trains; None: where the machine allows it.
+        save_every: Steps after which a stage saves a state to go on from after an interruption.
         keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
         gpus: The GPUs to use, as ``CUDA_VISIBLE_DEVICES`` names them; None: all visible ones.
         out: The run folder; None: a folder in ``runs`` named after the request.
@@ -115,6 +116,7 @@ class Request(NamedTuple):
     threads: int = 1
     overlap: bool | None = None
     keep: str = "all"
+    save_every: int | None = None
     gpus: tuple[str, ...] | None = None
     out: Path | None = None
     elsewhere: Elsewhere | None = None
@@ -178,6 +180,7 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
         engine=engine,
         devices=seen,
         start=start,
+        save_every=request.save_every,
     )
     if elsewhere is None:
         return plan
@@ -221,6 +224,7 @@ def _check_values(request: Request) -> None:
         ("--threads", request.threads, 1),
         ("--limit", request.limit, 1),
         ("--budget", request.budget, 1),
+        ("--save-every", request.save_every, 1),
     ):
         if value is not None and (type(value) is not int or value < least):  # True is no number
             what = f"{value!r} is not a whole number of at least {least}"
@@ -286,7 +290,7 @@ def _method(request: Request, suite: Suite) -> Method:
     return find_method(
         Asked(
             request.trainer,
-            suite.name,
+            suite.recipe_folder,
             request.settings,
             request.privileges,
             request.recipe,

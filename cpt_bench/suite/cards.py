@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from cpt_bench.suite.base import Declared
-from cpt_bench.suite.origins import Hub, Source, Split
+from cpt_bench.suite.origins import Hub, ReasoningGym, Source, Split
 
 
 class Sample(Declared):
@@ -72,7 +72,7 @@ class TaskCard(Declared):
 
     def places(self) -> list[Path]:
         """The files and folders outside this package that its source names: gold may be there."""
-        if self.folder is None or isinstance(self.source, Hub):
+        if self.folder is None or isinstance(self.source, Hub | ReasoningGym):
             return []
         return self.source.places(self.folder)
 

@@ -20,7 +20,8 @@ _NAME = re.compile(r"\{([^{}]+)\}")
 class Columns(Declared):
     r"""Where a row holds what a sample needs.
 
-    A *column* is a name, with a path into it where it is nested (``meta.topic``, ``turns.0.text``).
+    A *column* is a name, with a path into it where it is nested (``meta.topic``, ``turns.0.text``),
+    and a question mark after it where rows may lack it (``tolerance?``).
     A *template* is text with columns in braces: ``"{hint}\n{question}\n{options}"``, where
     ``{options}`` stands for the lettered choices.
 
@@ -39,8 +40,8 @@ class Columns(Declared):
             A template where the path has more to it: ``"images/{file}.png"``.
         category: Column of the group, for scores by group.
         rationale: Column of a chain of thought.
-        kind: The answer's kind, or ``"{column}"``; without it, it is told from the answer, among
-            the card's kinds.
+        kind: The answer's kind, or ``"{column}"``; without it, the kind is derived from the answer,
+            among the card's kinds.
         labels: Column to the words of its values: a list for 0, 1, 2 …, or value to words.
     """
 
@@ -101,7 +102,7 @@ class Columns(Declared):
             named += found or ([text] if text in self.images else [])
         if self.choices or self.same_choices:
             named = [name for name in named if name != OPTIONS[1:-1] or name in self.choices]
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(name.removesuffix("?") for name in named))
 
 
 def _key(value: Any) -> str:

@@ -46,6 +46,30 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+class ReasoningGym(Declared):
+    """Samples of a task of the package ``reasoning-gym``, made from a seed.
+
+    Attributes:
+        version: The package's version: another one makes other questions from the same seed.
+        task: The name of its data set, as ``chain_sum``.
+        settings: The data set's own settings; those that are left out are the package's defaults.
+        seeds: Split to seed. Question ``i`` is drawn from ``seed + i``, so seeds that are closer
+            than a split is long give the same questions twice.
+        repeats: Whether a question may occur more than once in a split.
+        most_alike: The largest share of a split's questions that may have the same answer.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"repeats", "most_alike"})
+
+    kind: Literal["reasoning-gym"]
+    version: str
+    task: str
+    settings: dict[str, Any] = Field(default={})
+    seeds: dict[str, int]
+    repeats: bool = False
+    most_alike: float = Field(default=0.0, ge=0, le=1)
+
+
 class Table(Declared):
     """One table on the hub that may contain a split.
 
@@ -125,7 +149,7 @@ class Hub(Declared):
         return self
 
 
-Source = Annotated[Generator | Hub | Files, Field(discriminator="kind")]
+Source = Annotated[Generator | Hub | Files | ReasoningGym, Field(discriminator="kind")]
 
 
 class Draw(Declared):
@@ -136,8 +160,8 @@ class Draw(Declared):
     Attributes:
         seed: Of the ranks.
         skip: The first rank.
-        by: A column: rows that share its value are ranked together, by that value, so that two
-            splits have no value in common as long as none ends inside a group.
+        by: A column, or a template of several: rows that share its value are ranked together, so
+            that two splits have no value in common as long as none ends inside a group.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"by"})

@@ -40,7 +40,9 @@ class AnswerForm(Declared):
     Attributes:
         kind: ``tags``: the strict form, nothing but an optional thought and one answer. ``boxed``:
             the publication's: the last balanced box anywhere is the answer, and the form is judged
-            separately. ``whole``: the entire reply is the answer.
+            separately. ``whole``: the entire reply is the answer. ``natural``: what follows the
+            last 'answer is', else the last number, word or line, by the answer's kind; ``open`` and
+            ``close`` are the sentence that the prompt asks for, judged separately.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"kind"})
@@ -48,7 +50,7 @@ class AnswerForm(Declared):
     open: str = ""
     close: str = ""
     thought: tuple[str, str] = ("", "")
-    kind: Literal["", "boxed", "whole"] = ""
+    kind: Literal["", "boxed", "natural", "whole"] = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -92,7 +94,10 @@ class Protocol(Declared):
         decoding: How replies are generated.
         reward: The weights of the reward for reinforcement trainers.
         general: When general benchmarks are measured.
+        system: The system's turn before every question; empty leaves it to the chat template.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"system"})
 
     name: str
     prompts: dict[Style, str]
@@ -101,6 +106,7 @@ class Protocol(Declared):
     decoding: Decoding
     reward: RewardWeights
     general: Literal["every-stage", "first-and-last"] = "every-stage"
+    system: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

