@@ -175,7 +175,9 @@ def together(
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
-        line = f"does not fit torch ({vision}); transformers then opens no vision-language model"
+        line = (
+            f"does not fit torch ({vision}); it is ignored here, transformers alone stumbles on it"
+        )
         needed = "vllm" in found  # which does not work without it
         line += ", and vLLM needs the one that was built for this torch" if needed else ""
         cure = "" if needed else "pip uninstall torchvision"

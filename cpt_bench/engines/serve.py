@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cpt_bench.models.usable import hide_unusable_torchvision
+
 
 def main() -> None:
     """Run the server until it is stopped."""
+    hide_unusable_torchvision()
     from transformers.cli.serving import utils
     from transformers.cli.serving.model_manager import ModelManager
     from transformers.cli.transformers import main as transformers
