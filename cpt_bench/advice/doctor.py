@@ -170,12 +170,14 @@ def together(
     """
     out = []
     if vision is None:
-        line = "not there; Qwen2.5-VL's images are read without it"
-        out.append(Finding("torchvision", "ok", line))
+        line = "not there; the families in docs/models.md do without it, others need it"
+        out.append(Finding("torchvision", "note", line, fitting(found.get("torch", ""))))
     elif vision == "ok":
         out.append(Finding("torchvision", "ok", "there, and fits torch"))
     else:
-        line = f"does not fit torch ({vision}); transformers then opens no vision-language model"
+        line = (
+            f"does not fit torch ({vision}); it is ignored here, transformers alone stumbles on it"
+        )
         needed = "vllm" in found  # which does not work without it
         line += ", and vLLM needs the one that was built for this torch" if needed else ""
         cure = "" if needed else "pip uninstall torchvision"
@@ -184,6 +186,16 @@ def together(
     if not misfits:
         out.append(Finding("versions", "ok", "each package accepts the versions of the others"))
     return [*out, *misfits]
+
+
+def fitting(torch: str) -> str:
+    """The command for the torchvision that is built for a torch (0.28 for 2.13, 0.29 for 2.14)."""
+    major, _, rest = torch.partition(".")
+    minor = rest.partition(".")[0]
+    if major != "2" or not minor.isdigit():
+        return ""
+    index = ", from the index that torch came from" if "+" in torch else ""
+    return f"pip install 'torchvision==0.{int(minor) + 15}.*'{index}"
 
 
 def _misfits(package: str, found: dict[str, str], requires: Requires) -> Iterator[Finding]:

@@ -18,6 +18,8 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.general.measurement import Measured
+from cpt_bench.models import families
+from cpt_bench.models.checkpoint import adapter_base
 
 LOADS_CHECKPOINTS = True
 """``measure`` needs a checkpoint's folder, which lm-eval loads."""
@@ -44,7 +46,7 @@ def measure(
     checkpoint: Path,
     *,
     include: Path | None = None,
-    backend: str = "hf-multimodal",
+    backend: str | None = None,
     batch_size: int = 8,
     dtype: str = "auto",
     device: str | None = None,
@@ -60,7 +62,8 @@ def measure(
         checkpoint: A folder in Hugging Face format.
         include: A folder with task files, read instead of lm-eval's own. By default the one in
             ``$CPTBENCH_LM_EVAL_TASKS``, if that is set.
-        backend: lm-eval's model class: ``hf-multimodal``, ``vllm-vlm``, ``hf``.
+        backend: lm-eval's model class: ``hf-multimodal``, ``vllm-vlm``, ``hf``. By default the
+            first for a model that reads pictures, and the last for one that reads text alone.
         batch_size: Requests per batch.
         dtype: Arithmetic; ``auto`` is the checkpoint's.
         device: ``cpu``, ``cuda:0``; None: a GPU if there is one.
@@ -78,6 +81,7 @@ def measure(
         raise CptBenchError(
             "lm-eval is not installed", todo="Install it with: pip install 'cptbench[eval]'"
         ) from error
+    from cpt_bench.models.families import image_only
     from cpt_bench.models.processor import install
 
     install()
@@ -93,6 +97,10 @@ def measure(
             f"lm-eval {version('lm-eval')} has no task {name!r}",
             todo=did_you_mean(name, manager.all_tasks[:2000]),
         )
+    kind = families.kind_of(Path(adapter_base(checkpoint) or checkpoint))
+    image_only.install(kind)
+    if backend is None:
+        backend = "hf-multimodal" if families.reads_pictures(kind) else "hf"
     arguments = {"pretrained": str(checkpoint), "dtype": dtype, **(model_args or {})}
     found = simple_evaluate(
         model=backend,

@@ -83,19 +83,11 @@ def load_processor(folder: Path) -> Any:
     if not _has_tokenizer(folder):  # transformers makes an empty one
         raise broken(folder, NO_TOKENIZER)
     try:
-        found = families.open_processor(folder)
+        return quick.arrange_processor(families.open_processor(folder))
     except ImportError as error:
         raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
-    tokenizer = getattr(found, "tokenizer", found)
-    if not (getattr(found, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
-        raise CptBenchError(
-            "has no chat template, so that nobody knows how it is asked",
-            where=folder,
-            todo="Put its chat_template.jinja there, or start from a model that was taught to chat",
-        )
-    return quick.arrange_processor(found)
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:

@@ -11,12 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor, Qwen2_5_VLConfig
-from transformers.models.qwen2_5_vl import processing_qwen2_5_vl as stock
-from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_torchvision_available
+from cpt_bench.models.usable import hide_unusable_torchvision
 
-from cpt_bench.files import write_json
+hide_unusable_torchvision()
+
+# isort: split
+from transformers import AutoProcessor, Qwen2_5_VLConfig  # noqa: E402
+from transformers.models.qwen2_5_vl import processing_qwen2_5_vl as stock  # noqa: E402
+from transformers.processing_utils import ProcessorMixin  # noqa: E402
+from transformers.utils import is_torchvision_available  # noqa: E402
+
+from cpt_bench.files import write_json  # noqa: E402
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<|image_pad|>", "<|video_pad|>"
 

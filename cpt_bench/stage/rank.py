@@ -16,6 +16,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, write_json
+from cpt_bench.models.usable import hide_unusable_torchvision
 from cpt_bench.stage.document import StageDocument, open_stage
 from cpt_bench.stage.launch import EVENT
 from cpt_bench.stage.trainers import class_of
@@ -24,6 +25,7 @@ from cpt_bench.worker.threads import set_threads
 
 def main() -> None:
     """Train as one of the processes."""
+    hide_unusable_torchvision()
     file, spec = Path(sys.argv[1]), sys.argv[2]
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     result = file.with_name("launch.json")

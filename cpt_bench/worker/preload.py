@@ -18,6 +18,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Without the [train] extra there is nothing to preload, and a broken package must not end the fork
 # server: the worker that needs the package reports what is wrong.
 with contextlib.suppress(Exception):
+    from cpt_bench.models.usable import hide_unusable_torchvision
+
+    hide_unusable_torchvision()  # before transformers looks for it
+
     from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -11,7 +11,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from cpt_bench.advice import doctor
-from cpt_bench.advice.doctor import Finding, devices, extras, packages, room, together, within
+from cpt_bench.advice.doctor import (
+    Finding,
+    devices,
+    extras,
+    fitting,
+    packages,
+    room,
+    together,
+    within,
+)
 from cpt_bench.advice.estimate import GPUS
 from cpt_bench.advice.plan import Needs, needs
 from tests.support.commands import Cli
@@ -80,7 +89,13 @@ def test_a_torchvision_that_breaks_transformers() -> None:
         together(GOOD, "RuntimeError: operator torchvision::nms does not exist"), "torchvision"
     )
     assert found.state == "broken" and found.cure == "pip uninstall torchvision"
-    assert topic(together(GOOD, None), "torchvision").state == "ok"
+    absent = topic(together(GOOD, None), "torchvision")
+    assert absent.state == "note" and "torchvision==0." in absent.cure
+    assert fitting("2.13.0+cpu") == (
+        "pip install 'torchvision==0.28.*', from the index that torch came from"
+    )
+    assert fitting("2.9.1") == "pip install 'torchvision==0.24.*'"
+    assert fitting("") == fitting("3.0.0") == ""
     assert topic(together(GOOD, "ok"), "torchvision").state == "ok"
 
 

@@ -18,8 +18,8 @@ from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine, written
 from cpt_bench.errors import CptBenchError
 from cpt_bench.evaluation.divergence import divergence
-from cpt_bench.models.checkpoint import load_processor
-from cpt_bench.models.families import layers_to_shard
+from cpt_bench.models.checkpoint import load_model, load_processor
+from cpt_bench.models.families import layers_to_shard, open_processor
 from cpt_bench.models.families.pictures import full_size, limit_pixels, restore_size
 from cpt_bench.sources import load_split
 from cpt_bench.stage.prompts import keep_prompt_files
@@ -196,10 +196,12 @@ def test_settings_for_videos_survive_a_processor_without_them(
 def test_an_unknown_kind_of_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "perceptron9"}')
     with pytest.raises(CptBenchError, match="knows no model that writes text by model_type"):
-        load_processor(tmp_path)
+        open_processor(tmp_path)
+    with pytest.raises(CptBenchError, match="knows no model that writes text by model_type"):
+        load_model(tmp_path, attention="eager")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CptBenchError, match="names no model_type"):
-        load_processor(tmp_path)
+        open_processor(tmp_path)
 
 
 def test_no_chat_template_is_one_line(models: Callable[[str], Path], tmp_path: Path) -> None:
