@@ -224,6 +224,30 @@ def test_the_guide_to_a_trainer_works_command_by_command(home: tuple[Path, dict[
 
 
 @pytest.mark.slow
+@pytest.mark.long
+def test_the_guide_to_a_suite_of_one_s_own_works_as_it_stands(
+    home: tuple[Path, dict[str, str]],
+) -> None:
+    """docs/suite.md, from data to a verified entry, in one shell as its reader has it."""
+    pytest.importorskip("sklearn")
+    guide = (ROOT / "docs/suite.md").read_text()
+    script = re.search(r"```python title=\"make_data.py\"\n(.*?)```", guide, re.S)
+    block = re.search(r"```sh\n(python make_data.py.*?)```", guide, re.S)
+    assert script is not None and block is not None
+    (home[0] / "make_data.py").write_text(script[1])
+    lines = block[1].replace("pip install", "pip install --quiet --no-deps")
+    done = sh(f"set -e\n{lines}", home)
+    assert re.search(r"my-lab/my-lab +digits, then flowers, then shapes +\[my-lab 1\.0\]", done)
+    assert "which digit is this?" in done
+    assert "FAIL" not in done and re.search(r"verified: .*sft", done)
+    matrix = json.loads((home[0] / "runs/sft/matrix.json").read_text())
+    assert matrix["tasks"] == ["digits", "flowers", "shapes"]
+    assert [len(row) for row in matrix["accuracy"]] == [3, 3, 3, 3]
+    cards = [(home[0] / f"my-lab/src/my_lab/{t}.yaml").read_text() for t in matrix["tasks"]]
+    assert all("null" not in card for card in cards)
+
+
+@pytest.mark.slow
 def test_an_installed_package_is_found_and_a_broken_one_spoils_nothing(
     home: tuple[Path, dict[str, str]], tiny_model: Path
 ) -> None:

@@ -21,7 +21,7 @@ class TRLTrainer(Trainer):
         hooks_model: Whether the method hooks into the model's forward pass. Then the loss is TRL's
             own, for which the model computes all tokens of a batch, on a CPU too.
         resumes: Whether an interrupted stage can go on from a saved state: what the method knows
-            is in the weights, the optimiser and the stage. Else it begins anew.
+            is in the weights, the optimiser and the stage. Otherwise it starts the stage again.
     """
 
     hooks_model: ClassVar[bool] = False
@@ -50,7 +50,7 @@ class TRLTrainer(Trainer):
         """The stage with the samples to learn from and the budget that is left; and its parts."""
         if stage.save_every is not None and not self.resumes:
             stage.tell(
-                f"stage {stage.index} ({stage.task}): this method begins anew, if interrupted"
+                f"stage {stage.index} ({stage.task}): if interrupted, this method starts again"
             )
             stage = replace(stage, save_every=None, resume=None)
         parts = parts_of(self.config, stage)

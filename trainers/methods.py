@@ -69,7 +69,7 @@ class CPO(GSPO):
 
 
 class ReDoRFT(RFT):
-    """RFT with dormant units drawn anew: :mod:`cpt_bench.trainers.parts.reset`."""
+    """RFT with dormant units initialised again: :mod:`cpt_bench.trainers.parts.reset`."""
 
     class Config(RFT.Config):
         """Settings of :class:`ReDoRFT`: those of RFT, with ``reset`` on."""

@@ -29,7 +29,7 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
 def training_processor(stage: Stage, config: TRLConfig) -> Any:
     """The processor of the stage's start, with the limits on pictures that training has."""
     processor = load_processor(stage.policy)
-    processor.tokenizer.padding_side = "left"  # TRL pads prompts of rollouts as the tokenizer says
+    processor.tokenizer.padding_side = "left"  # TRL pads the prompts of rollouts on this side
     processor.full_size = pictures.full_size(processor)
     pictures.limit_pixels(processor, config.min_pixels, config.max_pixels)
     return processor

@@ -99,7 +99,7 @@ class Resumed:
     """Mixin for TRL's trainers: a saved state is read as a checkpoint is, with its keys mapped.
 
     transformers writes the weights of some models under older names, and reads them back without
-    mapping: only a warning says that the training goes on from the weights it began with
+    mapping, with only a warning that training continues from the weights it began with
     (transformers issue 43701).
     """
 

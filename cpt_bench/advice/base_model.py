@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.advice.suites import SIDES, Finding
+from cpt_bench.advice.again import Finding
+from cpt_bench.advice.suites import SIDES
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.files import read_json

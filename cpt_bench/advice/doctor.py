@@ -1,4 +1,4 @@
-"""What is installed, what fits together, what is missing and the command that mends it.
+"""What is installed, what fits together, what is missing and the command that repairs it.
 
 Nothing is assumed: each finding is read from this machine when the command runs. Importing
 the heavy packages would take half a minute, so their versions are read from their metadata.
@@ -67,7 +67,7 @@ class Finding(NamedTuple):
         state: ``ok``; ``note``: worth knowing; ``missing``: something optional is not there;
             ``warn``: untested or tight; ``broken``: what is installed does not fit together.
         found: What is the case.
-        cure: The command that mends it, or nothing.
+        cure: The command that repairs it, or nothing.
     """
 
     topic: str

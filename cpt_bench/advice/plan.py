@@ -260,7 +260,7 @@ def _estimate(
         },
         "hours": {
             "one after the other": estimate.hours_of(stages, tested, overlap=False),
-            "evaluation beside training": estimate.hours_of(stages, tested, overlap=True),
+            "evaluation while training": estimate.hours_of(stages, tested, overlap=True),
         },
         "assumed": {**assumed._asdict(), "pixels": pictures},
         "uncounted": list(recipe.uncounted),

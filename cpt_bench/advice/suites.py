@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from cpt_bench.advice.again import Finding, made_again
 from cpt_bench.errors import CptBenchError, shown
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import Matcher, grade
 from cpt_bench.images import decode
 from cpt_bench.sources import load_split, split_digest
 from cpt_bench.sources.checks import problem_of
+from cpt_bench.sources.declared import usable_rows
 from cpt_bench.sources.leakage import leaks, some
 from cpt_bench.sources.loading import made_split
 from cpt_bench.sources.mapping import is_number
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
-from cpt_bench.suite.origins import Generator, Hub
+from cpt_bench.suite.columns import Files
+from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.pinning import pin
 from cpt_bench.suite.prepared import is_prepared
 
@@ -34,22 +32,6 @@ LARGEST = 0.8
 
 SIDES = (0.0, 95.0)
 """A base model's accuracy in percent, from which on a task shows neither learning nor loss."""
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        place: ``task``, ``task/split`` or the suite's name.
-        ok: True; False where a run would be wrong or fail; None where a person has to judge.
-        what: What was found, in one line.
-        cure: What to do about it; empty where nothing has to be done.
-    """
-
-    place: str
-    ok: bool | None
-    what: str
-    cure: str = ""
 
 
 def check(
@@ -74,7 +56,7 @@ def check(
         suite = open_suite(spec)
     found += _prompts(suite)
     if not any(finding.ok is False for finding in found):
-        found += _again(suite)
+        found += made_again(suite)
     return found
 
 
@@ -85,6 +67,7 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
     splits: dict[str, list[Sample]] = {}
     for split in card.splits:
         try:
+            card = _sized(card, split) if write else card
             splits[split] = load_split(card, split, check=not write and _is_pinned(card, split))
         except CptBenchError as error:
             place = error.where.removeprefix(f"task {card.name}").removeprefix(f", {split} split")
@@ -118,6 +101,14 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
     whole = len(splits) == len(card.splits) and not any(f.ok is False for f in found)
     for split in splits:
         yield from _pinned(card, split, write and whole)
+
+
+def _sized(card: TaskCard, split: str) -> TaskCard:
+    """The card with as many samples as its files have, where no draw decides that."""
+    if not isinstance(card.source, Files) or card.splits[split].draw is not None:
+        return card
+    sized = card.splits[split].model_copy(update={"n": len(usable_rows(card, split)) or 1})
+    return card.model_copy(update={"splits": {**card.splits, split: sized}})
 
 
 def _is_pinned(card: TaskCard, split: str) -> bool:
@@ -292,9 +283,8 @@ def _one_sided(card: TaskCard, samples: Sequence[Sample]) -> Iterator[Finding]:
     answer, count = Counter(s.answers[0].casefold() for s in samples).most_common(1)[0]
     share = count / len(samples)
     if share >= LARGEST and len(samples) > 1:
-        what = (
-            f"{100 * share:.0f} % of its answers are {shown(answer)}: who always says so looks good"
-        )
+        what = f"{100 * share:.0f} % of its answers are {shown(answer)}"
+        what += ": always answering this looks good"
         yield Finding(
             card.name, None, what, "Balance the answers with source.where, or draw others"
         )
@@ -341,60 +331,3 @@ def _prompts(suite: Suite) -> Iterator[Finding]:
         yield Finding(
             suite.name, None, what, "Name the task under sequence or general, or remove the file"
         )
-
-
-AGAIN = """
-import json, sys
-from cpt_bench.sources import split_digest
-from cpt_bench.sources.loading import made_split
-from cpt_bench.suite import open_suite
-suite = open_suite(sys.argv[1])
-found = {f"{n}/{s}": split_digest(made_split(suite.card(n), s, check=False))
-         for n in sys.argv[2:] for s in suite.card(n).splits}
-print(json.dumps([suite.fingerprint(), found]))
-"""
-
-
-def _again(suite: Suite) -> Iterator[Finding]:
-    """The same in another process, with other hash seeds, from another folder."""
-    import json
-
-    made = [name for name, card in suite.cards.items() if isinstance(card.source, Generator)]
-    with tempfile.TemporaryDirectory() as elsewhere:
-        done = subprocess.run(
-            [sys.executable, "-c", AGAIN, str(suite.place.absolute()), *made],
-            cwd=elsewhere,
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": "1",
-                "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        cure = "Name files from Path(__file__).parent, not from where a command is run"
-        yield Finding(suite.name, False, f"cannot be read from another folder ({last})"[:300], cure)
-        return
-    fingerprint, found = json.loads(done.stdout)
-    moved = [place for place, sha256 in found.items() if sha256 != _published(suite, place)]
-    if moved:
-        what = f"{', '.join(moved)}: other samples in a second process"
-        cure = "Seed every source of chance (random.Random(seed)), and sort sets and listed files"
-        yield Finding(suite.name, False, what, cure)
-    elif fingerprint != suite.fingerprint():
-        yield Finding(
-            suite.name,
-            False,
-            "its fingerprint differs in a second process",
-            "Its YAML names something that changes; write it out",
-        )
-    else:
-        yield Finding(suite.name, True, f"fingerprint {fingerprint} here and in a second process")
-
-
-def _published(suite: Suite, place: str) -> str | None:
-    name, _, split = place.partition("/")
-    return suite.card(name).splits[split].sha256

@@ -11,7 +11,7 @@ import cpt_bench
 from cpt_bench.cli.options import TRIED, EngineName, EngineSettings, listed
 
 export = typer.Typer(
-    help="Write down what others need: the suite's questions, or an entry for the hub.",
+    help="Write files for use elsewhere: the suite's questions, or an entry for the hub.",
     no_args_is_help=True,
 )
 
@@ -99,7 +99,7 @@ def evaluate(
 
 @export.callback()
 def main() -> None:
-    """Write down what others need: the suite's questions, or an entry for the hub."""
+    """Write files for use elsewhere: the suite's questions, or an entry for the hub."""
 
 
 @export.command("prompts")

@@ -82,8 +82,8 @@ def text(r: dict[str, Any]) -> str:
         f"disk         {disk['checkpoints']:.0f} GiB of checkpoints with --keep {disk['keep']}, "
         "and the data sets come on top",
         "time         "
-        + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
-        + ": good to a factor of two at best",
+        + ", or ".join(f"{h:.0f} h ({how})" for how, h in r["hours"].items())
+        + "; correct to a factor of two at best",
         "\nassumed:",
         f"  a question has {a['words']:.0f} tokens of words; an answer {a['target']:.0f}, a reply "
         f"that thinks {a['thought']:.0f}",

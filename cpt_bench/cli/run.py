@@ -60,8 +60,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Save a stage's state every N steps, to go on from after an interruption "
-            "[default: a stage begins anew].",
+            help="Save a stage's state every N steps, to resume from it after an interruption "
+            "[default: the stage starts again].",
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,

@@ -43,7 +43,7 @@ def new(
         bool, typer.Option("--package", help="Make a package that can be installed.")
     ] = False,
 ) -> None:
-    """Write suite.yaml and a card for each data set, with what can be told from the data."""
+    """Write suite.yaml and a card for each data set, filled in as far as the data allow."""
     from cpt_bench.advice import suites
     from cpt_bench.scaffold.suite import new_suite
 

@@ -36,10 +36,10 @@ FINISHED = {
     **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens"), "length"),
     "max_output_tokens": "length",
 }
-"""Reasons to end that make a reply, in the words of several servers, and which of OpenAI's each is.
+"""Finish reasons of several servers that mean a usable reply, and OpenAI's name for each.
 
-A content filter, a tool call or an abort is none. Where there is no reason at all, the text must be
-there: nothing says that the model ended at once.
+A content filter, a tool call or an abort does not. Without any reason the text must not be empty,
+since nothing shows that the model ended at once.
 """
 
 PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}

@@ -31,7 +31,7 @@ def normalise(text: str) -> str:
 
 
 def exact(answer: str, sample: Sample) -> float:
-    """1 when the answer equals one of the gold answers after :func:`normalise`."""
+    """1 when the answer equals one of the gold answers, both normalised."""
     given = normalise(answer)
     for gold in sample.answers:
         # Full stops alone normalise to empty text, which is not an answer.

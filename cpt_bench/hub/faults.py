@@ -47,6 +47,12 @@ def explain(error: BaseException, id: str, kind: str = "model") -> Fault | None:
     return None
 
 
+def failed(error: BaseException) -> Fault:
+    """The fault for an error of the hub's libraries that says nothing we know."""
+    reason = " ".join(str(error).split())[:300]
+    return Fault(f"the download failed ({type(error).__name__}: {reason})", AGAIN)
+
+
 def by_hand(id: str, kind: str = "model") -> str:
     """How a repository comes to a machine that does not reach the hub."""
     if kind == "dataset":
@@ -102,7 +108,7 @@ def _refused(error: BaseException, id: str, kind: str) -> Fault | None:
         when = f"after {wait} s" if wait.isdigit() else "in some minutes"
         return Fault(
             "the hub was asked too often from here (429)",
-            f"Run the same command again {when}; whoever is logged in (hf auth login) may ask more",
+            f"Run the same command again {when}; after hf auth login you may ask more often",
         )
     return Fault(f"the hub answered {status}{_phrase(status)}", f"{AGAIN}, a little later")
 

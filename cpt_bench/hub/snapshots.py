@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, read_json
-from cpt_bench.hub.faults import AGAIN, cache, explain, no_room, size
+from cpt_bench.hub.faults import AGAIN, cache, explain, failed, no_room, size
 from cpt_bench.hub.names import HubName, is_commit, page
 
 Tell = Callable[[str], None]
@@ -90,10 +90,7 @@ def fetch(name: HubName, tell: Tell) -> Path:
             _announce(name, found, absent, tell)
             return _download(name, found, absent)
         except Exception as error:
-            fault = None if isinstance(error, CptBenchError) else explain(error, name.id)
-            if fault is None:
-                raise
-            raise fault.error(name) from error
+            raise _one_line(error, name) from error
 
 
 def config(name: HubName) -> Path:
@@ -108,10 +105,17 @@ def config(name: HubName) -> Path:
         try:
             return Path(hf_hub_download(name.id, "config.json", revision=name.revision))
         except Exception as error:
-            fault = explain(error, name.id)
-            if fault is None:
-                raise
-            raise fault.error(name) from error
+            raise _one_line(error, name) from error
+
+
+def _one_line(error: Exception, name: HubName) -> Exception:
+    """What is raised for ``error``: itself, if it is one line already or a mistake of ours."""
+    if isinstance(error, CptBenchError):
+        return error
+    known = explain(error, name.id)
+    if known is None and not isinstance(error, OSError | RuntimeError | ValueError):
+        return error
+    return (known or failed(error)).error(name)
 
 
 class _File(NamedTuple):

@@ -1,8 +1,8 @@
-"""One split of a data set on the hub: its files into the hub's cache, then its rows.
+"""Fetches one split of a data set on the hub: first its files to the hub's cache, then its rows.
 
-``load_dataset`` alone fetches and builds all splits of a configuration, tells no size before it
-starts, and asks a hub that is away for half a minute. Here the files of one split are found first,
-fetched once for all that need them, and only that split is built.
+``load_dataset`` alone fetches and builds all splits of a configuration, does not show their size
+before it starts, and waits half a minute for a hub that cannot be reached. Here the files of one
+split are found first, fetched once for all that need them, and only that split is built.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an entry says of itself, against the suite and its own files."""
+"""Compares what an entry states about itself with the suite and its own files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def unprepared(suite: Suite) -> list[str]:
 
 
 def check_place(entry: Entry, folder: Path, report: Report) -> None:
-    """The folder's name, and the folders above it inside a board, say what the entry says."""
+    """Check that the entry's folder, and the folders above it in a board, have the right names."""
     named = {
         "the name": entry.name, "the base model": entry.model.name, "the trainer": entry.trainer
     }  # fmt: skip

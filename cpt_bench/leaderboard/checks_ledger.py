@@ -61,7 +61,7 @@ def read_ledger(file: Path, where: str) -> Ledger:
     """Read a ledger, strictly.
 
     Raises:
-        Refused: Not one; the line says why.
+        Refused: It is not a valid ledger; the error names the reason.
     """
     records: Records = {}
     for number, line in enumerate(lines(file, 64 << 20), 1):

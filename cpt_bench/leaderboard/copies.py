@@ -162,7 +162,7 @@ def sketches(folder: Path, suite: Suite) -> dict[int, Sketch]:
 def _sketch(
     place: Path, names: tuple[str, ...], form: AnswerForm, stamp: tuple[int, int]
 ) -> Sketch:
-    """A seed's sketch; ``stamp`` makes a seed that was packed anew another one to the cache."""
+    """A seed's sketch; ``stamp`` changes when it is packed again, which empties its cache entry."""
     manifest = read_manifest(place)
     ends = []
     for t in (0, len(manifest.order)):

@@ -28,7 +28,7 @@ def check_correction(
     old = peers.get(entry.supersedes)
     if old is None:
         if on_board:
-            what = f"supersedes {entry.supersedes}, which is no entry beside this one"
+            what = f"supersedes {entry.supersedes}, which is not an entry of the same board"
             report.error("supersedes", "entry.yaml", what)
         return
     if not entry.is_by(*old.entry.authors):

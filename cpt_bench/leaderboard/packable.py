@@ -42,10 +42,10 @@ class Run(NamedTuple):
 
 
 def open_run(folder: Path) -> Run:
-    """A run folder that is whole, unlimited and as its ledger left it.
+    """Open a run folder that is complete, not limited, and unchanged since it was written.
 
     Raises:
-        CptBenchError: It is not; the line says why.
+        CptBenchError: It is not; the error names the reason.
     """
     suite, facts = suite_of(folder)
 
@@ -72,9 +72,9 @@ def open_run(folder: Path) -> Run:
     ):
         for one in differences(read_json(file), found):
             if one.claimed is None or ".interval" in one.path:
-                continue  # what this version adds or draws anew; packed is what is computed now
+                continue  # new in this version, or drawn again; the entry gets what is computed now
             what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
-            raise refuse(what, f"`cptbench score {folder}` writes it anew")
+            raise refuse(what, f"`cptbench score {folder}` writes it again")
     return Run(folder, suite, facts, paths, scores, ledger)
 
 

@@ -108,7 +108,7 @@ def differences(claimed: Any, found: Any, path: str = "") -> Iterator[Difference
             return
         for key, value in found.items():
             if isinstance(value, str) and path:
-                continue  # a passport's formula or source may be worded anew
+                continue  # the wording of a passport's formula or source may change
             if key not in claimed:
                 yield Difference(f"{path}.{key}".lstrip("."), None, value)
             else:

@@ -46,8 +46,8 @@ _ONE = Rules(
     file_bytes=10 * MIB,
     seed_bytes=50 * MIB,
     entry_files=4000,
-    # In the closed division a method may keep samples of earlier tasks, or its earlier
-    # checkpoints, when it says so. Joint training is another problem: the upper bound.
+    # In the closed division a method may store samples of earlier tasks, or its earlier
+    # checkpoints, if it declares so. Joint training is a different problem: the upper bound.
     privileges={"closed": ("replay_samples_per_task", "earlier_checkpoints"), "open": None},
     lanes={
         "closed": ("trainer",),

@@ -1,4 +1,4 @@
-"""One file of predictions: read strictly, graded, and tied to what the run's ledger says of it."""
+"""Reads one file of predictions strictly, grades it, and compares it with the run's ledger."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cpt_bench.leaderboard.strict import lines, row_of
 from cpt_bench.suite import AnswerForm, Suite, TaskCard
 
 REMEMBERED = 50_000
-"""Grades kept of one benchmark: enough for most repeats; memory does not grow with the entry."""
+"""Grades of one benchmark to remember: enough for most repeats, whatever the entry's size."""
 GRADED = ("extracted", "score", "lenient", "format_ok")
 ABRIDGED = "reply_sha256"
 """Key of a row whose thought was cut: SHA-256 of the whole reply, which is in the side file."""
@@ -189,13 +189,13 @@ def check_cut(row: dict[str, Any], form: AnswerForm) -> None:
         raise Refused("cut", f"has {ABRIDGED}, but its reply has no thought that was cut")
     count = int(length[1])
     if count <= LONG_THOUGHT:
-        raise Refused("cut", f"has a thought of {count} characters cut; {LONG_THOUGHT} are kept")
+        raise Refused("cut", f"cuts a thought of {count} characters; the limit is {LONG_THOUGHT}")
     if tokens is not None and count > MOST_CHARACTERS * max(tokens, 1):
         raise Refused("tokens", f"has {count} characters in {tokens} tokens")
 
 
 def check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Report) -> None:
-    """The grades written beside a reply are those it earns."""
+    """Check that the grades stored with a reply are the right ones."""
     if (
         row.get("score") == got.score
         and row.get("lenient") == got.lenient
@@ -259,10 +259,10 @@ def hashed(reply: str) -> str:
 
 
 def answers_digest(rows: Iterator[dict[str, Any]]) -> str:
-    """SHA-256 of a table in which each reply stands as its own SHA-256.
+    """SHA-256 of a table in which each reply is replaced by its own SHA-256.
 
-    The same whether a reply is whole or cut, so that a table with cut replies is compared with the
-    ledger row by row, and not let through because of them.
+    It is the same for whole and for cut replies, so that a table with cut replies can be compared
+    with the ledger too.
     """
     total = hashlib.sha256()
     for row in rows:

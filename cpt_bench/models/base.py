@@ -28,7 +28,7 @@ def local_folder(name: HubName, tell: Tell = lambda line: None) -> Path:
     """The folder that holds a model of the hub: recorded, in the hub's cache, or fetched now.
 
     Args:
-        name: The model; without a commit it means what :func:`recorded` says, if anything.
+        name: The model; without a commit, the one that :func:`recorded` gives, if any.
         tell: Receives what is fetched.
 
     Raises:

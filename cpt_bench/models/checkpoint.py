@@ -73,7 +73,7 @@ def load_processor(folder: Path) -> Any:
     That of a text-only model is its tokenizer in the same form
     (:class:`cpt_bench.models.families.text.TextProcessor`).
     """
-    # Here, because it imports transformers, which whoever only digests weights does without.
+    # Here, because it imports transformers, which is not needed to compute digests.
     from cpt_bench.models.processor import install
 
     install()
@@ -84,6 +84,8 @@ def load_processor(folder: Path) -> Any:
         raise broken(folder, NO_TOKENIZER)
     try:
         found = families.open_processor(folder)
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
     tokenizer = getattr(found, "tokenizer", found)
@@ -133,6 +135,8 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
             model, info = families.auto_class(folder).from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise broken(folder, error) from error
     absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
@@ -188,6 +192,16 @@ def _require_finite(model: Any, folder: Path) -> None:
             )
 
 
+def _lacks(folder: Path, error: ImportError) -> CptBenchError:
+    """The error for a model of which transformers needs a package that is not installed."""
+    reason = " ".join(str(error).split()).partition(". ")[0].partition(" in your environment")[0]
+    return CptBenchError(
+        f"transformers cannot open it here ({reason})",
+        where=folder,
+        todo="Install that package; which torchvision fits this torch, cptbench doctor knows",
+    )
+
+
 def broken(folder: Path, error: object) -> CptBenchError:
     """The error to raise when a checkpoint cannot be loaded because of ``error``."""
     reason = lacking(folder) or " ".join(str(error).split())
@@ -203,7 +217,7 @@ def broken(folder: Path, error: object) -> CptBenchError:
 def lacking(folder: Path) -> str:
     """Which file that a checkpoint needs is not in ``folder``; empty where none is missing.
 
-    What transformers says of a missing file is often a guess about the network.
+    The error of transformers for a missing file is often a guess about the network.
     """
     if (folder / ADAPTER).is_file():
         return ""

@@ -58,7 +58,14 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
         out.append(_orders(comparison["over_orders"]))
     if comparison["missing"]:
         rows = [(name(run), cell) for run, cells in comparison["missing"].items() for cell in cells]
-        out.append(Grid("Missing cells", ("run", "cell"), rows, "No number is made without them."))
+        out.append(
+            Grid(
+                "Missing cells",
+                ("run", "cell"),
+                rows,
+                "A metric that needs one has no value.",
+            )
+        )
     return out
 
 
@@ -68,7 +75,7 @@ def name(text: str) -> str:
 
 
 def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
-    """A number with a true minus sign."""
+    """A number as text, with a typographic minus sign."""
     if value is None:
         return "–"
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
@@ -93,7 +100,7 @@ def _rank(method: dict[str, Any]) -> tuple[bool, float]:
 def _against(
     comparison: dict[str, Any], names: Sequence[str], reference: str
 ) -> dict[str, dict[str, Any]]:
-    """Method to its differences from the reference, the method's number minus the reference's."""
+    """Map each method to its differences: the method's number minus the reference's."""
     out = {}
     for pair in comparison["pairs"]:
         if pair["second"] == reference:
@@ -145,9 +152,9 @@ def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], referenc
     size = f" (limited to {limit} samples a split)" if limit else ""
     title = f"{comparison['suite']['name']} {comparison['suite']['version']}{size}"
     note = (
-        "Learn and FM belong together: who learns nothing forgets nothing. [95 % interval over "
-        "test samples, paired bootstrap] {95 % interval over seeds, t}. One seed says nothing "
-        "about seeds."
+        "Read Learn and FM together: a method that learns nothing forgets nothing. [95 % interval "
+        "over test samples, paired bootstrap] {95 % interval over seeds, t}, which needs two seeds "
+        "or more."
     )
     if len(comparison["orders"]) > 1:
         named = "; ".join(f"{k}: {', '.join(v)}" for k, v in comparison["orders"].items())
@@ -167,8 +174,8 @@ def _differences(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
         for who, pair in pairs.items()
     ]
     note = (
-        "Method minus reference on the same samples. 'tie': an interval, over samples or over "
-        "seeds, holds 0. '(one seed)': shown on these samples only, nothing is known over seeds."
+        "Method minus reference on the same samples. 'tie': the interval over samples or that over "
+        "seeds contains 0. '(one seed)': only one seed was run; another one may reverse it."
     )
     title = f"Differences from {name(reference)}"
     return Grid(title, ("method", *COLUMNS), rows, note)
@@ -195,8 +202,9 @@ def _tasks(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
             cells.append(f"{split}, p {p_value(t['p_holm'])}".replace("p <", "p<"))
         rows.append((name(who), *cells))
     note = (
-        "Samples better : worse at the end, and the exact McNemar test (with several seeds: the "
-        "exact sign test on each sample's mean over seeds), p adjusted by Holm for the tasks."
+        "How many samples are better : worse at the end, and p of the exact McNemar test (with "
+        "several seeds, of the exact sign test on each sample's mean over seeds), adjusted by Holm "
+        "for the number of tasks."
     )
     title = f"Each task at the end, against {name(reference)}"
     return Grid(title, ("method", *tasks), rows, note)
@@ -207,8 +215,8 @@ def _joint(gaps: list[dict[str, Any]]) -> Grid:
         (name(g["method"]), name(g["joint"]), _verdict(g), _cell(g["CTM"], False, 2)) for g in gaps
     ]
     note = (
-        "GapToJoint: AvgAcc minus that of training on all tasks at once. CTM: AvgAcc as a share of "
-        "it; 1 is the joint run's accuracy."
+        "GapToJoint: AvgAcc minus the AvgAcc of training on all tasks at once. CTM: AvgAcc divided "
+        "by it; 1 means as accurate as joint training."
     )
     return Grid("GapToJoint and CTM", ("method", "joint", "GapToJoint", "CTM"), rows, note)
 
@@ -219,9 +227,9 @@ def _decomposition(methods: list[dict[str, Any]]) -> Grid:
         for m in methods
     ]
     note = (
-        "The four parts of a row add up to its AvgAcc: what the base model could do, what earlier "
-        "tasks did for a task before its turn (FWT_T), what its own stage added (TLG), and what "
-        "later stages changed (BWT_T)."
+        "The four parts of a row add up to its AvgAcc: the base model's accuracy (BaseAcc), what "
+        "earlier tasks did for a task before its own stage (FWT_T), what its own stage added "
+        "(TLG), and what later stages changed (BWT_T)."
     )
     return Grid("From the base to the end", ("method", *PARTS, "AvgAcc"), rows, note)
 
@@ -269,7 +277,7 @@ _LATEX = {
 
 
 def latex(tables: Sequence[Grid]) -> str:
-    """Tables for booktabs."""
+    """LaTeX tables for the package booktabs."""
 
     def escape(text: str) -> str:
         return "".join(_LATEX.get(c, c) for c in text)
@@ -289,7 +297,7 @@ def latex(tables: Sequence[Grid]) -> str:
 
 
 def _lines(cell: str) -> str:
-    """A number's value, intervals and verdict under each other; other text as it is."""
+    """A number with its intervals and verdict below each other as HTML; other text unchanged."""
     parts = re.match(r"([+−]?\d[\d.]* )(\[[^\]]*\])\s*(\{[^}]*\})?\s*(.*)", cell, re.S)
     if parts is None:
         return f"<bdi>{html.escape(cell)}</bdi>"

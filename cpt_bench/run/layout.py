@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from importlib.util import cache_from_source
 from itertools import chain
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def lay_out(
     covered = tuple(dict.fromkeys((*folders, *others)))
     # A grader, or the trainer itself, may be in the package that holds the suite.
     code = {file.resolve() for file in code_needed(plan, document.grading.cards.values())}
+    code |= {Path(cache_from_source(str(file))) for file in code}  # Python looks there first
     shown = sorted(file for file in code if any(file.is_relative_to(c) for c in covered))
     view = View(
         hidden=covered,

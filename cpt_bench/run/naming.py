@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cpt_bench.files import digest_json
@@ -32,7 +33,7 @@ def run_name(plan: Plan, settings: list[str]) -> str:
     if plan.method.origin["spec"] != plan.method.name:  # not built in: the name may be ambiguous
         declared = plan.privileges.model_dump(exclude_defaults=True)
         special["trainer"] = [plan.method.origin["spec"], declared]
-    hub = parse(given) if given is not None and plan.start and plan.start.revision else None
+    hub = parse(given) if given is not None and not Path(given).is_dir() else None
     model = [hub.id.rpartition("/")[2]] if hub else []
     name = "-".join([plan.suite.label, *model, plan.method.name.lower(), f"seed{plan.seed}"])
     changed = [s.replace("=", "_") for s in settings]

@@ -42,6 +42,8 @@ TESTED, SHARE = 500, 5
 COPIED = "data"
 """The folder of a suite that data are copied to."""
 
+RECIPE = "suite_recipe_"
+
 
 def new_suite(
     name: str,
@@ -144,7 +146,10 @@ def _suite(folder: Path, name: str, tasks: Sequence[str], longest: int) -> None:
     }
     _write(folder / "suite.yaml", "suite.yaml.txt", **names)
     (folder / "recipes").mkdir()
-    _write(folder / "recipes/sft.yaml", "suite_recipe.yaml.txt", name=name)
+    for template in importlib.resources.files(__package__).iterdir():
+        if template.name.startswith(RECIPE):  # RECIPE + the trainer's name + .yaml.txt
+            recipe = template.name.removeprefix(RECIPE).removesuffix(".txt")
+            _write(folder / "recipes" / recipe, template.name, name=name)
 
 
 def _cards(folder: Path, name: str, made: Sequence[tuple[Data, Proposal]], copy: bool) -> list[str]:

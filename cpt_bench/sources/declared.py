@@ -25,8 +25,10 @@ class Usable(NamedTuple):
     group: str
 
 
-def read_declared(card: TaskCard, split: str) -> list[Sample]:
+def read_declared(card: TaskCard, split: str, asked_only: bool = False) -> list[Sample]:
     """The samples of a split in order: those of the card's ``draw``, else all.
+
+    With ``asked_only`` the file of its gold is not read: what is asked, without the answers.
 
     Raises:
         CptBenchError: A file or column is missing, a row makes no sample, there are not as many as
@@ -34,14 +36,14 @@ def read_declared(card: TaskCard, split: str) -> list[Sample]:
     """
     assert isinstance(card.source, Files) and card.folder is not None
     published, where = card.splits[split], f"task {card.name}, {split} split"
-    usable = usable_rows(card, split)
+    usable = usable_rows(card, split, asked_only)
     chosen = usable if published.draw is None else drawn_rows(usable, published.draw, published.n)
     if len(chosen) != published.n:
         rule = "rows from this draw" if published.draw else "rows"
         todo = f"Set n: {len(chosen)}" if chosen else "Correct the files, or the conditions"
         raise CptBenchError(f"{len(chosen)} {rule}, not {published.n}", where=where, todo=todo)
     with _within(where):
-        samples = [_sample(card, card.source, one) for one in chosen]
+        samples = [_sample(card, card.source, one, asked_only) for one in chosen]
     ids = [sample.id for sample in samples]
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
@@ -50,7 +52,7 @@ def read_declared(card: TaskCard, split: str) -> list[Sample]:
     return samples
 
 
-def usable_rows(card: TaskCard, split: str) -> list[Usable]:
+def usable_rows(card: TaskCard, split: str, asked_only: bool = False) -> list[Usable]:
     """All rows of a split's files that meet the card's conditions, in their order.
 
     Raises:
@@ -63,7 +65,7 @@ def usable_rows(card: TaskCard, split: str) -> list[Usable]:
     prefix = f"{split}-" if split in source.splits else ""
     draw, out = card.splits[split].draw, []
     with _within(where):
-        gold = _gold(source, source.of(split), card.folder)
+        gold = None if asked_only else _gold(source, source.of(split), card.folder)
         for number, row in enumerate(rows_of(source, split, card.folder)):
             with _at(row):
                 values = row.values
@@ -131,7 +133,7 @@ def drawn_rows(usable: Sequence[Usable], draw: Draw, n: int) -> list[Usable]:
     return sorted(usable, key=rank)[draw.skip : draw.skip + n]
 
 
-def _sample(card: TaskCard, source: Files, one: Usable) -> Sample:
+def _sample(card: TaskCard, source: Files, one: Usable, asked_only: bool) -> Sample:
     assert card.folder is not None
     row, root = one.row, card.folder / source.root
     with _at(row):
@@ -139,9 +141,10 @@ def _sample(card: TaskCard, source: Files, one: Usable) -> Sample:
             part if isinstance(part, bytes) else _file(part, row.folder, root)
             for part in pictures_of(row.values, source.map)
         ]
-        sample = sample_of(
-            row.values, source.map, card.answer_kinds, one.name, PictureFiles(tuple(places))
-        )
+        shown = PictureFiles(tuple(places))
+        sample = sample_of(row.values, source.map, card.answer_kinds, one.name, shown, asked_only)
+        if asked_only:
+            return sample
         pictured = bool(source.map.images) and not source.no_picture
         if problem := problem_of(sample, pictured, card.answer_kinds):
             raise CptBenchError(problem, todo="Correct the row, or leave it out with source.where")

@@ -22,11 +22,11 @@ from cpt_bench.hub.snapshots import Tell
 from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.sources.checks import check_sample
-from cpt_bench.sources.mapping import fits, group_of, pictures_of, sample_of
+from cpt_bench.sources.hub_map import by_path, mapped, named_columns
+from cpt_bench.sources.mapping import group_of
 from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
 from cpt_bench.sources.places import full, is_full, plainly_named
 from cpt_bench.suite import Sample, TaskCard, prepared
-from cpt_bench.suite.columns import Columns
 from cpt_bench.suite.origins import Draw, Hub, Join, Table
 
 Adapter = Callable[..., Sample | None]
@@ -90,7 +90,7 @@ def _prepare(
     wanted, passed, todo = source.splits[split], [], []
     for table in wanted.tables:
         try:
-            columns = table.columns or wanted.columns or _named_columns(source)
+            columns = table.columns or wanted.columns or named_columns(source)
             rows, commit = open_table(table, columns, origin, scratch, tell)
             pictures = _open_join(table, wanted.join, origin, scratch, tell)
         except Unfit as reason:
@@ -218,7 +218,7 @@ def _reasons(scratch: Path | None) -> Iterator[None]:
 
 
 def datasets_cache() -> str:
-    """Where ``datasets`` writes when nobody says otherwise."""
+    """Where ``datasets`` writes by default."""
     from datasets import config
 
     return str(config.HF_DATASETS_CACHE)
@@ -346,7 +346,7 @@ def _samples(
         chosen = _in_order(rows, adapt)
     for number, index in chosen:
         row = {n: encoded_bytes(value, home.picture) for n, value in rows[number].items()}
-        row |= {n: _by_path(row[n], home.picture) for n in named if n in row}
+        row |= {n: by_path(row[n], home.picture) for n in named if n in row}
         if join is not None and pictures is not None:
             images, places = pictures
             place = places.get(row[join.on])
@@ -363,41 +363,6 @@ def _samples(
         for picture in sample.images:
             check_picture(picture, f"{table.repo}, {sample.id}")
         yield sample
-
-
-def _named_columns(source: Hub) -> dict[str, str]:
-    """The columns that a map and its conditions name, of whatever type."""
-    assert source.map is not None
-    named = [*source.map.columns(), *source.where]
-    return dict.fromkeys((name.partition(".")[0] for name in named), "")
-
-
-def mapped(
-    card: TaskCard, source: Hub, columns: Columns, rows: Any, table: Table, home: Repository
-) -> Adapter:
-    """The adapter that a card's ``map`` declares; columns of classes are read by their names."""
-    classes = {
-        name: tuple(feature.names)
-        for name, feature in rows.features.items()
-        if type(feature).__name__ == "ClassLabel" and name not in columns.labels
-    }
-    known = columns.model_copy(update={"labels": {**classes, **columns.labels}})
-
-    def adapt(row: dict[str, Any], index: int, split: str) -> Sample | None:
-        if not fits(row, source.where):
-            return None
-        parts = pictures_of(row, known)
-        images = [part if isinstance(part, bytes) else home.picture(part) for part in parts]
-        return sample_of(row, known, card.answer_kinds, f"{table.split}-{index}", images)
-
-    return adapt
-
-
-def _by_path(value: Any, picture: Callable[[str], bytes]) -> Any:
-    """The pictures that a column of text names."""
-    if isinstance(value, list):
-        return [_by_path(item, picture) for item in value]
-    return picture(value) if isinstance(value, str) and value else value
 
 
 def _named(row: Mapping[str, Any]) -> str:

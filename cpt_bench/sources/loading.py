@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import load
 from cpt_bench.sources import reasoning_gym
@@ -33,6 +35,26 @@ def load_split(card: TaskCard, split: str, *, check: bool = True) -> list[Sample
         return read(card, split, check=check)
     samples = made_split(card, split, check=check)
     return [with_instruction(s, card) for s in samples] if card.instruction else samples
+
+
+def questions_of(card: TaskCard) -> list[Sample]:
+    """What is asked in the test split, also where its gold is private and not on this machine.
+
+    Raises:
+        CptBenchError: As :func:`load_split`.
+    """
+    source = card.source
+    part = source.of("test") if isinstance(source, Files) else None
+    if part is None or not part.gold or (home(card) / part.gold).exists():
+        return load_split(card, "test")
+    samples = read_declared(card, "test", asked_only=True)
+    return [with_instruction(s, card) for s in samples] if card.instruction else samples
+
+
+def home(card: TaskCard) -> Path:
+    """The folder that the files of a card's source are named from."""
+    root = card.source.root if isinstance(card.source, Files) else ""
+    return (card.folder or Path()) / root
 
 
 def with_instruction(sample: Sample, card: TaskCard) -> Sample:
@@ -103,7 +125,7 @@ def _cure(card: TaskCard) -> str:
 
 
 def unpinned(card: TaskCard, split: str) -> CptBenchError:
-    """The line for a split whose card says nothing about what is in it."""
+    """The error for a split whose card has no hash of its samples."""
     return CptBenchError(
         f"the {split} split has no sha256: nobody could tell whether its samples changed",
         where=f"task {card.name}",

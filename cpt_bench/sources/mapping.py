@@ -13,6 +13,9 @@ from cpt_bench.suite import Sample
 from cpt_bench.suite.columns import OPTIONS, Among, Columns, Condition, names_in
 
 Picture = Callable[[str], bytes]
+UNKNOWN = "?"
+"""Stands for a gold answer that is not on this machine."""
+
 _ABSENT = object()
 
 
@@ -22,6 +25,7 @@ def sample_of(
     kinds: Sequence[str],
     name: str,
     images: Sequence[bytes] = (),
+    asked_only: bool = False,
 ) -> Sample:
     """The sample that a row makes.
 
@@ -31,14 +35,17 @@ def sample_of(
         kinds: The card's answer kinds.
         name: The sample's id where ``columns`` has none.
         images: Its pictures, which :func:`pictures_of` finds.
+        asked_only: The row has no gold answer; :data:`UNKNOWN` stands for it.
 
     Raises:
         CptBenchError: A column is missing, or does not hold what it should.
     """
     choices = _choices(values, columns)
-    answers = _golds(values, columns, choices)
+    answers = (UNKNOWN,) if asked_only else _golds(values, columns, choices)
     kind = _kind(values, columns, kinds, answers[0], bool(choices))
-    if choices and kind == "letter":
+    if asked_only:
+        pass
+    elif choices and kind == "letter":
         answers = tuple(_as_letter(answer, columns, choices) for answer in answers)
     elif choices and columns.gold in ("letter", "index", "number"):
         answers = tuple(choices[LETTERS.index(_as_letter(a, columns, choices))] for a in answers)
@@ -50,7 +57,9 @@ def sample_of(
         kind=kind,
         rationale=rationale or None,
         choices=choices,
-        annotators=_list(values, columns.annotators, columns) if columns.annotators else (),
+        annotators=()
+        if asked_only or not columns.annotators
+        else _list(values, columns.annotators, columns),
         category=_text(values, columns.category, columns) if columns.category else "",
     )
     return made.model_copy(update={"images": images})  # pictures are read when they are needed

@@ -76,7 +76,7 @@ class ReplayStore:
             )
 
     def check(self, before: dict[str, set[str]]) -> None:
-        """Check that everything stored now is allowed, whoever wrote it.
+        """Check that everything stored now is allowed, also what was written without :meth:`add`.
 
         Args:
             before: Task to the ids that were stored before this stage.

@@ -42,7 +42,7 @@ HEADER: Final = """\
 
 
 class Before(BaseModel):
-    """What an earlier edition of the study said of a claim.
+    """The verdict of an earlier edition of the study on a claim.
 
     Attributes:
         verdict: Its verdict.

@@ -94,16 +94,16 @@ def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def gist(points: Points) -> str:
-    """What a reader may quote: the core methods at their recipes, each number with its interval."""
+    """What a reader may quote: each family's plain method, each number with its interval."""
     found = []
-    for method in points.methods():
+    for method in [name for rewarded in (False, True) for name in points.family(rewarded)[:1]]:
         runs = points.of(method)
         values = {k: [p.numbers.get(k) for p in runs] for k in ("AvgAcc", "FM", "GeneralDelta")}
-        if method in points.about.first and len(runs) >= SEEDS:
+        if len(runs) >= SEEDS:
             avg, fm, general = (_mean(values[key], key) for key in values)
             found.append(
-                f"{method} ends at {avg} % on all tasks, with a forgetting of {fm} and a change of "
-                f"general capability of {general} points ({len(runs)} seeds)"
+                f"{method} ends at {avg} % on all tasks, having forgotten {fm} points (FM) and "
+                f"changed general capability by {general} ({len(runs)} seeds)"
             )
     return "; ".join(found)
 

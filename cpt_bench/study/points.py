@@ -124,7 +124,7 @@ class Points(NamedTuple):
 
 
 def other_bases(runs: Sequence[Stored], suite: Suite) -> list[str]:
-    """The base models, by digest, that runs started from beside the suite's own, sorted."""
+    """The digests of the base models of runs that are not the suite's own, sorted."""
     own = base_row(suite)
     found = {run.facts["base"]["weights"] for run in runs}
     return sorted(found - {own.weights}) if own is not None else []

@@ -40,8 +40,8 @@ class Columns(Declared):
             A template where the path has more to it: ``"images/{file}.png"``.
         category: Column of the group, for scores by group.
         rationale: Column of a chain of thought.
-        kind: The answer's kind, or ``"{column}"``; without it, it is told from the answer, among
-            the card's kinds.
+        kind: The answer's kind, or ``"{column}"``; without it, the kind is derived from the answer,
+            among the card's kinds.
         labels: Column to the words of its values: a list for 0, 1, 2 …, or value to words.
     """
 

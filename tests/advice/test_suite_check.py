@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a test picture in train": ({}, lambda f: repeat(f, "train", id="t", q="new?"), "1 test questions show a picture of train (test0 = t). Draw by picture"),
     "an empty gold answer": ({}, lambda f: reword(f, a=" "), "test.jsonl:1: no gold answer in a"),
     "an empty question": ({}, lambda f: reword(f, q=" "), "test.jsonl:1: the question is empty"),
-    "one answer to all": ({}, lambda f: reword(f, a="red"), "100 % of its answers are 'red': who always says so looks good"),
+    "one answer to all": ({}, lambda f: reword(f, a="red"), "100 % of its answers are 'red': always answering this looks good"),
     "two golds of one question": ({}, lambda f: reword(f, q="which?", image="test-red.png"), "test0 and test1 are one question with two gold answers"),
     "gold with a tag in it": ({}, lambda f: reword(f, a="</answer>x"), "does not have the form"),
     "part credit": ({"grader": "./g.py:half"}, None, "wrong answers earn 0.50 on average, and up to 0.50: grader ./g.py:half gives part credit"),

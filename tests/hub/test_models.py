@@ -251,30 +251,47 @@ def test_each_thing_that_goes_wrong_is_one_line_and_the_next_try_goes_on(
     assert len(hub.asked("GET /cdn")) == 3 - len(there), "what had arrived is not fetched again"
 
 
-def test_a_killed_download_goes_on_with_the_files_that_are_missing(
+def test_a_download_that_ended_goes_on_with_the_files_that_are_missing(
     hub: fake.Hub, nano: Suite
 ) -> None:
-    def die(request: fake.Request) -> None:
-        raise KeyboardInterrupt
-
-    class Killed(BaseException):
-        pass
-
-    def killed(line: str) -> None:
-        raise Killed
-
     hub.rule("GET /cdn", fake.status(404))
     with pytest.raises(CptBenchError):
         found(nano)
-    small = {p.name for p in snapshots.cache().rglob("*.json") if "trees" not in p.parts}
-    assert small, "the small files had arrived"
-    assert snapshots.cached(HubName(ID, hub.commit("models", ID))) is None, "it is not whole"
+    snapshot = HubName(ID, hub.commit("models", ID))
+    arrived = [p for p in snapshots.cache().glob("*/snapshots/*/*") if p.is_file()]
+    assert snapshots.cached(snapshot) is None, "it is not whole"
     hub.forget()
     lines: list[str] = []
     found(nano, lines=lines)
-    assert "3 files to fetch, 180.0 KB of 180.2 KB, the rest is there" in lines[0]
-    assert not [line for line in hub.asked("GET .*resolve") if "safetensors" not in line]
-    hub.log.clear()
+    assert lines[0].startswith(f"{ID}: {8 - len(arrived)} files to fetch, ")
+    assert len(hub.asked("GET .*(resolve|cdn)")) == 8 - len(arrived)
+    assert snapshots.cached(snapshot) is not None
+
+
+def test_an_error_that_nobody_knows_is_one_line_too(
+    hub: fake.Hub, nano: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(*args: Any, **options: Any) -> None:
+        raise RuntimeError("Data processing error:\n  reconstruction of the xorb")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", strange)
+        with pytest.raises(
+            CptBenchError, match=r"the download failed \(RuntimeError: Data processing error: rec"
+        ):
+            found(nano)
+    assert found(nano).name == ID
+
+
+def test_an_adapter_on_the_hub_brings_its_base(hub: fake.Hub, nano: Suite) -> None:
+    adapter = hub.folder / "models/Org/Adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"low rank")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": ID}))
+    hub.forget()
+    start = found(nano, "Org/Adapter")
+    assert start.sha256 == weights_digest(start.folder)
+    assert adapter_base(start.folder) == str(found(nano).folder)
 
 
 def test_a_plan_needs_a_model_s_settings_alone(hub: fake.Hub) -> None:

@@ -113,8 +113,8 @@ def test_a_mistyped_option_is_told_at_once(
     run = good[0].parent / "run0"
     submit = ["submit", run, "--name", "x", "--author", "y"]
     for args, words in (
-        (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
-        ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        (["verify", good[1], "--suite", "nowhere"], "no suite is called 'nowhere'"),
+        ([*submit, "--suite", "nowhere"], "no suite is called 'nowhere'"),
         ([*submit, "--out", "file"], "file: is not a directory. Give another --out"),
         (["leaderboard", "build", "--out", "file"], "file: is not a directory. Give another --out"),
         (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),

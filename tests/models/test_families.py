@@ -167,7 +167,7 @@ def test_limits_on_pixels_have_the_family_s_own_unit(models: Callable[[str], Pat
         assert processor.image_processor.size["longest_edge"] == 56
         with pytest.raises(CptBenchError, match="less than one tile of 28 x 28"):
             limit_pixels(processor, None, 700)
-        with pytest.raises(CptBenchError, match="min_pixels=4096 cannot be kept"):
+        with pytest.raises(CptBenchError, match="min_pixels=4096 cannot be applied"):
             limit_pixels(processor, 4096, None)
 
 
@@ -176,7 +176,7 @@ def test_limits_on_pixels_are_refused_where_they_mean_nothing(
     family: str, models: Callable[[str], Path]
 ) -> None:
     processor = load_processor(models(family))
-    with pytest.raises(CptBenchError, match="max_pixels=4096 cannot be kept"):
+    with pytest.raises(CptBenchError, match="max_pixels=4096 cannot be applied"):
         limit_pixels(processor, None, 4096)
     limit_pixels(processor, None, None)
 

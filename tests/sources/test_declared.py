@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.sources import load_split, split_digest
+from cpt_bench.sources import load_split, questions_of, split_digest
 from cpt_bench.sources.declared import usable_rows
 from cpt_bench.sources.kept import kept_split
 from cpt_bench.sources.leakage import leaks
@@ -53,6 +53,10 @@ MAP = {
     "category": "meta.topic",
     "rationale": "why",
 }
+
+
+def options(i: int) -> str:
+    return "\n".join(f"{x}. {c}" for x, c in zip("ABC", ROWS[i]["options"], strict=True))
 
 
 @pytest.fixture
@@ -226,6 +230,11 @@ def test_gold_may_be_in_a_file_of_its_own(folder: Path) -> None:
     (folder / "gold.jsonl").unlink()
     with pytest.raises(CptBenchError, match="the gold of this split is not on this machine"):
         loaded(made)
+    asked = questions_of(made)
+    assert [s.question for s in asked] == [
+        f"which colour is square {i}?\n{options(i)}" for i in range(6)
+    ]
+    assert {s.answers for s in asked} == {("?",)} and [*asked[0].images] == [png("red")]
 
 
 def test_an_instruction_is_asked_and_not_hashed(folder: Path) -> None:

@@ -16,11 +16,11 @@ LLAMA = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 SIZES = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,  # of 32: vLLM on a CPU takes no smaller ones
+    "num_key_value_heads": 1,
     "max_position_embeddings": 2048,
     "initializer_range": 0.2,
 }
@@ -68,7 +68,7 @@ def qwen3_text(folder: Path) -> None:
     save(
         folder,
         Qwen3ForCausalLM(
-            Qwen3Config(**SIZES, head_dim=8, vocab_size=len(words), tie_word_embeddings=True)
+            Qwen3Config(**SIZES, head_dim=32, vocab_size=len(words), tie_word_embeddings=True)
         ),
         words,
         eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")],

@@ -13,7 +13,9 @@ QWEN_WORDS = (
     "<|endoftext|>", *TURN, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
 WORDS = {key: value for key, value in SIZES.items() if key != "initializer_range"}
-MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}
+NEWLINES = ("\n\n\n\n", "\n\n\n", "\n\n", "\n")
+"""Tokens of Gemma's that vLLM asks for by name."""
 EYE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -48,12 +50,12 @@ def build(
     """A processor of its parts; where there is no torchvision, without the part for videos."""
     import transformers
 
-    if without_torchvision():
-        from cpt_bench.models.families import image_only
-        from cpt_bench.models.processor import install
+    from cpt_bench.models.families import image_only
+    from cpt_bench.models.processor import install
 
-        install()
-        image_only.install(kind)
+    install()
+    image_only.install(kind)
+    if without_torchvision():
         return getattr(transformers, name)(
             images,
             words,
@@ -113,7 +115,7 @@ def qwen_vl(
 
 
 def qwen25(folder: Path, tied: bool = False) -> None:
-    eye = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "window_size": 56, "fullatt_block_indexes": [1]}  # fmt: skip
+    eye = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 64, "window_size": 56, "fullatt_block_indexes": [1]}  # fmt: skip
     qwen_vl(
         folder,
         "Qwen2_5_VL",
@@ -131,14 +133,14 @@ def qwen25_tied(folder: Path) -> None:
 
 
 def qwen2(folder: Path) -> None:
-    eye = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    eye = {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
     qwen_vl(
         folder, "Qwen2VL", "qwen2_vl", "Qwen2VLProcessor", 14, "Qwen2VLVideoProcessor", eye, False
     )
 
 
 def qwen3(folder: Path) -> None:
-    eye = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}  # fmt: skip
+    eye = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}  # fmt: skip
     qwen_vl(
         folder,
         "Qwen3VL",
@@ -148,7 +150,7 @@ def qwen3(folder: Path) -> None:
         "Qwen3VLVideoProcessor",
         eye,
         True,
-        head_dim=8,
+        head_dim=32,
     )
 
 
@@ -161,12 +163,12 @@ def gemma3(folder: Path) -> None:
     start = "<start_of_turn>{{ m['role'] | replace('assistant', 'model') }}\n"
     template = chat("<start_of_image>", start, "<end_of_turn>\n", "{{ bos_token }}")
     words = tokenizer(
-        ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", *special.values()],
+        ["<pad>", "<eos>", "<bos>", *NEWLINES, "<start_of_turn>", "<end_of_turn>", *special.values()],
         "<bos>", eos_token="<eos>", pad_token="<pad>", extra_special_tokens=special, chat_template=template,
     )  # fmt: skip
     ids = words.convert_tokens_to_ids
     config = Gemma3Config(
-        text_config={**WORDS, "vocab_size": len(words), "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": ids("<pad>"), "bos_token_id": ids("<bos>"), "eos_token_id": ids("<eos>")},
+        text_config={**WORDS, "vocab_size": len(words), "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": ids("<pad>"), "bos_token_id": ids("<bos>"), "eos_token_id": ids("<eos>")},
         vision_config={**EYE, "image_size": 56, "patch_size": 14, "vision_use_head": False},
         mm_tokens_per_image=4, image_token_index=ids("<image_soft_token>"),
         boi_token_index=ids("<start_of_image>"), eoi_token_index=ids("<end_of_image>"),

@@ -24,9 +24,11 @@ from cpt_bench.models.checkpoint import weights_digest
 from tests.support import hub as fake
 from tests.support.commands import here
 from tests.support.cpt7_fixtures import RFT, SFT, TEST, TRAIN, build_suite
+from tests.support.picture_families import make
 from tests.support.places import ROOT
 
 LARGE, SMALL = "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"
+NEWER = "Qwen/Qwen3-VL-4B-Instruct"
 TASKS = 2
 """Tasks of the sequence: all seven are run in ``test_cpt7_run``."""
 LIMIT = ["--limit", "2", "--keep", "last"]
@@ -59,6 +61,7 @@ def served(
         shutil.copytree(tiny_model, folder / "models" / name)
     file = folder / "models" / SMALL / "model.safetensors"
     save_file({k: v * 1.25 for k, v in load_file(file).items()}, file, {"format": "pt"})
+    make("Qwen3-VL", folder / "models" / NEWER)
     with fake.serving(folder) as server:
         yield server
 
@@ -134,3 +137,18 @@ def test_another_base_is_another_model_s_run(home: Path, served: fake.Hub) -> No
     assert {m["name"] for m in found["methods"]} >= {
         f"sft (from Qwen2.5-VL-3B-Instruct {base['weights'][:8]})",
     }
+
+
+def test_so_does_another_family_by_its_name(home: Path, served: fake.Hub) -> None:
+    run, _ = commands("Base model")
+    types(home, [NEWER if word == SMALL else word for word in run])
+    (folder,) = (home / "work/runs").glob("cpt7-Qwen3-VL-4B-Instruct-sft-seed0*")
+    whole(folder)
+    assert read_json(folder / "run.json")["base"]["path"] == NEWER
+
+
+def test_one_task_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's last way of preparing: what is there is in no other tier's place."""
+    _, command = commands("Data")
+    lines = types(home, command)
+    assert lines.count("textvqa/") == 2 and "base model" not in lines

@@ -36,7 +36,7 @@ STEPS = 5
 
 
 class ReDo(Part):
-    """Draws the dormant units of the gated layers anew when a task begins."""
+    """Initialises the dormant units of the gated layers again when a task begins."""
 
     def attach(self, trainer: Any) -> None:
         file = self.stage.state / STORE
@@ -98,7 +98,7 @@ def activity(model: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def revive(block: Any, dormant: torch.Tensor, noise: torch.Generator) -> None:
-    """Draw the weights into a gated layer's dormant units anew, and cut those out of them."""
+    """Initialise the weights into a gated layer's dormant units again; zero those out of them."""
     for layer in (block.gate_proj, block.up_proj):
         bound = math.sqrt(3) * math.sqrt(2) / math.sqrt(layer.weight.shape[1])
         for weight, limit in (

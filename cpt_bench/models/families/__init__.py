@@ -75,7 +75,7 @@ def open_processor(folder: Path) -> Any:
     """
     from transformers import AutoProcessor, AutoTokenizer
 
-    # Here, because they import transformers, which whoever only digests weights does without.
+    # Here, because they import transformers, which is not needed to compute digests.
     from cpt_bench.models.families import image_only
     from cpt_bench.models.families.text import TextProcessor
 

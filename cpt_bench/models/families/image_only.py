@@ -55,15 +55,15 @@ class ImageOnly:
 
 def install(kind: str) -> None:
     """Make ``AutoProcessor`` find an image-only class for models of this type, if it needs one."""
-    if is_torchvision_available():
-        return
     name = PROCESSOR_MAPPING_NAMES.get(kind)
     stock = getattr(transformers, name, None) if isinstance(name, str) else None
     if stock is None or VIDEO not in stock.get_attributes():
         return
-    module = sys.modules[stock.__module__]
+    module: Any = sys.modules[stock.__module__]
     if not getattr(module, "num2words", True):
-        module.num2words = str  # type: ignore[attr-defined]  # SmolVLM counts a video's frames with it
+        module.num2words = str  # SmolVLM counts the frames of a video with it
+    if is_torchvision_available():
+        return
     made = type(name, (ImageOnly, stock), {"__module__": stock.__module__})
     package = sys.modules[stock.__module__.rpartition(".")[0]]
     for place in (module, package, transformers):

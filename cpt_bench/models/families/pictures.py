@@ -69,7 +69,7 @@ def limit_pixels(processor: Any, least: int | None, most: int | None) -> None:
     name, value = next(iter(asked.items()))
     why = f"{kind} has no such limit" if images is not None else "the model reads no pictures"
     raise CptBenchError(
-        f"{name}={value} cannot be kept: {why}",
+        f"{name}={value} cannot be applied: {why}",
         where=type(processor).__name__,
         todo=f"Leave {name} out of the recipe, or give --set {name}=null",
     )

@@ -20,7 +20,7 @@ HEAD_NORMS = ("qwen3", "gemma3_text")
 PLAIN = ("llama", "qwen2", "qwen3", "gemma3_text")
 """Text models that consist of attention, a gated perceptron, norms and tables of words."""
 TIED = ("gemma3_text",)
-"""Families whose head is the table of words unless the config says otherwise."""
+"""Families whose output head is the embedding table unless the config sets another."""
 EDGE_TILES = 13
 """Tiles of a picture of 4 to 3 whose longest edge is four tiles: 12, and the whole in small."""
 
