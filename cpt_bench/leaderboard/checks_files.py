@@ -1,4 +1,4 @@
-"""The files of an entry before any is read: names, kinds, sizes, and that each is signed for."""
+"""Checks the files of an entry before reading any: names, kinds, sizes, and that each is listed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CODE = (".py", ".pyc", ".so", ".sh", ".js", ".html", ".svg", ".exe", ".dll", ".i
 
 
 def check_tree(root: Path, rules: Rules, report: Report) -> bool:
-    """Look at every name below ``root`` without opening any file.
+    """Check every name below ``root`` without opening any file.
 
     Returns:
         Whether it is safe to read on.
@@ -141,7 +141,7 @@ def seed_folders(root: Path) -> list[Path]:
 
 
 def check_manifest_files(folder: Path, manifest: Manifest, report: Report) -> None:
-    """Every file is in the manifest, every file of the manifest is there, byte for byte."""
+    """Check that manifest and folder have the same files, byte for byte."""
     where = f"{folder.name}/manifest.json"
     folded: dict[str, str] = {}
     for path in manifest.files:

@@ -1,7 +1,7 @@
-"""The run's own records: one chain of known steps, each with all that its package writes of it.
+"""Checks a run's ledger: one chain of known steps, each with everything that cptbench records.
 
-What a ledger leaves out is not compared. So nothing may be left out: each kind of step has its
-inputs, and a ledger that lacks some is an old one only where the repository lists it
+What is missing from a ledger cannot be compared, so nothing may be missing: each kind of step has
+its inputs. A ledger that lacks some passes only if the repository lists it as an old one
 (:mod:`cpt_bench.leaderboard.before`).
 """
 
@@ -44,7 +44,7 @@ INPUTS: Final = {
 
 
 class Ledger(NamedTuple):
-    """What a ledger file holds.
+    """The content of a ledger file.
 
     Attributes:
         where: What findings call it.
@@ -102,7 +102,7 @@ def check_ledger(
     extras: Extras,
     report: Report,
 ) -> None:
-    """The run's own records form one chain: stage after stage, each evaluated, nothing limited."""
+    """Check that the records form one chain: stage after stage, each evaluated, nothing limited."""
     where, records = ledger.where, ledger.records
     before = len(report.errors)
     recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}

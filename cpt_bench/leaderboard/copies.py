@@ -1,4 +1,4 @@
-"""Entries that are copies of one another, under whatever names and dates.
+"""Finds entries that are copies of one another, under whatever names and dates.
 
 A board shows each run once. Every entry is compared with its neighbours of the same suite version,
 in all divisions: first by what is quick to read (digests of weights, and the answers of the last
@@ -38,7 +38,7 @@ Verify = Callable[[Path], dict[int, Seed]]
 
 
 class Sketch(NamedTuple):
-    """What is quick to read of a seed.
+    """The parts of a seed that are quick to read.
 
     Attributes:
         manifest: Of the seed.
@@ -59,7 +59,7 @@ def check_copies(
     verify: Verify,
     report: Report,
 ) -> None:
-    """No seed of the entry is one of a neighbour's.
+    """Check that no seed of the entry is one of a neighbour's.
 
     Args:
         me: The entry.

@@ -47,7 +47,7 @@ class BaseRow(NamedTuple):
 
 
 def sample_hash(question: str, images: Sequence[bytes]) -> str:
-    """What two copies of one question share: SHA-256 of its words and of its pictures' bytes.
+    """SHA-256 of a question's words and its pictures' bytes: the same for two copies.
 
     Spaces and case are folded, so that a reformatted copy is still found.
     """
@@ -60,7 +60,7 @@ def open_known_suite(name: str, variant: str, suite_spec: str | None) -> Suite:
     """The installed suite of that name, or the one that the person verifying points to.
 
     An entry never chooses a path or a module: opening a suite can import code, and an entry is
-    data from a stranger. What is installed on this machine, its owner chose.
+    data from a stranger. Suites on this machine were installed by its owner.
 
     Raises:
         Refused: No suite of that name is installed.
@@ -121,7 +121,7 @@ def _gold(folder: Path, name: str) -> Gold | str:
 
 
 def gold_of(suite: Suite, name: str) -> Gold | str:
-    """The gold of one benchmark, or in one line why it is not here."""
+    """The gold of one benchmark, or one line on why it is not here."""
     return _gold(suite.place, name)
 
 

@@ -1,4 +1,4 @@
-"""An entry as the Hugging Face hub wants it: a model card, evaluation results, a data set card.
+"""Writes an entry for the Hugging Face hub: a model card, evaluation results, a data set card.
 
 Written offline, as files to upload::
 

@@ -1,4 +1,4 @@
-"""Pack finished runs of one method into an entry; what cannot be an entry is refused, with why."""
+"""Packs finished runs of one method into an entry; refuses, with a reason, what cannot be one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run, checked for packing: whole, unlimited, as its ledger left it."""
+"""Checks a finished run before it is packed: complete, not limited, not altered."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ SAME = (
 
 
 def alike(runs: Sequence[Run]) -> None:
-    """Seeds of one entry differ in nothing but their seed."""
+    """Check that the seeds of one entry differ in nothing but their seed."""
     if not runs:
         raise CptBenchError("no run was given")
     first = runs[0]

@@ -69,7 +69,7 @@ def grade_table(
     report: Report,
     last: dict[tuple[int, str], Grade] | None = None,
 ) -> Table | None:
-    """Grade one file of predictions, a line at a time; None when it cannot be.
+    """Grade one file of predictions line by line; None when that is not possible.
 
     Args:
         file: The file.
@@ -211,7 +211,7 @@ def check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Re
 
 
 def name_ids(found: list[str], wanted: list[str], where: str, report: Report) -> None:
-    """Say how a list of ids differs from the published one."""
+    """Report how a list of ids differs from the published one."""
     known, counts = set(wanted), Counter(found)
     for name, count in counts.items():
         if count > 1:
@@ -280,7 +280,7 @@ def table_rows(file: Path) -> Iterator[dict[str, Any]]:
 def check_replies(
     file: Path, table: Path, raw: str | None, form: AnswerForm, where: str, report: Report
 ) -> None:
-    """A side file of whole replies belongs to its table.
+    """Check that a side file of whole replies belongs to its table.
 
     Same hashes, same text but the thought; and together they are what the run wrote.
 

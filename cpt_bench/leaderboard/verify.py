@@ -1,4 +1,4 @@
-"""Verify an entry: every number recomputed from its predictions, offline, nothing executed."""
+"""Verifies an entry offline: recomputes every number from its predictions, executes nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verify(
     tell: Callable[[str], None] = lambda line: None,
     boards: Sequence[Path] = (),
 ) -> Verified:
-    """Look at everything in an entry's folder, and at its neighbours for what it copies.
+    """Check everything in an entry's folder, and whether it copies one of its neighbours.
 
     Args:
         folder: The entry.
@@ -89,7 +89,7 @@ def verify(
 
 
 def _look(folder: Path, suite_spec: str | None, tell: Callable[[str], None]) -> Verified:
-    """Look at an entry by itself."""
+    """Check an entry by itself."""
     report = Report(folder.name)
     done = Verified(folder, None, report, {})
     if not checks_files.check_tree(folder, RULES[LATEST], report):

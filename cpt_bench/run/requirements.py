@@ -5,6 +5,7 @@ What is missing would otherwise be found when it is first used, which may be hou
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -73,13 +74,13 @@ def require_method(method: Method, launch: str | None, gpus: Sequence[str]) -> N
     for package in needs.packages:
         _require(package, where)
     wanted = devices.processes(launch) or 1
-    if needs.gpu and not gpus:
+    if needs.gpu and not gpus and shutil.which("rocm-smi") is None:
         raise CptBenchError(
             "its settings train on a GPU, and none is visible here",
             where=where,
             todo="Run it where one is, or set device=cpu with --set, or another --recipe",
         )
-    if needs.gpu and wanted > len(gpus):
+    if needs.gpu and gpus and wanted > len(gpus):
         raise CptBenchError(
             f"{wanted} processes train, each on a GPU of its own, and {len(gpus)} are visible",
             where=f"--launch {launch!r}",

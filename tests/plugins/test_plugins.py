@@ -440,6 +440,7 @@ def named_in(value: str, known: set[str]) -> set[str]:
     """The names that stand in a text as words of their own; hyphens belong to a word."""
     import re
 
+    value = re.sub(r"cptbench\[[a-z,]+\]", "", value)  # extras of the distribution
     return {
         word for word in re.findall(r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*", value) if word in known
     }
