@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from cpt_bench.sources import load_split
 from cpt_bench.sources.reasoning_gym import words
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.origins import ReasoningGym
-from tests.support.commands import Cli
+from tests.support.commands import LIGHT, Cli
 
 pytest.importorskip("reasoning_gym", reason="needs cptbench[gym]")
 
@@ -185,3 +188,30 @@ def created(source: ReasoningGym, seed: int, n: int) -> list[dict[str, object]]:
 
     made = reasoning_gym.create_dataset(source.task, seed=seed, size=n, **source.settings)
     return [made[i] for i in range(n)]
+
+
+# ------------------------------------------------------------------- without torch, without packages
+
+
+def test_gold_is_recomputed_without_torch(tmp_path: Path) -> None:
+    sample = load_split(GYM.card("sum"), "test")[0]
+    file = tmp_path / "replies.jsonl"
+    file.write_text(json.dumps({"id": sample.id, "reply": f"It is {sample.answers[0]}"}) + "\n")
+    command = [sys.executable, "-c", LIGHT, "grade", str(file), "--suite", "gym", "--task", "sum"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["score"] == 1
+
+
+def test_verify_says_which_package_its_gold_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpt_bench.leaderboard import gold
+    from cpt_bench.sources import reasoning_gym
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(reasoning_gym, "version", absent)
+    gold._gold.cache_clear()
+    why = gold.gold_of(GYM, "sum")
+    gold._gold.cache_clear()
+    assert isinstance(why, str) and "pip install reasoning-gym==0.1.25" in why
