@@ -1,6 +1,6 @@
-"""What ``import cpt_bench`` offers: run a method, evaluate one, read and compare runs.
+"""The functions of ``import cpt_bench``: run a method, evaluate one, read and compare runs.
 
-The command line calls these functions; whatever ``cptbench run`` does, :func:`run` does.
+The command line calls these functions: ``cptbench run`` does what :func:`run` does.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def run(
     threads: int = 1,
     overlap: bool | None = None,
     keep: str = "all",
+    save_every: int | None = None,
     out: str | Path | None = None,
     share: bool = True,
     report_to: Sequence[str] = (),
@@ -73,12 +74,12 @@ def run(
 ) -> Result:
     """Take a model through a suite's tasks, one after the other; measure what it forgot.
 
-    The same call goes on after any interruption, and a finished run is only read.
+    The same call resumes after any interruption; a finished run is only read.
 
     Args:
         suite: The benchmark: ``nano``, ``cpt7``, or a folder that holds a ``suite.yaml``.
         trainer: The method: a name (``sft``), ``pkg/name``, ``module:Class``, ``./file.py:Class``,
-            ``cmd:… {stage}``, or a subclass of :class:`cpt_bench.trainer.Trainer`, also one that
+            ``cmd:… {stage}``, or a subclass of :class:`cpt_bench.trainer.Trainer`, even one that
             was defined in a notebook cell.
         seed: Seeds every stage.
         settings: The trainer's settings that differ from the suite's recipe for it.
@@ -87,18 +88,23 @@ def run(
         tier: The suite's size, where it has several.
         protocol: The evaluation protocol, where the suite has several.
         order: Another order of the suite's tasks.
-        base: The checkpoint to start from; by default the suite's base model.
-        limit: Only the first so many samples of each split; the run is marked as limited.
-        budget: Training prompts that a stage may draw.
-        stage_timeout: Seconds after which a stage's training is ended.
-        memory_limit: Memory of a training process in GiB at which it is ended.
+        base: The checkpoint to start from: a folder, or ``org/name[@revision]`` on the hub; by
+            default the suite's base model.
+        limit: Use only this many samples of each split, the first ones; the run is marked as
+            limited.
+        budget: The most training prompts that a stage may draw.
+        stage_timeout: End a stage's training after this many seconds.
+        memory_limit: End a training process when it uses this many GiB of memory.
         general: Benchmarks of other harnesses to measure too: ``lm-eval:TASK``.
-        engine: What answers: ``transformers``, ``vllm``, ``pkg/name`` or ``./file.py:Class``.
+        engine: The engine that runs the model: ``transformers``, ``vllm``, ``pkg/name`` or
+            ``./file.py:Class``.
         engine_settings: The engine's settings.
         launch: Train on several processes: ``torchrun --nproc_per_node 8``.
         threads: Threads of each process; the arithmetic depends on it.
-        overlap: Evaluate a stage while the next one trains; by default where the machine can.
+        overlap: Evaluate a stage while the next one trains; by default if the machine can.
         keep: Which checkpoints stay on disk: ``all``, ``last`` or ``none``.
+        save_every: Steps after which a stage saves a state, from which it goes on after an
+            interruption; by default the stage starts again. It changes no number.
         out: The run folder; by default one in ``runs``, named after the method.
         share: Take finished stages from runs in the same folder.
         report_to: Experiment trackers to feed: ``trackio``, ``wandb``, ``tensorboard``.
@@ -106,11 +112,11 @@ def run(
             each event, a dictionary with a ``kind``.
 
     Returns:
-        The run's matrix and metrics, the folder it lies in, and what the model answered.
+        The run's matrix and metrics, its folder, and the model's answers.
 
     Raises:
-        CptBenchError: Something that was asked for is not there, or a stage failed; what was
-            finished before stays.
+        CptBenchError: Something in the request does not exist, or a stage failed; the stages
+            that were finished before stay.
 
     Example:
         >>> import cpt_bench
@@ -125,9 +131,9 @@ def run(
         4
     """
     trackers = known(report_to)
-    beside = Path(out).parent if out is not None else RUNS
+    parent = Path(out).parent if out is not None else RUNS
     request = Request(
-        trainer=spec_of(trainer, beside / WRITTEN),
+        trainer=spec_of(trainer, parent / WRITTEN),
         suite=str(suite),
         tier=tier,
         protocol=protocol,
@@ -136,7 +142,7 @@ def run(
         settings=_pairs(settings),
         recipe=None if recipe is None else str(recipe),
         privileges=_pairs(privileges),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         budget=_number(budget),
         stage_timeout=stage_timeout,
@@ -148,6 +154,7 @@ def run(
         threads=threads,
         overlap=overlap,
         keep=keep,
+        save_every=_number(save_every),
         out=None if out is None else Path(out),
     )
     plan = plan_of(request)
@@ -179,17 +186,21 @@ def evaluate(
     matrix, otherwise its row alone.
 
     Args:
-        model: One checkpoint: a whole model or a PEFT adapter.
+        model: One checkpoint: a whole model or a PEFT adapter, in a folder or on the hub
+            (``org/name[@revision]``).
         suite: The benchmark: ``nano``, ``cpt7``, or a folder that holds a ``suite.yaml``.
         stages: One checkpoint a stage: a glob pattern, or the folders in training order.
         endpoint: The address of an OpenAI-compatible server.
         served: The name by which the server serves the model.
         name: The method's name.
         order: The task order that was trained, where it is not the suite's.
-        base: With ``stages``: the model before stage 1; by default the suite's base model.
+        base: With ``stages``: the model before stage 1, as for :func:`run`; by default the
+            suite's base model.
         seed: The seed it was trained with.
-        limit: Only the first so many samples of each split; the run is marked as limited.
-        engine: What answers: ``transformers``, ``vllm``, ``pkg/name`` or ``./file.py:Class``.
+        limit: Use only this many samples of each split, the first ones; the run is marked as
+            limited.
+        engine: The engine that runs the model: ``transformers``, ``vllm``, ``pkg/name`` or
+            ``./file.py:Class``.
         engine_settings: The engine's settings.
         threads: Threads of each process.
         out: The run folder; by default one in ``runs``, named after the method.
@@ -200,7 +211,7 @@ def evaluate(
         The result, in a run folder like that of :func:`run`.
 
     Raises:
-        CptBenchError: A checkpoint is not there, or an evaluation failed.
+        CptBenchError: A checkpoint does not exist, or an evaluation failed.
 
     Example:
         >>> import cpt_bench
@@ -215,14 +226,14 @@ def evaluate(
         suite=str(suite),
         order=None if order is None else tuple(order),
         seed=_number(seed),
-        base=None if base is None else Path(base),
+        base=None if base is None else str(base),
         limit=_number(limit),
         engine=engine,
         engine_settings=_pairs(engine_settings),
         threads=threads,
         out=None if out is None else Path(out),
         elsewhere=Elsewhere(
-            model=None if model is None else Path(model),
+            model=None if model is None else str(model),
             stages=several,
             endpoint=endpoint,
             served=served,
@@ -306,7 +317,7 @@ def check_trainer(
         progress: Receives each event.
 
     Returns:
-        What was tried, in order: ``what``, ``ok`` (None where it cannot be seen), ``detail``.
+        The checks in order, each with ``what``, ``ok`` (None if it cannot be checked), ``detail``.
 
     Example:
         >>> import cpt_bench
@@ -325,7 +336,7 @@ def check_trainer(
 
 
 def _number(value: Any) -> Any:
-    """A number of NumPy's as Python's: ``for seed in np.arange(3)`` gives such."""
+    """A NumPy number as a Python one: ``for seed in np.arange(3)`` gives NumPy numbers."""
     return value.item() if hasattr(value, "item") else value
 
 

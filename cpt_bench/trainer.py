@@ -49,6 +49,20 @@ class Privileges(BaseModel):
     general_data: bool = False
 
 
+class Needs(NamedTuple):
+    """What must be there for a method to train, checked before a run starts.
+
+    Attributes:
+        packages: Modules that it imports under its settings, in addition to those of its file.
+        gpu: Whether it trains on a GPU, one for each process.
+        launch: Whether several processes must train (``--launch``).
+    """
+
+    packages: tuple[str, ...] = ()
+    gpu: bool = False
+    launch: bool = False
+
+
 class Budget(BaseModel):
     """The limits of a stage.
 
@@ -81,6 +95,7 @@ class TrainSample:
         image_files: Its image files, which come before the text.
         target: The target of supervised training: the gold answer in the protocol's form.
         rationale: A chain of thought, if the data set has one.
+        system: The system's turn before it; empty leaves it to the chat template.
     """
 
     id: str
@@ -89,6 +104,7 @@ class TrainSample:
     image_files: tuple[Path, ...]
     target: str
     rationale: str | None = None
+    system: str = ""
 
     @property
     def images(self) -> tuple[bytes, ...]:
@@ -146,6 +162,9 @@ class Stage:
         document: The stage as ``stage.json``, for methods that pass it on.
         log: Reports one row of training figures (``step``, ``steps``, then any numbers).
         tell: Shows one line of output to the user.
+        save_every: After how many steps to save a state to go on from; None: not at all.
+        resume: Where to save it. What is there when the stage begins was left by an interrupted
+            try of this very stage, with the same inputs. None where nothing is to be saved.
     """
 
     index: int
@@ -164,6 +183,8 @@ class Stage:
     form: AnswerForm = field(default_factory=AnswerForm)
     log: Callable[[dict[str, Any]], None] = field(default=lambda row: None)
     tell: Callable[[str], None] = field(default=lambda line: None)
+    save_every: int | None = None
+    resume: Path | None = None
 
 
 class Trainer(ABC):
@@ -184,6 +205,11 @@ class Trainer(ABC):
     def declare(cls, config: Any) -> Privileges:
         """The privileges under ``config``; override it if a setting changes them."""
         return cls.privileges
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What must be there under ``config``: a run that lacks it is refused before it starts."""
+        return Needs()
 
     @abstractmethod
     def train(self, stage: Stage) -> None:

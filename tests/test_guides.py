@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ import typer
 
 from cpt_bench.cli.main import app
 from cpt_bench.metrics import evaluate, matrix_from_json
-from tests.support.places import ROOT
+from tests.support.places import ROOT, TINY
 
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md",
@@ -164,3 +167,114 @@ def test_the_guide_to_a_suite_runs(reader: Reader) -> None:
     assert "2 alphabet" in out
     assert re.search(r"^[0-9a-f]{64}$", out, re.M)
     assert out.strip().splitlines()[-1] in (ROOT / "examples/suite/sums.yaml").read_text()
+
+
+# ---------------------------------------------------------------------- a method of one's own
+
+
+@pytest.fixture(scope="module")
+def home(reader: Reader) -> tuple[Path, dict[str, str]]:
+    """An environment on top of this one, in which the reader installs plug-ins: (folder, variables).
+
+    The runs of the first steps are in the folder already: the same command only reads them.
+    """
+    folder = reader.folder
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    site = next((folder / "env/lib").glob("python*/site-packages"))
+    # A .pth that adds this environment's packages, its own .pth files included.
+    (site / "base.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n"
+    )
+    scripts = folder / "env/bin"
+    (scripts / "cptbench").write_text(
+        f"#!{scripts}/python\nfrom cpt_bench.cli.main import entry\nif __name__ == '__main__':\n    entry()\n"
+    )
+    (scripts / "cptbench").chmod(0o755)
+    variables = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    if "PYTHONPATH" not in variables:
+        variables["PYTHONPATH"] = ""
+    return folder, variables
+
+
+def sh(command: str, home: tuple[Path, dict[str, str]], ok: bool = True) -> str:
+    folder, variables = home
+    if command.startswith("pip install"):
+        command = command.replace("pip install", "pip install --quiet --no-deps")
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=variables, capture_output=True, text=True, timeout=900
+    )
+    assert (done.returncode == 0) == ok, f"$ {command}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_guide_to_a_trainer_works_command_by_command(home: tuple[Path, dict[str, str]]) -> None:
+    guide = (ROOT / "docs/trainer.md").read_text()
+    block = re.search(r"```sh\n(cptbench trainer new.*?)```", guide, re.S)
+    assert block is not None
+    said = {}
+    for line in block[1].strip().splitlines():
+        command = line.split("  #")[0].strip()
+        said[command] = sh(command, home)
+    listed = said["cptbench list trainers"]
+    assert re.search(r"my-method/my-method .*\[my-method 0\.1\.0\]", listed)
+    table = said[next(c for c in said if c.startswith("cptbench compare"))]
+    assert "my-method" in table and "sft" in table
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_guide_to_a_suite_of_one_s_own_works_as_it_stands(
+    home: tuple[Path, dict[str, str]],
+) -> None:
+    """docs/suite.md, from data to a verified entry, in one shell as its reader has it."""
+    pytest.importorskip("sklearn")
+    guide = (ROOT / "docs/suite.md").read_text()
+    script = re.search(r"```python title=\"make_data.py\"\n(.*?)```", guide, re.S)
+    block = re.search(r"```sh\n(python make_data.py.*?)```", guide, re.S)
+    assert script is not None and block is not None
+    (home[0] / "make_data.py").write_text(script[1])
+    lines = block[1].replace("pip install", "pip install --quiet --no-deps")
+    done = sh(f"set -e\n{lines}", home)
+    assert re.search(r"my-lab/my-lab +digits, then flowers, then shapes +\[my-lab 1\.0\]", done)
+    assert "which digit is this?" in done
+    assert "FAIL" not in done and re.search(r"verified: .*sft", done)
+    matrix = json.loads((home[0] / "runs/sft/matrix.json").read_text())
+    assert matrix["tasks"] == ["digits", "flowers", "shapes"]
+    assert [len(row) for row in matrix["accuracy"]] == [3, 3, 3, 3]
+    cards = [(home[0] / f"my-lab/src/my_lab/{t}.yaml").read_text() for t in matrix["tasks"]]
+    assert all("null" not in card for card in cards)
+
+
+@pytest.mark.slow
+def test_an_installed_package_is_found_and_a_broken_one_spoils_nothing(
+    home: tuple[Path, dict[str, str]], tiny_model: Path
+) -> None:
+    folder, _ = home
+    shutil.copytree(ROOT / "examples/plugin", folder / "plugin")
+    sh("pip install ./plugin", home)
+    sh("cptbench trainer new broken-one", home)
+    (folder / "broken-one/src/broken_one/__init__.py").write_text("1 / 0\n")
+    sh("pip install ./broken-one", home)
+    listed = sh("cptbench list trainers", home)
+    assert "cptbench-example/replay" in listed and "[cptbench-example 0.1.0]" in listed
+    assert "broken-one/broken-one" in listed
+    assert "ZeroDivisionError" in sh("cptbench list trainers --check", home)
+    failed = sh("cptbench run --trainer broken-one/broken-one", home, ok=False)
+    assert "broken-one/broken-one: importing 'broken_one' failed (ZeroDivisionError" in failed
+    assert "Did you mean 'cptbench-example/replay'" in sh(
+        "cptbench run --trainer cptbench-example/replai", home, ok=False
+    )
+    sh(f"cptbench run --trainer cptbench-example/replay --suite {TINY} --base {tiny_model} "
+       "--set learning_rate=1e-3 --set max_steps=2 --set kept=3 --set device=cpu --out run", home)  # fmt: skip
+    run = json.loads((folder / "run/run.json").read_text())
+    assert (
+        run["origin"]["distribution"] == "cptbench-example" and run["origin"]["version"] == "0.1.0"
+    )
+    assert run["privileges"]["replay_samples_per_task"] == 3
+    kept = {
+        f.stem: len(f.read_text().splitlines())
+        for f in (folder / "run/stages/3-counting/memory").glob("*.jsonl")
+    }
+    assert kept == {"science": 3, "lowvision": 3, "counting": 3}

@@ -33,6 +33,7 @@ FLOORS = (
     ("trainer",),
     ("suite",),
     ("metrics",),
+    ("hub",),
     ("plugins", "settings", "images", "environment"),
     ("documents",),
     ("files",),

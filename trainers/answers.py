@@ -12,9 +12,10 @@ import torch
 from trl import SFTTrainer
 
 from cpt_bench.models.quick import QuickModel
+from cpt_bench.trainers.resuming import Resumed
 
 
-class AnswersSFT(SFTTrainer):  # type: ignore[misc]
+class AnswersSFT(Resumed, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, which computes its loss on a quick path where it has been given one."""
 
     quick: QuickModel | None = None

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from cpt_bench.trainer import Privileges, Stage, Trainer, TrainSample
+from cpt_bench.trainer import Needs, Privileges, Stage, Trainer, TrainSample
 from cpt_bench.trainers.log import StageLog, replace_printing
+from cpt_bench.trainers.muon import Muon
 from cpt_bench.trainers.parts.choice import parts_of
 from cpt_bench.trainers.parts.part import Part
+from cpt_bench.trainers.resuming import train
 
 
 class TRLTrainer(Trainer):
@@ -18,13 +20,20 @@ class TRLTrainer(Trainer):
     Attributes:
         hooks_model: Whether the method hooks into the model's forward pass. Then the loss is TRL's
             own, for which the model computes all tokens of a batch, on a CPU too.
+        resumes: Whether an interrupted stage can go on from a saved state: what the method knows
+            is in the weights, the optimiser and the stage. Otherwise it starts the stage again.
     """
 
     hooks_model: ClassVar[bool] = False
+    resumes: ClassVar[bool] = True
 
     @classmethod
     def declare(cls, config: Any) -> Privileges:
         return config.declared(cls.privileges)  # type: ignore[no-any-return]
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        return config.needs()  # type: ignore[no-any-return]
 
     def select(self, stage: Stage, model: Any, log: StageLog) -> Sequence[TrainSample]:
         """The samples to learn from, out of ``stage.samples``.
@@ -39,6 +48,11 @@ class TRLTrainer(Trainer):
 
     def begin(self, stage: Stage, model: Any, log: StageLog) -> tuple[Stage, list[Part]]:
         """The stage with the samples to learn from and the budget that is left; and its parts."""
+        if stage.save_every is not None and not self.resumes:
+            stage.tell(
+                f"stage {stage.index} ({stage.task}): if interrupted, this method starts again"
+            )
+            stage = replace(stage, save_every=None, resume=None)
         parts = parts_of(self.config, stage)
         samples = stage.samples
         for part in parts:
@@ -59,11 +73,15 @@ class TRLTrainer(Trainer):
     def learn(self, trainer: Any, stage: Stage, parts: Sequence[Part], log: StageLog) -> None:
         """Run TRL's ``trainer``, with the method's adjustments and the parts."""
         self.adjust(trainer, stage, log)
+        if self.config.optimizer == "muon":
+            named = trainer.model.named_parameters()
+            config = self.config
+            trainer.optimizer = Muon(named, config.learning_rate, config.weight_decay)
         for part in parts:
             part.attach(trainer)
         self.before_first_step(trainer, stage, log)
         replace_printing(trainer, log)
-        trainer.train()
+        train(trainer, stage, log)
         for part in parts:
             part.finish(trainer)
 

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.trainer import Stage
+from cpt_bench.trainer import Needs, Stage
 from cpt_bench.trainers.parts.settings import PartSettings
+from cpt_bench.trainers.resuming import saving
 
 ZERO3: dict[str, Any] = {
     "bf16": {"enabled": "auto"},
@@ -29,8 +30,8 @@ ZERO3: dict[str, Any] = {
 }
 FSDP: dict[str, Any] = {
     "version": 2,
+    # Which layers are wrapped, each model names itself (its _no_split_modules).
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "transformer_layer_cls_to_wrap": ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"],
     "reshard_after_forward": True,
     "state_dict_type": "FULL_STATE_DICT",
 }
@@ -40,13 +41,15 @@ class TRLConfig(PartSettings):
     """Settings of every trainer on TRL, in addition to those of the parts.
 
     Attributes:
-        learning_rate: Peak learning rate of AdamW.
+        learning_rate: Peak learning rate of the optimiser.
+        optimizer: ``adamw``, or ``muon`` for hidden matrices and AdamW for the rest; see
+            :mod:`cpt_bench.trainers.muon`.
         schedule: How the learning rate falls over a stage, after the warm-up.
         warmup_steps: Steps to the peak; below 1, a share of the stage's steps.
         max_steps: Optimiser steps in a stage; None goes by ``epochs``.
         epochs: Passes over the train split when ``max_steps`` is None.
         epochs_by_task: Passes over the train split for single tasks, by name.
-        weight_decay: AdamW's decay.
+        weight_decay: The optimiser's decay.
         max_grad_norm: Gradient clipping.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         dtype: ``float32`` or ``bfloat16`` weights and arithmetic.
@@ -66,6 +69,7 @@ class TRLConfig(PartSettings):
     """
 
     learning_rate: float = Field(gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int | float = Field(default=0, ge=0)
     max_steps: int | None = Field(default=None, gt=0)
@@ -89,15 +93,35 @@ class TRLConfig(PartSettings):
     def _fits_together(self) -> Self:
         if self.lora_rank and self.sharding != "none":
             raise ValueError("adapters need no sharding: set sharding=none with lora_rank")
-        if (self.ewc or self.lwf) and (self.sharding != "none" or self.deepspeed):
+        sharded = self.sharding != "none" or bool(self.deepspeed)
+        if (self.ewc or self.lwf) and sharded:
             raise ValueError(
                 "ewc and lwf need whole weights: set sharding=none, and lora_rank to fit a GPU"
             )
+        whole = {
+            "cpo": self.cpo > 0,
+            "reset": self.reset != "off",
+            "muon": self.optimizer == "muon",
+        }
+        for name in (name for name, on in whole.items() if on):
+            if sharded or self.lora_rank:
+                raise ValueError(f"{name} acts on whole weights: set sharding=none, lora_rank=0")
         if self.lwf and self.reference == "base" and self.lora_rank:
             raise ValueError("lora_rank with lwf needs reference=start")
         if self.olora != "off" and not self.lora_rank:
             raise ValueError("olora constrains adapters: set lora_rank")
         return self
+
+    def needs(self) -> Needs:
+        """What must be there to train under these settings."""
+        found = {
+            "deepspeed": bool(self.deepspeed) or self.sharding == "zero3",
+            "peft": self.lora_rank > 0,
+            "flash_attn": self.attention.startswith("flash_attention"),
+            "vllm": getattr(self, "use_vllm", False),
+        }
+        packages = tuple(package for package, needed in found.items() if needed)
+        return Needs(packages, gpu=self.device == "cuda", launch=self.sharding != "none")
 
     def prompts_in_stage(self, stage: Stage, batch: int) -> int | None:
         """Prompts that a stage draws, ``batch`` at a time; None where ``epochs`` decide."""
@@ -152,6 +176,7 @@ class TRLConfig(PartSettings):
             "use_cpu": self.on_cpu(),
             "bf16": self.dtype == "bfloat16",
             "save_strategy": "no",
+            **saving(stage, self.steps_together()),
             "logging_steps": 1,
             "report_to": "none",
             "disable_tqdm": True,

@@ -114,15 +114,15 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
         return LLM(model=model, **{**asked, **ours, "seed": seed})
 
     def sync_weights(self) -> None:
-        """TRL's; afterwards vLLM looks at every picture anew."""
+        """Send the weights as TRL does, then make vLLM encode every picture again."""
         super().sync_weights()
         self.forget_pictures()
 
     def forget_pictures(self) -> None:
-        """Let vLLM look at every picture anew.
+        """Make vLLM encode every picture again.
 
         Raises:
-            CptBenchError: A server cannot be made to.
+            CptBenchError: The server does not offer this.
         """
         if self.mode == "colocate":
             self.llm.llm_engine.reset_encoder_cache()

@@ -27,6 +27,13 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         """More figures for the next row."""
         self.asked = 0
         """Prompts that the policy answered so that a method could choose what to learn from."""
+        self.rows: list[dict[str, Any]] = []
+        """The figures of the steps so far."""
+
+    def again(self, row: dict[str, Any]) -> None:
+        """Log the figures of a step, made now or by an interrupted try."""
+        self.rows.append(row)
+        self.stage.log(row)
 
     def log_asked(self, chosen: int) -> None:
         """Log, as step 0, how many prompts were asked and how many samples were chosen."""
@@ -49,7 +56,7 @@ class StageLog(TrainerCallback):  # type: ignore[misc]
         if self.generation_seconds:
             row["generation_seconds"] = round(self.generation_seconds, 4)
             self.generation_seconds = 0.0
-        self.stage.log(row)
+        self.again(row)
 
 
 def _number(value: Any) -> float | None:

@@ -33,6 +33,68 @@ class ReplayRFT(RFT):
         replay: int = Field(default=100, ge=1)
 
 
+class PromptReplayRFT(ReplayRFT):
+    """RFT with replay by pass rate: :mod:`cpt_bench.trainers.parts.promptreplay`."""
+
+    class Config(ReplayRFT.Config):
+        """Settings of :class:`PromptReplayRFT`: ReplayRFT's, with the choice by pass rate."""
+
+        replay_choice: Literal["pass_rate"] = "pass_rate"
+
+
+class GSPO(RFT):
+    """RFT with the probability ratios of whole replies (Zheng et al. 2025, arXiv 2507.18071).
+
+    s = (pi(y | x) / pi_old(y | x))^(1/|y|) is clipped to [1 - ``clip``, 1 + ``clip_high``], with
+    the paper's limits, a thousand times narrower than those of a token's ratio; its advantage is
+    GRPO's. With one update a generation s is 1 and GSPO is GRPO.
+    """
+
+    class Config(RFT.Config):
+        """Settings of :class:`GSPO`: those of RFT, with ``ratio`` on."""
+
+        ratio: Literal["sequence"] = "sequence"
+        clip: float = Field(default=3e-4, gt=0)
+        clip_high: float | None = Field(default=4e-4, gt=0)
+        updates_per_generation: int = Field(default=4, ge=1)
+
+
+class CPO(GSPO):
+    """GSPO that holds what earlier tasks moved most: :mod:`cpt_bench.trainers.parts.cpo`."""
+
+    class Config(GSPO.Config):
+        """Settings of :class:`CPO`: those of GSPO, with ``cpo`` on."""
+
+        cpo: float = Field(default=100.0, gt=0)
+
+
+class ReDoRFT(RFT):
+    """RFT with dormant units initialised again: :mod:`cpt_bench.trainers.parts.reset`."""
+
+    class Config(RFT.Config):
+        """Settings of :class:`ReDoRFT`: those of RFT, with ``reset`` on."""
+
+        reset: Literal["redo"] = "redo"
+
+
+class FireRFT(RFT):
+    """RFT with orthogonal queries and keys at each start: :mod:`cpt_bench.trainers.parts.reset`."""
+
+    class Config(RFT.Config):
+        """Settings of :class:`FireRFT`: those of RFT, with ``reset`` on."""
+
+        reset: Literal["fire"] = "fire"
+
+
+class MuonRFT(RFT):
+    """RFT with Muon's steps: :mod:`cpt_bench.trainers.muon`."""
+
+    class Config(RFT.Config):
+        """Settings of :class:`MuonRFT`: those of RFT, with ``optimizer`` on."""
+
+        optimizer: Literal["muon"] = "muon"
+
+
 class EWC(SFT):
     """SFT with elastic weight consolidation: :mod:`cpt_bench.trainers.parts.ewc`."""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import set_seed
 
-from cpt_bench.models import quick
+from cpt_bench.models import families, quick
 from cpt_bench.models.checkpoint import load_model, load_processor
+from cpt_bench.models.families import pictures
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.config import TRLConfig, processes
 
@@ -20,17 +21,17 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     if config.lora_rank:
         set_seed(stage.seed)  # adapters start at random, before TRL's trainer seeds anything
     model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
+    if config.sharding == "fsdp":
+        model._no_split_modules = families.layers_to_shard(model)
     return model, training_processor(stage, config)
 
 
 def training_processor(stage: Stage, config: TRLConfig) -> Any:
     """The processor of the stage's start, with the limits on pictures that training has."""
     processor = load_processor(stage.policy)
-    images = processor.image_processor
-    processor.full_size = images.size
-    limits = {"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels}
-    if changed := {key: value for key, value in limits.items() if value}:
-        images.size = type(images.size)(**{**dict(images.size), **changed})
+    processor.tokenizer.padding_side = "left"  # TRL pads the prompts of rollouts on this side
+    processor.full_size = pictures.full_size(processor)
+    pictures.limit_pixels(processor, config.min_pixels, config.max_pixels)
     return processor
 
 
@@ -85,5 +86,5 @@ def save(trainer: Any, processor: Any, stage: Stage) -> None:
 
 
 def _save_processor(processor: Any, stage: Stage) -> None:
-    processor.image_processor.size = processor.full_size
+    pictures.restore_size(processor, processor.full_size)
     processor.save_pretrained(stage.output)

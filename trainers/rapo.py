@@ -45,6 +45,8 @@ VISION = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids", "
 class RaPO(RFT):
     """Retention-aware policy optimisation."""
 
+    resumes = False  # the running scale of rewards
+
     class Config(RFT.Config):
         """Settings of :class:`RaPO`.
 

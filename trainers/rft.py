@@ -9,6 +9,8 @@ reward minus a baseline. The algorithms differ only in the baseline:
 * ``rloo``: the mean of the prompt's *other* rollouts (Ahmadian et al. 2024, arXiv 2402.14740,
   eq. 9).
 * ``remax``: the reward of the greedy reply (Li et al. 2023, arXiv 2310.10505, eq. 6).
+
+``ratio=sequence`` makes it GSPO.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.families.text import without_image_token
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.base import TRLTrainer
 from cpt_bench.trainers.config import TRLConfig
@@ -36,6 +39,7 @@ from cpt_bench.trainers.parts.frozen import reference_policy
 from cpt_bench.trainers.parts.part import Part, joined
 from cpt_bench.trainers.parts.replay import repeated
 from cpt_bench.trainers.policy import load, pass_on, quick_path, save
+from cpt_bench.trainers.resuming import Resumed
 from cpt_bench.trainers.rows import dataset, shown, user_turn
 from cpt_bench.trainers.selfcheck import TOLERANCE, SelfCheck
 from cpt_bench.trainers.shared import SharedPrompts, share
@@ -67,6 +71,13 @@ class RFT(TRLTrainer):
                 al. 2020, arXiv 1912.09729); None sets no limit.
             average: How the loss is averaged: each ``sequence`` weighs the same, or each ``token``
                 of the step.
+            ratio: The probability ratio that is clipped: of each ``token``, or of the whole
+                ``sequence``, as the geometric mean of its tokens' (GSPO, Zheng et al. 2025, arXiv
+                2507.18071, eq. 7). They differ from the second update on.
+            replay_choice: With ``replay``: which old prompts come back, a ``uniform`` draw, or
+                those chosen by ``pass_rate``. See :mod:`cpt_bench.trainers.parts.promptreplay`.
+            replay_window: The pass rates at which a prompt may come back.
+            replay_cooldown: Batches between two draws of a prompt.
             use_vllm: Generate rollouts with vLLM instead of transformers.
             vllm_mode: ``colocate`` shares the training GPUs, ``server`` uses others.
             vllm_memory: Share of GPU memory for vLLM, in (0, 1]; on a CPU it takes what it needs.
@@ -89,6 +100,10 @@ class RFT(TRLTrainer):
         clip_high: float | None = Field(default=None, gt=0)
         clip_dual: float | None = Field(default=None, gt=1)
         average: Literal["sequence", "token"] = "sequence"
+        ratio: Literal["token", "sequence"] = "token"
+        replay_choice: Literal["uniform", "pass_rate"] = "uniform"
+        replay_window: tuple[float, float] = (0.24, 0.7)
+        replay_cooldown: int = Field(default=5, ge=0)
         use_vllm: bool = False
         vllm_mode: Literal["colocate", "server"] = "colocate"
         vllm_memory: float = Field(default=0.3, gt=0, le=1)
@@ -103,6 +118,10 @@ class RFT(TRLTrainer):
                 raise ValueError("lora_rank with kl needs reference=start")
             if self.algorithm == "rloo" and (self.clip_dual or self.average != "sequence"):
                 raise ValueError("algorithm=rloo has neither clip_dual nor average=token")
+            if self.ratio == "sequence" and (self.algorithm == "rloo" or self.average == "token"):
+                raise ValueError("ratio=sequence needs algorithm=grpo or remax, average=sequence")
+            if self.replay_choice == "pass_rate" and self.replay_share > 0.5:
+                raise ValueError("replay_choice=pass_rate replaces half of a batch at most")
             return self
 
     def train(self, stage: Stage) -> None:
@@ -126,15 +145,19 @@ class RFT(TRLTrainer):
         if self.config.kl:
             # TRL loads the reference of its penalty from the path in the model's config.
             model.config._name_or_path = str(reference_policy(self.config, stage))
-        with vllm_generation(self.config, stage):
+        with (
+            vllm_generation(self.config, stage),
+            without_image_token(model, processor) as more,
+        ):
             trainer = joined(self.trainer_class(), parts)(
                 model=model,
-                args=self.arguments(stage, scratch),
-                reward_funcs=reward_function(stage, self.prefix(stage)),
+                args=self.arguments(stage, scratch, **more),
+                reward_funcs=reward_function(stage, self.prefix(stage), parts),
                 processing_class=processor,
                 train_dataset=rows(stage),
                 peft_config=self.config.adapters(),
             )
+        trainer.drawn_from = stage.samples  # by the number that a row has
         share(trainer, quick_path(trainer), losses=not self.needs_trl_loss(parts))
         return trainer
 
@@ -156,8 +179,8 @@ class RFT(TRLTrainer):
         """The text that every rollout begins with, in the protocol's form."""
         return begins(stage, self.config.begin)
 
-    def arguments(self, stage: Stage, scratch: Path) -> Any:
-        """TRL's configuration for the stage."""
+    def arguments(self, stage: Stage, scratch: Path, **more: Any) -> Any:
+        """TRL's configuration for the stage, with ``more`` arguments of its own."""
         config = self.config
         common = {
             **config.arguments(stage, scratch, config.prompts_per_step),
@@ -170,6 +193,7 @@ class RFT(TRLTrainer):
             "epsilon": config.clip,
             "epsilon_high": config.clip_high,
             "use_vllm": config.use_vllm,
+            **more,
         }
         if config.updates_per_generation > 1:
             common["steps_per_generation"] = (
@@ -184,7 +208,12 @@ class RFT(TRLTrainer):
             return RLOOConfig(**common)
         # Per-sequence loss as in the paper; TRL's own default is DAPO's per-token normalisation.
         loss = {"sequence": "grpo", "token": "dapo"}[config.average]
-        return GRPOConfig(**common, loss_type=loss, delta=config.clip_dual)
+        return GRPOConfig(
+            **common,
+            loss_type=loss,
+            delta=config.clip_dual,
+            importance_sampling_level=config.ratio,
+        )
 
 
 def rows(stage: Stage) -> Dataset:
@@ -226,8 +255,13 @@ def beginning(processor: Any, prefix: str) -> Iterator[None]:
         processor.chat_template = template
 
 
-def reward_function(stage: Stage, prefix: str = "") -> Callable[..., list[float]]:
-    """The suite's reward in TRL's form: a number for each completion, read after ``prefix``."""
+def reward_function(
+    stage: Stage, prefix: str = "", parts: Sequence[Part] = ()
+) -> Callable[..., list[float]]:
+    """The suite's reward in TRL's form: a number for each completion, read after ``prefix``.
+
+    ``parts`` get the accuracies.
+    """
 
     def verifiable(
         completions: list[list[dict[str, str]]],
@@ -237,19 +271,21 @@ def reward_function(stage: Stage, prefix: str = "") -> Callable[..., list[float]
     ) -> list[float]:
         texts = [prefix + completion[0]["content"] for completion in completions]
         asked = [stage.samples[i] for i in sample]
-        parts = [stage.reward(s, text) for s, text in zip(asked, texts, strict=True)]
-        log_metric("accuracy", sum(p.accuracy for p in parts) / len(parts))
-        log_metric("format_ok", sum(p.format_ok for p in parts) / len(parts))
-        return [p.total for p in parts]
+        found = [stage.reward(s, text) for s, text in zip(asked, texts, strict=True)]
+        log_metric("accuracy", sum(f.accuracy for f in found) / len(found))
+        log_metric("format_ok", sum(f.format_ok for f in found) / len(found))
+        for part in parts:
+            part.graded(asked, [f.accuracy for f in found])
+        return [f.total for f in found]
 
     return verifiable
 
 
-class SharedGRPO(SharedPrompts, GRPOTrainer):  # type: ignore[misc]
+class SharedGRPO(Resumed, SharedPrompts, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO; see :mod:`cpt_bench.trainers.shared`."""
 
 
-class SharedRLOO(SharedPrompts, RLOOTrainer):  # type: ignore[misc]
+class SharedRLOO(Resumed, SharedPrompts, RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO; see :mod:`cpt_bench.trainers.shared`."""
 
 

@@ -70,7 +70,9 @@ class Rollouts(TransformersEngine):
     def _several(
         self, samples: Sequence[TrainSample], replies: int, sampling: Sampling
     ) -> list[list[str]]:
-        inputs = self.encode([Request(s.id, s.prompt, s.images, self.begin) for s in samples])
+        inputs = self.encode(
+            [Request(s.id, s.prompt, s.images, self.begin, system=s.system) for s in samples]
+        )
         with torch.no_grad():
             new = self.write(inputs, self.stage.max_new_tokens, sampling, replies)
         texts = self.processor.batch_decode(new, skip_special_tokens=True)

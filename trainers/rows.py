@@ -43,7 +43,8 @@ class _Rows:
 
 def user_turn(sample: TrainSample) -> list[dict[str, Any]]:
     """The prompt as TRL takes it; TRL puts the images in front of the words."""
-    return [{"role": "user", "content": sample.prompt}]
+    system = [{"role": "system", "content": sample.system}] if sample.system else []
+    return [*system, {"role": "user", "content": sample.prompt}]
 
 
 def shown(sample: TrainSample) -> list[Any]:

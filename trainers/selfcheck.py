@@ -7,7 +7,7 @@ right-padded ones (5785), weights of an earlier step (vllm 32718). So three thin
 few prompts of the stage, and the stage does not start when one differs:
 
 * the tokens of the prompt: the engine's, and those of the protocol's chat turn;
-* the image placeholders: as many as the pictures have patches after merging;
+* the image placeholders: as many as the model's family has for pictures of their size;
 * the log-probability of each token the engine wrote: the engine's own, and the trainer's for the
   prompt alone, without a batch, padding or cache around it.
 
@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.families import pictures
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.generation import first_difference
 from cpt_bench.trainers.log import StageLog
@@ -58,12 +59,13 @@ class Reference(NamedTuple):
 
     Attributes:
         prompt: Token ids of the protocol's chat turn.
-        placeholders: Image tokens that the pictures must have.
+        placeholders: Image tokens that the pictures must have; None where the model's family
+            does not tell.
         logprobs: Of each reply token.
     """
 
     prompt: list[int]
-    placeholders: int
+    placeholders: int | None
     logprobs: list[float]
 
 
@@ -73,14 +75,21 @@ Rollouts = Callable[[Any, Sequence[Any]], list[Rollout]]
 def disagreements(
     rollouts: Sequence[Rollout],
     references: Sequence[Reference],
-    image_token: int,
+    image_token: int | None,
     tolerance: float,
 ) -> list[str]:
-    """What differs between engine and trainer, one line each; empty when nothing does."""
+    """What differs between engine and trainer, one line each; empty when nothing does.
+
+    Args:
+        rollouts: The engine's.
+        references: The trainer's, in the same order.
+        image_token: The token that stands for a part of a picture; None: the model sees none.
+        tolerance: Largest mean difference of a token's log-probability.
+    """
     found = []
     for i, (rollout, reference) in enumerate(zip(rollouts, references, strict=True)):
-        places = rollout.prompt.count(image_token)
-        if places != reference.placeholders:
+        places = 0 if image_token is None else rollout.prompt.count(image_token)
+        if reference.placeholders not in (places, None):
             found.append(
                 f"prompt {i} has {places} image tokens; its pictures have {reference.placeholders}"
             )
@@ -130,10 +139,10 @@ def check(
         CptBenchError: Something differs.
     """
     samples = sorted(stage.samples[: 8 * prompts], key=lambda s: not s.images)[:prompts]
-    turns = [messages(Request(s.id, s.prompt, s.images)) for s in samples]
+    turns = [messages(Request(s.id, s.prompt, s.images, system=s.system)) for s in samples]
     engine = rollouts or (vllm_rollouts if trainer.use_vllm else transformers_rollouts)
     with undisturbed(trainer):
-        token = trainer.processing_class.image_token_id
+        token = pictures.token_of(trainer.model)
         found = [before(rollout, token) for rollout in engine(trainer, turns)]
         references = [refer(trainer, turn, r) for turn, r in zip(turns, found, strict=True)]
     differ = disagreements(found, references, token, tolerance)
@@ -186,9 +195,9 @@ class SelfCheck(TrainerCallback):  # type: ignore[misc]
             self.log.figures |= found
 
 
-def before(rollout: Rollout, token: int) -> Rollout:
+def before(rollout: Rollout, token: int | None) -> Rollout:
     """The rollout up to a ``token`` in its reply: a placeholder that has no picture."""
-    if token not in rollout.completion:
+    if token is None or token not in rollout.completion:
         return rollout
     end = rollout.completion.index(token)
     logprobs = rollout.logprobs[:end] if rollout.logprobs is not None else None
@@ -307,9 +316,7 @@ def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
         [turn], tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
     )
     prompt = asked["input_ids"][0].tolist()
-    grid = asked.get("image_grid_thw")
-    merged = processor.image_processor.merge_size**2
-    places = int((grid.prod(dim=1) // merged).sum()) if grid is not None else 0
+    places = pictures.places(processor, asked, pictures_of(turn))
     completion = torch.tensor([rollout.completion], dtype=torch.long)  # it may be empty
     inputs = dict(asked)
     inputs["input_ids"] = torch.cat([asked["input_ids"], completion], dim=1)
@@ -323,6 +330,11 @@ def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
     logits = out.logits[:, len(prompt) - 1 : -1]
     logps = _logps(logits, completion.to(device), trainer.temperature)
     return Reference(prompt, places, logps[0].tolist())
+
+
+def pictures_of(turns: Sequence[Any]) -> list[Any]:
+    """The pictures that a chat shows, in order."""
+    return [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
 
 
 def _logps(logits: torch.Tensor, tokens: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -42,6 +42,8 @@ from cpt_bench.trainers.sft import SFT
 class SelfSFT(SFT):
     """SFT on the policy's own filtered rollouts."""
 
+    resumes = False  # what it has drawn, and what is left of that
+
     class Config(SFT.Config):
         """Settings of :class:`SelfSFT`.
 

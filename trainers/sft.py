@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from datasets import Dataset
 from pydantic import Field
 from trl import SFTConfig
 
-from cpt_bench.trainer import Stage
+from cpt_bench.trainer import Stage, TrainSample
 from cpt_bench.trainers.answers import AnswersSFT
 from cpt_bench.trainers.base import TRLTrainer
 from cpt_bench.trainers.config import TRLConfig
@@ -26,7 +25,13 @@ from cpt_bench.trainers.rows import chat_row, dataset
 
 
 class SFT(TRLTrainer):
-    """Supervised fine-tuning on gold answers, with TRL's SFTTrainer."""
+    """Supervised fine-tuning on gold answers, with TRL's SFTTrainer.
+
+    Attributes:
+        completion_only: Whether the loss covers the completion of a row alone.
+    """
+
+    completion_only: ClassVar[bool] = True
 
     class Config(TRLConfig):
         """Settings of :class:`SFT`.
@@ -56,14 +61,14 @@ class SFT(TRLTrainer):
             **self.config.arguments(stage, scratch, self.config.batch_size),
             per_device_train_batch_size=self.config.batch_size,
             max_length=None,  # cutting a prompt would cut its image tokens
-            completion_only_loss=True,
+            completion_only_loss=self.completion_only,
             remove_unused_columns=False,  # a row has other columns than the data set
         )
         trainer = joined(AnswersSFT, parts)(
             model=model,
             args=arguments,
             processing_class=processor,
-            train_dataset=rows(stage),
+            train_dataset=dataset(stage.samples, self.row),
             peft_config=self.config.adapters(),
         )
         # Every answer token weighs the same, however a batch is divided. Qwen2.5-VL's class makes
@@ -74,7 +79,6 @@ class SFT(TRLTrainer):
             trainer.quick = quick_path(trainer)
         return trainer  # type: ignore[no-any-return]
 
-
-def rows(stage: Stage) -> Dataset:
-    """Prompt, completion and images of each sample, in TRL's conversational form."""
-    return dataset(stage.samples, lambda sample: chat_row(sample, sample.target))
+    def row(self, sample: TrainSample) -> dict[str, Any]:
+        """A sample in TRL's conversational form: by default prompt, gold answer and images."""
+        return chat_row(sample, sample.target)

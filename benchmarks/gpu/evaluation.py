@@ -8,9 +8,10 @@ from typing import Any
 from benchmarks.gpu import card
 from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import drawn, memory, synchronize
-from cpt_bench.advice.estimate import ASSUMED, Architecture
+from cpt_bench.advice.estimate import ASSUMED
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
+from cpt_bench.models.families.weights import Architecture
 
 
 def measure(place: Place) -> dict[str, Any]:

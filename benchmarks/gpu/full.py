@@ -8,7 +8,8 @@ from benchmarks.gpu import architecture, card
 from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import settings_of, train
 from cpt_bench.advice import estimate
-from cpt_bench.advice.estimate import ASSUMED, GIB, GPU, Architecture, Settings
+from cpt_bench.advice.estimate import ASSUMED, GIB, GPU, Settings
+from cpt_bench.models.families.weights import Architecture
 
 FILLED = 0.85
 """Share of the memory that the plan may fill: it counts neither fragments nor buffers."""

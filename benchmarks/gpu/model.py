@@ -7,8 +7,9 @@ from typing import Any
 
 from benchmarks.gpu import architecture
 from benchmarks.gpu.scale import Place
-from cpt_bench.advice.estimate import GIB, Architecture
+from cpt_bench.advice.estimate import GIB
 from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.models.families.weights import Architecture
 
 
 def measure(place: Place) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 from benchmarks.gpu import card
 from benchmarks.gpu.scale import Scale
 from cpt_bench.advice import estimate
-from cpt_bench.advice.estimate import ASSUMED, Architecture, Settings
+from cpt_bench.advice.estimate import ASSUMED, Settings
+from cpt_bench.models.families.weights import Architecture
 
 
 def compare(scale: Scale, rewarded: bool, config: Any, found: dict[str, Any]) -> dict[str, Any]:

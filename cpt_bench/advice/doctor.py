@@ -1,4 +1,4 @@
-"""What is installed, what fits together, what is missing and the command that mends it.
+"""What is installed, what fits together, what is missing and the command that repairs it.
 
 Nothing is assumed: each finding is read from this machine when the command runs. Importing
 the heavy packages would take half a minute, so their versions are read from their metadata.
@@ -26,9 +26,11 @@ from cpt_bench.advice.plan import Needs, needs
 from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
 from cpt_bench.general.vlmevalkit import INSTALL, interpreter
+from cpt_bench.models.base import is_here
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import listing
 from cpt_bench.suite import open_suite, prepared
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 
 State = Literal["ok", "note", "warn", "missing", "broken"]
 Requires = Callable[[str], Sequence[str] | None]
@@ -48,6 +50,7 @@ NEEDED_FOR: Final = {
     "grade": "symbolic answers, protocol paper",
     "endpoint": "--engine endpoint",
     "eval": "--general lm-eval:TASK",
+    "deepspeed": "sharding=zero3, as most recipes for several GPUs",
     "vllm": "--engine vllm, use_vllm=true",
     "ray": "many runs at once",
     "tensorboard": "--report-to tensorboard",
@@ -64,7 +67,7 @@ class Finding(NamedTuple):
         state: ``ok``; ``note``: worth knowing; ``missing``: something optional is not there;
             ``warn``: untested or tight; ``broken``: what is installed does not fit together.
         found: What is the case.
-        cure: The command that mends it, or nothing.
+        cure: The command that repairs it, or nothing.
     """
 
     topic: str
@@ -93,6 +96,7 @@ def examine(folder: Path) -> list[Finding]:
         *devices(hardware, found, suites),
         vlmevalkit(),
         *data(),
+        *models(),
         room(folder, suites),
     ]
 
@@ -252,7 +256,7 @@ def data() -> Iterable[Finding]:
         name = row.name
         try:
             cards = open_suite(name).cards.values()
-            fetched = [c for c in cards if not isinstance(c.source, Generator)]
+            fetched = [c for c in cards if isinstance(c.source, Hub)]
             there = [prepared.is_prepared(c, s) for c in fetched for s in c.splits]
             place = prepared.root() if fetched else None
         except CptBenchError as error:
@@ -265,6 +269,24 @@ def data() -> Iterable[Finding]:
             line = f"{sum(there)} of {len(there)} splits prepared in {place}"
             cure = f"cptbench data prepare --suite {name}"
             yield Finding(f"data {name}", "missing", line, cure)
+
+
+def models() -> Iterable[Finding]:
+    """Which suites' base models are here, of those that are on the hub."""
+    for row in listing("suites"):
+        try:
+            name = hub_base(open_suite(row.name))
+            if name is None:
+                continue
+            here = is_here(name)
+        except CptBenchError as error:
+            yield Finding(f"base {row.name}", "broken", str(error))
+            continue
+        if here:
+            yield Finding(f"base {row.name}", "ok", f"{name} is here")
+        else:
+            cure = f"cptbench data prepare --suite {row.name}"
+            yield Finding(f"base {row.name}", "missing", f"{name} is not here", cure)
 
 
 def room(folder: Path, suites: Sequence[Needs] = ()) -> Finding:

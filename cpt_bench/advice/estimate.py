@@ -13,83 +13,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cpt_bench.models.families.weights import Architecture
+
 GIB = 2**30
-
-
-class Architecture(NamedTuple):
-    """A Qwen2.5-VL, as its ``config.json`` describes it."""
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    inner: int
-    words: int
-    tied: bool
-    vision_layers: int
-    vision_width: int
-    vision_inner: int
-    patch: int
-    merge: int
-    temporal: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Architecture:
-        """From ``config.json``, old or new layout.
-
-        Raises:
-            KeyError: It describes another kind of model.
-        """
-        text, vision = config.get("text_config") or config, config["vision_config"]
-        tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-        return cls(
-            layers=text["num_hidden_layers"],
-            width=text["hidden_size"],
-            heads=text["num_attention_heads"],
-            kv_heads=text["num_key_value_heads"],
-            inner=text["intermediate_size"],
-            words=text["vocab_size"],
-            tied=bool(tied),
-            vision_layers=vision["depth"],
-            vision_width=vision["hidden_size"],
-            vision_inner=vision["intermediate_size"],
-            patch=vision["patch_size"],
-            merge=vision["spatial_merge_size"],
-            temporal=vision["temporal_patch_size"],
-        )
-
-    @property
-    def language(self) -> int:
-        """Weights of the language model."""
-        kv = self.width // self.heads * self.kv_heads
-        attention = 2 * self.width**2 + self.width + 2 * kv * (self.width + 1)
-        layer = attention + 3 * self.width * self.inner + 2 * self.width
-        tables = (1 if self.tied else 2) * self.words * self.width
-        return self.layers * layer + self.width + tables
-
-    @property
-    def vision(self) -> int:
-        """Weights of the vision tower and its merger."""
-        w, inner, merged = self.vision_width, self.vision_inner, self.vision_width * self.merge**2
-        block = w * 3 * w + 3 * w + w * w + w + 3 * w * inner + 2 * inner + w + 2 * w
-        patches = 3 * self.temporal * self.patch**2 * w
-        merger = w + merged**2 + merged + merged * self.width + self.width
-        return patches + self.vision_layers * block + merger
-
-    @property
-    def parameters(self) -> int:
-        return self.language + self.vision
-
-    def image_tokens(self, pixels: float) -> int:
-        """Tokens of a picture of so many pixels: one for each square of patch x merge a side."""
-        return max(1, round(pixels / (self.patch * self.merge) ** 2))
-
-    def forward(self, words: float, image: float) -> float:
-        """Floating-point operations of a pass over a sequence: 2 a weight and token.
-
-        Attention's own products are left out; an image token costs merge^2 patches in the tower.
-        """
-        return 2 * (self.language * (words + image) + self.vision * image * self.merge**2)
 
 
 class GPU(NamedTuple):
@@ -281,7 +207,7 @@ def reply_hours(
     vllm: bool,
 ) -> float:
     """Hours to read prompts (``reading`` operations) and write ``written`` tokens."""
-    speed = assumed.decode * assumed.decode_weights / model.parameters
+    speed = assumed.decode * assumed.decode_weights / (model.active + model.vision)
     speed /= 1 if vllm else assumed.transformers
     seconds = written / speed + reading / (gpu.peak * assumed.use_prefill)
     return seconds / gpus / 3600
@@ -374,12 +300,7 @@ def memory(
 
 def lora(model: Architecture, rank: int) -> int:
     """Weights of adapters of ``rank`` on every linear layer of the language model and the tower."""
-    kv = model.width // model.heads * model.kv_heads
-    ends = 2 * (model.width + model.width) + 2 * (model.width + kv)
-    ends += 3 * (model.width + model.inner)
-    w = model.vision_width
-    vision = (w + 3 * w) + (w + w) + 3 * (w + model.vision_inner)
-    return rank * (model.layers * ends + model.vision_layers * vision)
+    return rank * model.adapted
 
 
 def disk(model: Architecture, stages: int, keep: str, width: int) -> float:

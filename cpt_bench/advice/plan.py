@@ -14,16 +14,21 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from cpt_bench.advice import estimate
-from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Architecture, Assumed, Settings
+from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Assumed, Settings
 from cpt_bench.documents import read_mapping
+from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError, did_you_mean, explain
 from cpt_bench.files import read_json
+from cpt_bench.hub.names import parse
+from cpt_bench.hub.snapshots import config
+from cpt_bench.models.families.weights import Architecture
+from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
-from cpt_bench.stage.recipes import named, recipes, shipped, typed
+from cpt_bench.stage.recipes import named, of_suite, recipes, shipped, typed
 from cpt_bench.suite import Suite, open_suite
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.reading import suite_folder
 
 REWARDED, TAUGHT = "prompts_per_step", "batch_size"
@@ -52,7 +57,8 @@ class Asked(NamedTuple):
         gpu: A key of :data:`~cpt_bench.advice.estimate.GPUS`.
         gpus: How many train.
         keep: Which checkpoints stay.
-        base: The checkpoint to start from; None is the suite's.
+        base: The checkpoint to start from, a folder or ``org/name[@revision]`` on the hub; None is
+            the suite's.
     """
 
     trainer: str
@@ -61,7 +67,7 @@ class Asked(NamedTuple):
     gpu: str = "a100-80"
     gpus: int = 8
     keep: str = "all"
-    base: Path | None = None
+    base: str | None = None
 
 
 class Recipe(NamedTuple):
@@ -100,9 +106,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
     chosen = _recipe(suite, trainer, asked)
     made = _estimate(suite, trainer, chosen, model, asked)
     if asked.recipe is None and asked.gpus == 1 and not made["fits"]:
-        adapters = shipped(trainer, suite.name, f"{trainer.name}{ADAPTERS}")
+        adapters = shipped(trainer, suite.recipe_folder, f"{trainer.name}{ADAPTERS}")
         if adapters is not None:
-            name = f"{suite.name}/{trainer.name}{ADAPTERS}"
+            name = f"{suite.recipe_folder}/{trainer.name}{ADAPTERS}"
             chosen = _settings(name, adapters, asked.changes)
             made = _estimate(suite, trainer, chosen, model, asked)
     return {"suite": suite.label, "trainer": asked.trainer, "recipe": chosen.name, **made}
@@ -114,8 +120,9 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
 def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     own = _own(trainer)
     if asked.recipe is None:
-        mine = shipped(trainer, suite.name, trainer.name)
-        name = f"{suite.name}/{trainer.name}" if mine is not None else "its own defaults"
+        mine = shipped(trainer, suite.recipe_folder, trainer.name)
+        mine = of_suite(suite.folder, trainer.name) if mine is None else mine
+        name = f"{suite.recipe_folder}/{trainer.name}" if mine is not None else "its own defaults"
         return _settings(name, mine or {}, asked.changes, any(REWARDED in r for r in own))
     found = named(asked.recipe)
     kinds = {key for key in (REWARDED, TAUGHT) if any(key in recipe for recipe in own)}
@@ -163,7 +170,7 @@ def _settings(
 # --------------------------------------------------------------------------------- the arithmetic
 
 
-def architecture(suite: Suite, base: Path | None = None) -> Architecture:
+def architecture(suite: Suite, base: str | None = None) -> Architecture:
     """The base model's: from the folder that the suite ships, or from ``base_config.json``.
 
     Args:
@@ -176,30 +183,41 @@ def architecture(suite: Suite, base: Path | None = None) -> Architecture:
     file = next((place for place in _configs(suite, base) if place.is_file()), None)
     if file is None:
         raise CptBenchError(
-            f"nothing is known of base model {str(base or suite.base_model)!r}",
+            f"nothing is known of base model {str(base or suite.base_model.id)!r}",
             where=suite.folder,
             todo=f"Give --base FOLDER, or put its config.json there as {BASE_CONFIG}",
         )
     try:
         return Architecture.of(read_json(file))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CptBenchError(
-            f"not a model that the arithmetic knows: no {error}",
+            f"describes no model that can be counted (no {error})",
             where=file,
-            todo="It knows Qwen2.5-VL's layout",
+            todo="Give the config.json of a model that writes text",
         ) from None
 
 
-def _configs(suite: Suite, base: Path | None) -> Iterator[Path]:
-    if base is not None:
-        yield base / "config.json"
+def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
+    hub = parse(base) if base is not None and not Path(base).is_dir() else None
+    if hub is not None and hub.id != suite.base_model.id:
+        require_training()
+        yield config(hub)
+        return
+    if base is not None and hub is None:
+        yield Path(base) / "config.json"
         return
     yield suite.base_path() / "config.json"
     yield suite.folder / BASE_CONFIG
     for offer in builtin("suites").values():
         folder = suite_folder(offer.name)
-        if read_mapping(folder / SUITE).get("base_model") == suite.base_model:
+        declared = read_mapping(folder / SUITE).get("base_model")
+        named = declared.get("id") if isinstance(declared, dict) else declared
+        if named == suite.base_model.id:
             yield folder / BASE_CONFIG
+    own = hub_base(suite)
+    if own is not None:
+        require_training()
+        yield config(own)
 
 
 def pixels(suite: Suite) -> dict[str, float]:
@@ -242,7 +260,7 @@ def _estimate(
         },
         "hours": {
             "one after the other": estimate.hours_of(stages, tested, overlap=False),
-            "evaluation beside training": estimate.hours_of(stages, tested, overlap=True),
+            "evaluation while training": estimate.hours_of(stages, tested, overlap=True),
         },
         "assumed": {**assumed._asdict(), "pixels": pictures},
         "uncounted": list(recipe.uncounted),
@@ -303,7 +321,7 @@ def needs() -> Iterator[Needs]:
             }
         except CptBenchError:
             continue
-        made = all(isinstance(card.source, Generator) for card in suite.cards.values())
+        made = all(not isinstance(card.source, Hub) for card in suite.cards.values())
         fits = next((GPUS[name] for name, made in plans.items() if made["fits"]), None)
         disk = next(iter(plans.values()))["disk_gib"]["checkpoints"]
         yield Needs(row.name, made and suite.base_path().is_dir(), fits, disk)

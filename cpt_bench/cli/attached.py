@@ -1,8 +1,8 @@
-"""``python -m cpt_bench.cli.attached run …``: ``cptbench run`` that ends with whoever started it.
+"""``python -m cpt_bench.cli.attached run …``: ``cptbench run`` that ends with its parent process.
 
-Standard input is a pipe whose other end the sweep's worker holds. When that worker dies, however it
-dies, the pipe closes and the run ends too: no process goes on writing to a folder in which another
-worker continues the run.
+Standard input is a pipe from the sweep's worker. When that worker dies, in whatever way, the pipe
+closes and the run ends too, so that it does not go on writing to a folder in which another worker
+continues the run.
 """
 
 from __future__ import annotations

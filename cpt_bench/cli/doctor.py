@@ -15,7 +15,7 @@ def doctor(
     ),
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """List what is installed, what is broken or missing, and the command that mends it.
+    """List what is installed, what is broken or missing, and the command that repairs it.
 
     Exit status 1 when something that is installed is broken; a missing part is not an error.
     """

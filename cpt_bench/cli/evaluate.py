@@ -11,15 +11,18 @@ import cpt_bench
 from cpt_bench.cli.options import TRIED, EngineName, EngineSettings, listed
 
 export = typer.Typer(
-    help="Write down what others need: the suite's questions, or an entry for the hub.",
+    help="Write files for use elsewhere: the suite's questions, or an entry for the hub.",
     no_args_is_help=True,
 )
 
 
 def evaluate(
     model: Annotated[
-        Path | None,
-        typer.Argument(help="One checkpoint: its accuracy on every task and general benchmark."),
+        str | None,
+        typer.Argument(
+            help="One checkpoint, a folder or org/name[@revision] on the Hugging Face hub: its "
+            "accuracy on every task and general benchmark."
+        ),
     ] = None,
     stages: Annotated[
         str | None,
@@ -40,8 +43,11 @@ def evaluate(
         typer.Option(help="The task order that was trained, with commas [default: the suite's]."),
     ] = None,
     base: Annotated[
-        Path | None,
-        typer.Option(help="The model before stage 1 [default: the suite's base model]."),
+        str | None,
+        typer.Option(
+            help="The model before stage 1, a folder or org/name[@revision] on the hub [default: "
+            "the suite's base model]."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed it was trained with.")] = 0,
     out: Annotated[
@@ -93,7 +99,7 @@ def evaluate(
 
 @export.callback()
 def main() -> None:
-    """Write down what others need: the suite's questions, or an entry for the hub."""
+    """Write files for use elsewhere: the suite's questions, or an entry for the hub."""
 
 
 @export.command("prompts")

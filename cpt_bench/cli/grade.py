@@ -24,6 +24,7 @@ class Form(StrEnum):
     whole = "whole"
     tags = "tags"
     boxed = "boxed"
+    natural = "natural"
 
 
 def grade(
@@ -37,7 +38,8 @@ def grade(
         str | None, typer.Option(help="The suite's protocol: unified, official, paper.direct ...")
     ] = None,
     form: Annotated[
-        Form | None, typer.Option(help="All of the reply, <answer> tags, or the last \\boxed{}.")
+        Form | None,
+        typer.Option(help="All of the reply, <answer> tags, the last \\boxed{}, or 'answer is'."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write here [standard output].")] = None,
 ) -> None:
@@ -93,6 +95,7 @@ def _ruler(
         Form.whole: AnswerForm(kind="whole"),
         Form.tags: TAGS,
         Form.boxed: AnswerForm(kind="boxed", open="\\boxed{", close="}", thought=TAGS.thought),
+        Form.natural: AnswerForm(kind="natural", open="The answer is ", close="."),
     }
     if suite is None:
         assert grader is not None

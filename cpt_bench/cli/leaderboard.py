@@ -33,7 +33,7 @@ class Division(StrEnum):
 
 
 def _known_suite(spec: str | None) -> str | None:
-    """Told at once: a mistyped option is no finding against an entry."""
+    """Check an option at once: a typing error must not look like a fault of an entry."""
     from cpt_bench.leaderboard.gold import find_suite
 
     if spec is not None:
@@ -44,21 +44,24 @@ def _known_suite(spec: str | None) -> str | None:
 Suite = Annotated[
     str | None,
     typer.Option(
-        help="A suite that does not ship with cptbench: its folder.", callback=_known_suite
+        help="A suite that is not installed, or another copy of it: its folder.",
+        callback=_known_suite,
     ),
 ]
 
 
 def submit(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of one method, one a seed.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders of one method, one for each seed.")
+    ],
     name: Annotated[str, typer.Option(help="The method, as the table shows it.")],
-    author: Annotated[list[str], typer.Option(help="Whose entry it is; give it once for each.")],
+    author: Annotated[list[str], typer.Option(help="An author of the entry (repeatable).")],
     division: Annotated[
         Division | None,
-        typer.Option(help="The rules it is held to [joint for joint training, else closed]."),
+        typer.Option(help="The division, with its rules [joint for joint training, else closed]."),
     ] = None,
-    paper: Annotated[str, typer.Option(help="A link.")] = "",
-    code: Annotated[str, typer.Option(help="A link.")] = "",
+    paper: Annotated[str, typer.Option(help="A link to the paper.")] = "",
+    code: Annotated[str, typer.Option(help="A link to the code.")] = "",
     checkpoints: Annotated[str, typer.Option(help="A link to each stage's weights.")] = "",
     notes: Annotated[str, typer.Option(help="What the method is, in a few sentences.")] = "",
     supersedes: Annotated[str, typer.Option(help="The entry that this one corrects.")] = "",
@@ -146,16 +149,18 @@ def verify(
     ] = False,
     changed_since: Annotated[
         str | None,
-        typer.Option(help="Only entries that differ from this git commit; published ones may not."),
+        typer.Option(
+            help="Only entries that changed since this git commit; published ones must not."
+        ),
     ] = None,
     among: Annotated[
         list[Path] | None,
-        typer.Option(help="A board of published entries, which no entry may copy (repeatable)."),
+        typer.Option(help="A board of published entries that no entry may copy (repeatable)."),
     ] = None,
 ) -> None:
     """Recompute every number of an entry from its predictions: offline, without torch.
 
-    Exit status: 0 all verified, 1 something is refuted, 3 nothing is refuted but gold is not here.
+    Exit status: 0 all verified; 1 something is refuted; 3 nothing is refuted, but gold is missing.
     """
     from cpt_bench.leaderboard.changed import changed_entries, find_entries
     from cpt_bench.leaderboard.verify import verify as look
@@ -217,21 +222,23 @@ def _print(done: Verified, claims: bool) -> None:
 
 def reproduce(
     entry: Annotated[Path, typer.Argument(help="An entry.")],
-    by: Annotated[str, typer.Option(help="Who reproduces it.")],
+    by: Annotated[str, typer.Option(help="The name of the person who reproduces it.")],
     seed: Annotated[int | None, typer.Option(help="Which seed [the entry's first].")] = None,
     sample: Annotated[str, typer.Option(help="Share of test samples, with --checkpoints.")] = "10%",
     checkpoints: Annotated[
         Path | None,
-        typer.Option(help="A folder of the published weights, one folder a stage (0-base, …)."),
+        typer.Option(
+            help="The folder of the published weights, one folder for each stage (0-base, …)."
+        ),
     ] = None,
     trainer: Annotated[
-        str | None, typer.Option(help="The trainer, where the entry's is not a built-in one.")
+        str | None, typer.Option(help="The trainer, if the entry's is not a built-in one.")
     ] = None,
     base: Annotated[Path | None, typer.Option(help="The base model's checkpoint.")] = None,
     work: Annotated[Path | None, typer.Option(help="The rerun's run folder.")] = None,
     suite: Suite = None,
 ) -> None:
-    """Ask published weights again, or train a seed again, and say whether the claim holds.
+    """Let published weights answer again, or train a seed again, and check whether the claims hold.
 
     Writes a report into the entry's folder, which lifts its badge to 'reproduced'.
     """
@@ -307,7 +314,8 @@ def export_hub(
     entry: Annotated[Path, typer.Argument(help="An entry; it must verify.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     seed: Annotated[
-        int | None, typer.Option(help="Whose weights the repository holds [numbers of all seeds].")
+        int | None,
+        typer.Option(help="The seed whose weights are in the repository [numbers of all seeds]."),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -316,7 +324,7 @@ def export_hub(
     url: Annotated[str, typer.Option(help="A link to the entry on the web.")] = "",
     suite: Suite = None,
 ) -> None:
-    """Write an entry as the Hugging Face hub wants it: cards and evaluation results, offline.
+    """Write an entry in the format of the Hugging Face hub: cards and evaluation results, offline.
 
     A model card with the verified numbers, .eval_results/ in the hub's format, and the card of the
     suite's gold for a data set repository.

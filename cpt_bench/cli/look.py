@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cpt_bench.suite import Protocol, TaskCard
+    from cpt_bench.suite import Protocol, Suite, TaskCard
     from cpt_bench.suite.origins import Draw
 
 
@@ -97,6 +97,11 @@ def _form(protocol: Protocol) -> str:
         return "all of the reply"
     if protocol.form.kind == "boxed":
         return "the last \\boxed{...}; the form is a thought before it, and judged apart"
+    if protocol.form.kind == "natural":
+        asked = protocol.target("…")
+        return f"after the last 'answer is', else the last words; {asked!r} is the form"
+    if not protocol.form.thought[0]:
+        return f"{protocol.target('…')}, and nothing around it"
     thought = "…".join(protocol.form.thought)
     return f"{protocol.target('…')}, after an optional {thought}"
 
@@ -109,26 +114,50 @@ def _rule(draw: Draw | None) -> str:
     return f"; drawn with seed {draw.seed} from rank {draw.skip}" if draw else ""
 
 
+def _named(name: str) -> tuple[Suite, str]:
+    """The suite that is named, and the task; empty where it is the whole suite.
+
+    Raises:
+        CptBenchError: There is no such suite, or it cannot be read.
+    """
+    from pathlib import Path
+
+    from cpt_bench.errors import CptBenchError, did_you_mean
+    from cpt_bench.plugins import SUITE, listing
+    from cpt_bench.suite import open_suite
+    from cpt_bench.suite.variants import split_spec
+
+    known = [row.name for row in listing("suites")]
+
+    def is_suite(spec: str) -> bool:
+        whole = split_spec(spec)[0]
+        return whole in known or (Path(whole) / SUITE).is_file() or ":" in whole
+
+    name = name.rstrip("/") or name
+    above, _, task = name.rpartition("/")
+    if is_suite(name):
+        return open_suite(name), ""
+    if is_suite(above):
+        return open_suite(above), task
+    if "/" in name and not Path(split_spec(name)[0]).is_dir():
+        raise CptBenchError(
+            f"{name!r} is neither a suite nor a task of one: there is no suite {above!r}",
+            todo=did_you_mean(name, known),
+        )
+    return open_suite(name), ""
+
+
 def show(
     name: Annotated[str, typer.Argument(help="A suite, or a task: SUITE or SUITE/TASK.")],
     samples: Annotated[int, typer.Option(min=0, help="Also print this many test questions.")] = 0,
 ) -> None:
     """Show a suite's tasks and protocol, or one task's card."""
-    from pathlib import Path
+    from cpt_bench.grading import find_matcher
 
-    from cpt_bench.plugins import SUITE, listing
-    from cpt_bench.suite import open_suite
-    from cpt_bench.suite.variants import split_spec
-
-    suite_name, task = name, ""
-    whole = split_spec(name)[0]
-    suites = [row.name for row in listing("suites")] if "/" in name else []
-    if "/" in name and whole not in suites and not (Path(whole) / SUITE).is_file():
-        suite_name, _, task = name.rpartition("/")
-    suite = open_suite(suite_name)
+    suite, task = _named(name)
     if not task:
         print(f"{suite.name} {suite.version}: {suite.title}\n\n{suite.description}\n")
-        print(f"base model  {suite.base_model}")
+        print(f"base model  {suite.base_model.id}")
         for t, member in enumerate(suite.sequence, 1):
             card = suite.card(member)
             sizes = ", ".join(f"{s.n} {split}" for split, s in card.splits.items())
@@ -153,14 +182,18 @@ def show(
     print(f"{suite.name}/{card.name} v{card.version}: {card.title}{role}\n")
     print(f"{card.description}\n")
     for split, published in card.splits.items():
-        known = published.sha256 or "recorded when it is prepared"
+        fetched = card.source.kind == "hub"
+        absent = "recorded when it is prepared" if fetched else "not yet: suite check --pin"
+        known = published.sha256 or absent
         print(f"{split:<8} {published.n} samples, sha256 {known}{_rule(published.draw)}")
     print(f"grader   {card.grader}; answers: {', '.join(card.answer_kinds)}")
     print(f"licence  {card.licence}")
     for note in card.notes:
         print(f"note     {note}")
+    find_matcher(card.located().grader, where=f"task {card.name}")
     if samples:
         from cpt_bench.sources import load_split
 
-        for sample in load_split(card, "test")[:samples]:
+        pinned = card.splits["test"].sha256 is not None
+        for sample in load_split(card, "test", check=pinned)[:samples]:
             print(f"\n{sample.id}\n  {sample.question}\n  -> {sample.answers[0]}")

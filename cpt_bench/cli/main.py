@@ -26,6 +26,7 @@ from cpt_bench.cli import (
     run,
     score,
     study,
+    suite,
     sweep,
     trainer,
 )
@@ -77,6 +78,7 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.add_typer(study.app, name="study")
 app.add_typer(trainer.app, name="trainer")
+app.add_typer(suite.app, name="suite")
 evaluate.export.command("hub")(leaderboard.export_hub)
 app.add_typer(evaluate.export, name="export")
 app.add_typer(data.app, name="data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +35,10 @@ def plan(
             "--set", metavar="KEY=VALUE", help="A setting of the recipe to change (repeatable)."
         ),
     ] = None,
-    base: Annotated[Path | None, typer.Option(help="Start from this checkpoint instead.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Start from this checkpoint, a folder or org/name on the hub, instead."),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="Which checkpoints stay on disk: all, last or none.")
     ] = "all",
@@ -80,8 +82,8 @@ def text(r: dict[str, Any]) -> str:
         f"disk         {disk['checkpoints']:.0f} GiB of checkpoints with --keep {disk['keep']}, "
         "and the data sets come on top",
         "time         "
-        + ", or ".join(f"{h:.0f} h with {how}" for how, h in r["hours"].items())
-        + ": good to a factor of two at best",
+        + ", or ".join(f"{h:.0f} h ({how})" for how, h in r["hours"].items())
+        + "; correct to a factor of two at best",
         "\nassumed:",
         f"  a question has {a['words']:.0f} tokens of words; an answer {a['target']:.0f}, a reply "
         f"that thinks {a['thought']:.0f}",

@@ -116,7 +116,7 @@ class Board:
             where["accuracy"][event["stage"]][names.index(event["name"])] = event["accuracy"]
 
     def __rich__(self) -> Group:
-        return Group(matrix_table(self.matrix), Text(""), self._bar())
+        return Group(matrix_table(self.matrix, running=True), Text(""), self._bar())
 
     def _bar(self) -> Table:
         table = Table.grid(padding=(0, 2))

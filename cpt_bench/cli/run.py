@@ -56,6 +56,14 @@ def run(
         ),
     ] = None,
     keep: Annotated[Keep, typer.Option(help="Which checkpoints stay on disk.")] = Keep.all,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Save a stage's state every N steps, to resume from it after an interruption "
+            "[default: the stage starts again].",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     overlap: Annotated[
         bool | None,
@@ -68,8 +76,11 @@ def run(
         bool, typer.Option(help="Take finished stages from the other runs in the same folder.")
     ] = True,
     base: Annotated[
-        Path | None,
-        typer.Option(help="The checkpoint to start from [default: the suite's base model]."),
+        str | None,
+        typer.Option(
+            help="The model to start from: a folder, or org/name[@revision] on the Hugging Face "
+            "hub [default: the suite's base model]."
+        ),
     ] = None,
     launch: Annotated[
         str | None,
@@ -143,6 +154,7 @@ def run(
             threads=threads,
             overlap=overlap,
             keep=keep.value,
+            save_every=save_every,
             out=out,
             share=share,
             report_to=listed(report_to) or (),

@@ -20,10 +20,13 @@ def print_scores(matrix: dict[str, Any], metrics: dict[str, Any], everything: bo
     """The matrix, then the headline metrics (or all)."""
     from rich.console import Console
 
-    from cpt_bench.report.tables import left_out, matrix_table, metrics_table
+    from cpt_bench.report.tables import is_one_row, left_out, matrix_table, metrics_table
 
     console = Console(highlight=False)
     console.print(matrix_table(matrix, console.width))
+    if is_one_row(matrix):  # what is learned and forgotten takes a stage
+        metrics = {key: found for key, found in metrics.items() if found["value"] is not None}
+        everything = True
     console.print()
     console.print(metrics_table(metrics, everything))
     more = left_out(metrics)

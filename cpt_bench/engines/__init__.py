@@ -22,6 +22,7 @@ class Request(NamedTuple):
             includes it. An engine that cannot do so refuses.
         layout: For harnesses that put images between words: text, and indices into ``images``, in
             order. Empty: the images, then the prompt.
+        system: The system's turn before it; empty leaves it to the chat template.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Request(NamedTuple):
     images: Sequence[bytes]
     prefix: str = ""
     layout: tuple[str | int, ...] = ()
+    system: str = ""
 
     def parts(self) -> tuple[str | int, ...]:
         """Text, and indices of images, in the order that the model sees them."""

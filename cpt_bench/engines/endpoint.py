@@ -36,10 +36,10 @@ FINISHED = {
     **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens"), "length"),
     "max_output_tokens": "length",
 }
-"""Reasons to end that make a reply, in the words of several servers, and which of OpenAI's each is.
+"""Finish reasons of several servers that mean a usable reply, and OpenAI's name for each.
 
-A content filter, a tool call or an abort is none. Where there is no reason at all, the text must be
-there: nothing says that the model ended at once.
+A content filter, a tool call or an abort does not. Without any reason the text must not be empty,
+since nothing shows that the model ended at once.
 """
 
 PLAIN = {"frequency_penalty": 0, "presence_penalty": 0}
@@ -141,6 +141,7 @@ class EndpointEngine:
     def _key(self, request: Request, max_new_tokens: int, sampling: Sampling) -> str:
         images = [sha256(image).hexdigest() for image in request.images]
         asked = [request.id, request.parts(), images, max_new_tokens, sampling, self.extra]
+        asked += [request.system] if request.system else []
         return digest_json(asked)
 
     def _ask(self, request: Request, max_new_tokens: int, sampling: Sampling) -> Reply:
@@ -290,7 +291,8 @@ def message(request: Request) -> list[Any]:
         else {"type": "image_url", "image_url": {"url": data_url(request.images[part], request.id)}}
         for part in request.parts()
     ]
-    return [{"role": "user", "content": content}]
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 def data_url(image: bytes, where: object) -> str:

@@ -9,19 +9,25 @@ from typing import Any
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.images import decode
-from cpt_bench.models import batches, quick
+from cpt_bench.models import batches, families, quick
 from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The chat turn of a request: its images and its text, in order."""
+    """The chat of a request: the system's turn if there is one, then its images and its text."""
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image", "image": decode(request.images[part], request.id)}
         for part in request.parts()
     ]
-    return [{"role": "user", "content": content}]
+    return [*system_turn(request), {"role": "user", "content": content}]
+
+
+def system_turn(request: Request) -> list[dict[str, Any]]:
+    """The system's turn of a request; nothing where the chat template decides."""
+    words = [{"type": "text", "text": request.system}]
+    return [{"role": "system", "content": words}] if request.system else []
 
 
 def choosing(temperature: float, top_p: float) -> dict[str, Any]:
@@ -36,6 +42,20 @@ def choosing(temperature: float, top_p: float) -> dict[str, Any]:
         "repetition_penalty": 1.0,  # Qwen's checkpoints set 1.05, which changes greedy replies too
         "no_repeat_ngram_size": 0,
     }
+
+
+def written(row: Sequence[int], ends: Sequence[int], padding: int) -> int:
+    """How many tokens a reply has, its end included.
+
+    Args:
+        row: Token ids, padded after the reply's end.
+        ends: Tokens that end a reply.
+        padding: The token that pads; many tokenizers pad with a token that also ends a reply.
+    """
+    if padding not in ends:
+        return sum(token != padding for token in row)
+    end = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
+    return end + 1
 
 
 class TransformersEngine:
@@ -81,9 +101,9 @@ class TransformersEngine:
 
     def stops(self) -> None:
         """Find the tokens that end a reply, and the one that pads rows after their end."""
-        self.padding = self.processor.tokenizer.pad_token_id
-        end = self.model.generation_config.eos_token_id
-        self.ends = [end] if isinstance(end, int) else list(end)
+        tokenizer = self.processor.tokenizer
+        self.ends = families.reply_ends(self.model, tokenizer)
+        self.padding = families.padding(tokenizer, self.ends)
 
     def generate(
         self,
@@ -150,6 +170,8 @@ class TransformersEngine:
                 max_new_tokens=most,
                 num_return_sequences=replies,
                 use_cache=True,  # training with gradient checkpointing switches it off
+                eos_token_id=self.ends,
+                pad_token_id=self.padding,
                 **choosing(sampling.temperature, sampling.top_p),
             )
             return output[:, inputs["input_ids"].shape[1] :]
@@ -173,7 +195,7 @@ class TransformersEngine:
         with torch.inference_mode():
             new = self.write(self.encode(requests), max_new_tokens, sampling)
         texts = self.processor.batch_decode(new, skip_special_tokens=True)
-        counts = (new != self.padding).sum(dim=1).tolist()
+        counts = [written(row, self.ends, self.padding) for row in new.tolist()]
         return [
             Reply((r.prefix + text).strip(), n)
             for r, text, n in zip(requests, texts, counts, strict=True)

@@ -41,6 +41,10 @@ NO_MATTER: dict[str, tuple[str, ...]] = {
 called, what is done with videos, and the dtype, of which the effective value is compared
 (:func:`dtype_of`)."""
 
+REPEATED = "model_specific_special_tokens"
+"""Where transformers repeats the names of Gemma's and InternVL's tokens when it saves a tokenizer
+once more; they stand at the top of the file, too."""
+
 VIDEO = "video_preprocessor_config.json"
 """No suite shows a video: a processor writes these settings where torchvision is installed."""
 
@@ -63,7 +67,10 @@ def meaning(file: Path) -> str:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return digest(file)
-    return digest_json(_without(value, NO_MATTER.get(file.name, ())))
+    kept = _without(value, NO_MATTER.get(file.name, ()))
+    if isinstance(kept, dict) and isinstance(named := kept.pop(REPEATED, None), dict):
+        kept = {**named, **kept}
+    return digest_json(kept)
 
 
 def _without(value: Any, keys: tuple[str, ...]) -> Any:

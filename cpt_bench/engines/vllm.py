@@ -19,6 +19,7 @@ from cpt_bench.engines.swapping import frame, require_same, require_whole
 from cpt_bench.engines.vllm_open import arguments, one_line, require_installed
 from cpt_bench.environment import folder_for_sockets
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models import families
 from cpt_bench.models.checkpoint import broken, load_processor, weights_digest
 
 PROBLEMS = {
@@ -74,7 +75,7 @@ class VLLMEngine:
                 model=str(folder),
                 tensor_parallel_size=tensor_parallel,
                 max_model_len=max_model_len,
-                limit_mm_per_prompt={"image": max_images, "video": 0},
+                **families.vllm_arguments(self.processor, max_images),
                 enforce_eager=eager,
                 seed=0,
                 **chosen,
@@ -158,18 +159,24 @@ class VLLMEngine:
         """A request in vLLM's form: the chat text with one placeholder per image, and the images.
 
         One placeholder each: vLLM repeats it for each of the picture's tokens. Ids that are
-        expanded already would be expanded twice (trl issue 6294).
+        expanded already would be expanded twice (trl issue 6294). Where the chat text has the token
+        that begins a text, vLLM is given ids, because it would put that token there once more.
         """
         turns = messages(request)
         text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        pictures = [part["image"] for part in turns[0]["content"] if part["type"] == "image"]
-        if text.count(self.processor.image_token) != len(pictures):
+        pictures = [part["image"] for part in turns[-1]["content"] if part["type"] == "image"]
+        token = getattr(self.processor, "image_token", None)
+        places = text.count(token) if token else 0
+        if places != len(pictures):
             raise CptBenchError(
-                f"the chat template has {text.count(self.processor.image_token)} places for "
-                f"{len(pictures)} images",
+                f"the chat template has {places} places for {len(pictures)} images",
                 where=request.id,
             )
-        return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
+        prompt: dict[str, Any] = {"prompt": text}
+        if families.begins_by_itself(self.processor):
+            ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            prompt = {"prompt_token_ids": ids}
+        return {**prompt, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
 
     def _compare(self) -> None:
         for rank, found in enumerate(self._rpc("cptbench_compare", str(self.folder), self.dtype)):

@@ -48,7 +48,7 @@ class WeightsCheck:
         worker = Worker(
             parameters=dict(model.named_parameters(remove_duplicate=False)),
             rename=renaming(model),
-            joined=getattr(model, "packed_modules_mapping", {}),
+            joined=joined_modules(model),
             rank=get_tensor_model_parallel_rank(),
             size=get_tensor_model_parallel_world_size(),
         )
@@ -98,6 +98,14 @@ def renaming(model: Any) -> Rename:
     if mapper is None:
         return lambda name: name
     return lambda name: (mapper.apply_list([name]) or [""])[0]
+
+
+def joined_modules(model: Any) -> dict[str, Sequence[str]]:
+    """Modules of vLLM to those that they join; a language model inside another has its own."""
+    joined: dict[str, Sequence[str]] = {}
+    for part in [*model.modules()][::-1]:  # the outermost has the last word
+        joined |= getattr(part, "packed_modules_mapping", None) or {}
+    return joined
 
 
 def checksum(tensor: torch.Tensor) -> int:
@@ -166,11 +174,15 @@ def part_of(
         shapes: The shapes of all tensors of the checkpoint.
     """
     target = worker.rename(name)
-    if target in worker.parameters:
-        rows = shard(full, target, worker.parameters[target], worker.rank, worker.size)
-        return None if rows is None else Part(target, 0, rows)
     module, _, kind = target.rpartition(".")
     parent, _, last = module.rpartition(".")
+    # Some models' own mapping names the joined module already, and not which part of it this is.
+    own = name.rpartition(".")[0].rpartition(".")[2]
+    if own in worker.joined.get(last, ()):
+        last = own
+    elif target in worker.parameters:
+        rows = shard(full, target, worker.parameters[target], worker.rank, worker.size)
+        return None if rows is None else Part(target, 0, rows)
     for joined, parts in worker.joined.items():
         place = f"{parent}.{joined}.{kind}"
         if last in parts and place in worker.parameters:

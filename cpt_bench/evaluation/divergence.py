@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpt_bench.engines import Request
+from cpt_bench.engines.hf import system_turn
 from cpt_bench.models import batches
 
 NEW, GENERAL = 64, 32
@@ -54,7 +55,10 @@ def divergence(base: Any, policy: Any, requests: Sequence[Request]) -> list[dict
 
 def _positions(engine: Any, requests: Sequence[Request]) -> list[int]:
     """The number of tokens of each reply, tokenized after its prompt, plus one."""
-    turns = [[{"role": "user", "content": [{"type": "text", "text": r.prompt}]}] for r in requests]
+    turns = [
+        [*system_turn(r), {"role": "user", "content": [{"type": "text", "text": r.prompt}]}]
+        for r in requests
+    ]
     whole = engine.texts(turns, [r.prefix for r in requests])
     asked = engine.texts(turns, [""] * len(requests))
     ids = engine.processor.tokenizer(whole + asked)["input_ids"]

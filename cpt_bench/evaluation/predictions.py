@@ -21,7 +21,7 @@ def matcher_of(card: TaskCard) -> Matcher:
     Raises:
         CptBenchError: No grader has that name.
     """
-    return find_matcher(card.grader, where=f"task {card.name}")
+    return find_matcher(card.located().grader, where=f"task {card.name}")
 
 
 def evaluate(
@@ -49,7 +49,8 @@ def evaluate(
         :func:`graded` adds.
     """
     requests = [
-        Request(s.id, protocol.prompt(s.question, style), s.images, prefix) for s in samples
+        Request(s.id, protocol.prompt(s.question, style), s.images, prefix, system=protocol.system)
+        for s in samples
     ]
     decoding = protocol.decoding
     sampling = Sampling(decoding.temperature, decoding.top_p or 1.0)
@@ -148,6 +149,7 @@ def graded(
         reply = row.get("reply")
         if not isinstance(reply, str):
             raise CptBenchError(f"the reply to {sample.id} is {reply!r}, not text", where=where)
+        reply = whole_characters(reply)
         tokens = row.get("tokens")
         if why := miscounted(tokens, reply, protocol.decoding.max_new_tokens):
             raise CptBenchError(f"the reply to {sample.id} {why}", where=where)
@@ -163,3 +165,12 @@ def graded(
             }
         )
     return out
+
+
+def whole_characters(text: str) -> str:
+    """``text`` with U+FFFD for each half of a surrogate pair, which no UTF-8 file can hold.
+
+    A server's JSON may write such halves as escapes. Two halves that belong together are one
+    character.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.grading.matchers import AS_PUBLISHED, MATCHERS, Matcher
+from cpt_bench.grading.natural import read_natural, says_answer
 from cpt_bench.grading.reading import (
     TAGS,
     has_boxed_form,
@@ -22,7 +23,7 @@ from cpt_bench.grading.reading import (
     undress,
 )
 from cpt_bench.grading.symbolic import NO_BOX, mathruler
-from cpt_bench.plugins import resolve
+from cpt_bench.plugins import value_of
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
 
 __all__ = ["AS_PUBLISHED", "MATCHERS", "Grade", "Matcher", "find_matcher", "grade", "reward"]
@@ -32,8 +33,8 @@ class Grade(NamedTuple):
     """The grade of a reply.
 
     Attributes:
-        score: Under the strict reading, in [0, 1]; 0 if the form is not met (under the form
-            ``boxed`` the two are judged separately, as in the publication).
+        score: Under the strict reading, in [0, 1]; 0 if the form is not met (under the forms
+            ``boxed`` and ``natural`` the two are judged separately).
         extracted: The answer that was compared, or None if none was found.
         format_ok: Whether the reply has the protocol's form.
         lenient: The best reading's score, in [0, 1]; never below ``score``.
@@ -66,6 +67,8 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
         return Grade(score, whole or None, bool(whole), best, whole)
     if form.kind == "boxed":
         return _grade_boxed(reply, sample, form, matcher)
+    if form.kind == "natural":
+        return _grade_natural(reply, sample, form, matcher)
     answer = read_form(reply, form)
     if answer is not None:
         score = matcher(answer, sample)
@@ -84,6 +87,14 @@ def _grade_boxed(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher)
     loose = read_freely(reply, form) if boxed is None else boxed
     best = _best(score, reply, loose, form, sample, matcher)
     return Grade(score, loose, has_boxed_form(reply), best, read)
+
+
+def _grade_natural(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Grade:
+    """What a person takes for the answer; the asked-for sentence is judged apart from it."""
+    read = read_natural(reply, sample.kind)
+    score = 0.0 if read is None else matcher(read, sample)
+    best = _best(score, reply, read_freely(reply, TAGS), TAGS, sample, matcher)
+    return Grade(score, read, says_answer(reply, form.open), best, read)
 
 
 def _best(
@@ -119,7 +130,13 @@ def find_matcher(name: str, where: object = "") -> Matcher:
     if name in MATCHERS:
         return MATCHERS[name]
     if ":" in name or "/" in name:
-        found: Matcher = resolve("graders", name).value
+        found: Matcher = value_of("graders", name)
+        if not callable(found):
+            raise CptBenchError(
+                f"{name!r} is not a function",
+                where=where,
+                todo="A grader is a function of (answer, sample) that returns 0 to 1",
+            )
         return found
     raise CptBenchError(
         f"no grader is called {name!r}", where=where, todo=did_you_mean(name, [*MATCHERS])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import isclose
 
@@ -14,6 +14,7 @@ from cpt_bench.grading.formulas import parse_math
 from cpt_bench.grading.numbers import as_number
 from cpt_bench.grading.options import LETTERS, gold_letter, gold_yes_no, letters_of
 from cpt_bench.grading.symbolic import math, mathruler
+from cpt_bench.sources import reasoning_gym as gym
 from cpt_bench.suite import Sample
 
 Matcher = Callable[[str, Sample], float]
@@ -30,7 +31,7 @@ def normalise(text: str) -> str:
 
 
 def exact(answer: str, sample: Sample) -> float:
-    """1 when the answer equals one of the gold answers after :func:`normalise`."""
+    """1 when the answer equals one of the gold answers, both normalised."""
     given = normalise(answer)
     for gold in sample.answers:
         # Full stops alone normalise to empty text, which is not an answer.
@@ -115,6 +116,31 @@ def by_kind(answer: str, sample: Sample) -> float:
     return KINDS.get(sample.kind, exact)(answer, sample)
 
 
+def reasoning_gym_partial(answer: str, sample: Sample) -> float:
+    """The score of the package ``reasoning-gym``, as published: with part credit, in [0, 1]."""
+    return gym.score(answer, sample.id, sample.answers[0])
+
+
+def reasoning_gym(answer: str, sample: Sample) -> float:
+    """1 where the package ``reasoning-gym`` gives its full score; part credit is 0."""
+    return float(reasoning_gym_partial(answer, sample) >= 1)
+
+
+def answer_within(answer: str, sample: Sample) -> float:
+    """1 for the gold answer; with other text around it, the gold's share of the characters."""
+    text, gold = answer.strip(), sample.answers[0]
+    if text == gold:
+        return 1.0
+    return len(gold) / len(text) if gold and gold in text else 0.0
+
+
+def word_count(answer: str, sample: Sample) -> float:
+    """1 when the answer has exactly as many words as the gold, a number, asks for."""
+    return float(len(_WORDS.findall(answer)) == int(sample.answers[0]))
+
+
+_WORDS = re.compile(r"[^\W_]+(?:['’.,-][^\W_]+)*")
+
 KINDS: dict[str, Matcher] = {
     "letter": choice,
     "number": number,
@@ -147,9 +173,22 @@ MATCHERS: dict[str, Matcher] = {
     "pope": official.pope,
     "pope-official": official.pope_official,
     "scienceqa": official.scienceqa,
+    "reasoning-gym": reasoning_gym,
+    "reasoning-gym-partial": reasoning_gym_partial,
+    "answer-within": answer_within,
+    "word-count": word_count,
 }
 
-AS_PUBLISHED = frozenset({"mathruler", "mmlu-pro-3", "mmmu-official", "pope-official"})
+AS_PUBLISHED = frozenset(
+    {
+        "mathruler",
+        "mmlu-pro-3",
+        "mmmu-official",
+        "pope-official",
+        "reasoning-gym-partial",
+        "answer-within",
+    }
+)
 """Graders that are as published, although a reply can score without giving the answer."""
 
 Parser = Callable[[str, Sample], str | None]
@@ -173,6 +212,18 @@ PARSERS: dict[str, Parser] = {
     "scienceqa": official.parse_scienceqa,
 }
 """How a grader reads an answer, for graders that may fail to find one."""
+
+
+def package_of(grader: str, kinds: Sequence[str]) -> str | None:
+    """The module that a grader compares answers with, which may not be installed; None: none.
+
+    Args:
+        grader: Its name.
+        kinds: The kinds of answers that it grades, which choose the grader under ``by-kind``.
+    """
+    if grader == "mathruler":
+        return grader
+    return "math_verify" if grader == "math" or (grader == "by-kind" and "math" in kinds) else None
 
 
 def parse(grader: str, answer: str, sample: Sample) -> str | None:

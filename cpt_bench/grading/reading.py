@@ -21,7 +21,7 @@ def read_form(reply: str, form: AnswerForm) -> str | None:
     """
     text = reply.strip()
     think_open, think_close = form.thought
-    if text.startswith(think_open):
+    if think_open and text.startswith(think_open):
         thought, closed, text = text[len(think_open) :].partition(think_close)
         if not closed or any(tag in thought for tag in (think_open, form.open, form.close)):
             return None
@@ -33,7 +33,9 @@ def read_form(reply: str, form: AnswerForm) -> str | None:
     answer = text[len(form.open) : len(text) - len(form.close)].strip()
     # Inlined for speed: verifying an entry calls this a million times.
     twice = form.open in answer or form.close in answer
-    return None if twice or think_open in answer or think_close in answer else answer
+    if think_open:
+        twice = twice or think_open in answer or think_close in answer
+    return None if twice else answer
 
 
 def read_freely(reply: str, form: AnswerForm) -> str | None:
@@ -44,11 +46,11 @@ def read_freely(reply: str, form: AnswerForm) -> str | None:
     count, and 'no' is not found in 'unknown'.
     """
     text = reply
-    for tag in (form.thought[1], form.open):
+    for tag in filter(None, (form.thought[1], form.open)):
         _, found, after = text.rpartition(tag)
         text = after if found else text
-    text = text.partition(form.close)[0]
-    for tag in (*form.thought, form.open):
+    text = text.partition(form.close)[0] if form.close else text
+    for tag in filter(None, (*form.thought, form.open)):
         text = text.replace(tag, " ")
     return text.strip() or None
 

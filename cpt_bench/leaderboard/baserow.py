@@ -13,7 +13,7 @@ from cpt_bench.leaderboard.packable import open_run
 
 
 def publish(run_folder: Path, model: str | None = None) -> Path:
-    """Write ``base_row.json`` beside the suite's cards from row 0 of a finished run."""
+    """Write ``base_row.json`` next to the suite's cards, from row 0 of a finished run."""
     run = open_run(run_folder)
     outcomes = run.scores.outcomes
     scores = {

@@ -1,8 +1,8 @@
-"""The repository's list of what was packed under earlier rules; nothing else is held to them.
+"""Lists what was packed under earlier rules; the latest rules apply to everything else.
 
-An entry names its rules itself, and a ledger shows by what it lacks that it is an old one. Both
-would be ways out of the present rules, so neither is believed: what is old is listed here, by the
-SHA-256 of its file.
+An entry names its rules itself, and an old ledger is recognised by what is missing from it. Both
+could be used to avoid the present rules, so neither is trusted: old files are listed here by their
+SHA-256.
 """
 
 from __future__ import annotations

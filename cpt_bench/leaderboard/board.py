@@ -1,4 +1,4 @@
-"""The board that an entry lies in: its neighbours, and which of two entries was there first."""
+"""The board of an entry: its neighbours, and which of two entries was published first."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Neighbour(NamedTuple):
 
 
 def as_neighbour(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> Neighbour:
-    """An entry as its neighbours see it."""
+    """An entry with what its neighbours are compared with."""
     return Neighbour(folder, entry, len(folder.parents) > 3 and folder.parents[3] in boards)
 
 
@@ -71,12 +71,12 @@ def neighbours(folder: Path, entry: Entry, boards: Sequence[Path] = ()) -> list[
 
 @functools.lru_cache(maxsize=8192)
 def _read(folder: Path, stamp: tuple[int, int]) -> Entry:
-    """An entry's words; ``stamp`` makes a changed file another one to the cache."""
+    """Read an entry; ``stamp`` changes with the file, so that the cache returns no old one."""
     return read_entry(folder)
 
 
 def first_of(one: Neighbour, two: Neighbour) -> Neighbour | None:
-    """The older of two entries; None where neither is.
+    """The older of two entries; None if neither is older.
 
     What was published first is older, whatever date an entry gives itself: what lies on a board of
     published entries, and what came into the history of the checkout before the other. Dates of

@@ -1,4 +1,4 @@
-"""A commit that holds one new entry and nothing else, ready to be pushed."""
+"""Makes a commit with one new entry and nothing else, ready to be pushed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cpt_bench.leaderboard.findings import printable
 
 
 def checkout_of(board: Path) -> Path:
-    """The git checkout that a board lies in.
+    """The git checkout that contains a board.
 
     Raises:
         CptBenchError: It lies in none, or it is not the repository's board.
@@ -31,7 +31,7 @@ def name_of(entry_name: str) -> str:
 
 
 def require_unused(board: Path, branch: str) -> None:
-    """No branch of that name is there yet.
+    """Check that there is no branch of that name yet.
 
     Raises:
         CptBenchError: There is one.

@@ -1,4 +1,4 @@
-"""Which entries to look at, and that what is published stays as it is."""
+"""Finds the entries to verify, and checks that published ones were not changed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DEPTH = 4
 
 
 AROUND = ("RULES.md", "README.md", "reported.yaml")
-"""Files that stand beside entries; a person reads changes of them."""
+"""Files next to the entries; a person reviews changes to them."""
 
 
 def find_entries(places: Sequence[Path]) -> list[Path]:
-    """The entries that are, or lie below, ``places``.
+    """The entries at or below ``places``.
 
     Raises:
-        CptBenchError: A place is not there.
+        CptBenchError: A place does not exist.
     """
     found = []
     for place in places:
@@ -39,7 +39,7 @@ def find_entries(places: Sequence[Path]) -> list[Path]:
 
 
 def _nameless(place: Path) -> list[Path]:
-    """A folder given by name that holds no entry at all is itself what is to be looked at."""
+    """A folder named like an entry that is not one is verified too, so that this is reported."""
     return [place] if place.name.count("__") == 2 else []
 
 

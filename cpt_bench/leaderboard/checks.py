@@ -1,4 +1,4 @@
-"""What an entry says of itself, against the suite and its own files."""
+"""Compares what an entry states about itself with the suite and its own files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def unprepared(suite: Suite) -> list[str]:
 
 
 def check_place(entry: Entry, folder: Path, report: Report) -> None:
-    """The folder's name, and the folders above it inside a board, say what the entry says."""
+    """Check that the entry's folder, and the folders above it in a board, have the right names."""
     named = {
         "the name": entry.name, "the base model": entry.model.name, "the trainer": entry.trainer
     }  # fmt: skip
@@ -81,7 +81,7 @@ def check_place(entry: Entry, folder: Path, report: Report) -> None:
 
 
 def check_suite(entry: Entry, suite: Suite, report: Report) -> bool:
-    """The entry was made with exactly the suite that is installed here."""
+    """Check that the entry was made with exactly the suite that is installed here."""
     if entry.suite.version != suite.version:
         what = f"is for {suite.name} {entry.suite.version}; installed is {suite.version}"
         report.error("suite-version", "entry.yaml", what)
@@ -103,7 +103,7 @@ def check_suite(entry: Entry, suite: Suite, report: Report) -> bool:
 def check_manifest(
     folder: Path, manifest: Manifest, entry: Entry, suite: Suite, report: Report
 ) -> None:
-    """A seed's manifest agrees with its folder, with ``entry.yaml`` and with the suite."""
+    """Check that a seed's manifest agrees with its folder, ``entry.yaml`` and the suite."""
     where = f"{folder.name}/manifest.json"
 
     def same(code: str, what: str, found: Any, wanted: Any) -> None:
@@ -184,7 +184,7 @@ def check_base(entry: Entry, base: BaseRow | None, report: Report) -> None:
 
 
 def check_extra_data(folder: Path, entry: Entry, gold: dict[str, Gold], report: Report) -> None:
-    """No training question from elsewhere is a test question of the suite."""
+    """Check that no extra training question is a test question of the suite."""
     file, where = folder / "extra-data.txt.zst", f"{folder.name}/extra-data.txt.zst"
     name = f"{folder.name}: no test question among extra training data"
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""The files of an entry before any is read: names, kinds, sizes, and that each is signed for."""
+"""Checks the files of an entry before reading any: names, kinds, sizes, and that each is listed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CODE = (".py", ".pyc", ".so", ".sh", ".js", ".html", ".svg", ".exe", ".dll", ".i
 
 
 def check_tree(root: Path, rules: Rules, report: Report) -> bool:
-    """Look at every name below ``root`` without opening any file.
+    """Check every name below ``root`` without opening any file.
 
     Returns:
         Whether it is safe to read on.
@@ -141,7 +141,7 @@ def seed_folders(root: Path) -> list[Path]:
 
 
 def check_manifest_files(folder: Path, manifest: Manifest, report: Report) -> None:
-    """Every file is in the manifest, every file of the manifest is there, byte for byte."""
+    """Check that manifest and folder have the same files, byte for byte."""
     where = f"{folder.name}/manifest.json"
     folded: dict[str, str] = {}
     for path in manifest.files:
@@ -160,7 +160,7 @@ def check_manifest_files(folder: Path, manifest: Manifest, report: Report) -> No
     for path in sorted(present - set(manifest.files) - {"manifest.json"}):
         report.error("unsigned-file", f"{folder.name}/{path}", "is not in the manifest")
     for path in sorted(set(manifest.files) - present - set(manifest.optional)):
-        report.error("missing-file", f"{folder.name}/{path}", "is in the manifest and not here")
+        report.error("missing-file", f"{folder.name}/{path}", "is in the manifest, but missing")
     for path in SEED_FILES[1:]:
         if path not in manifest.files:
             report.error("missing-file", where, f"does not list {path}, which every seed has")
@@ -172,17 +172,16 @@ def _check_digest(folder: Path, path: str, manifest: Manifest, report: Report) -
     check_digest(folder / path, f"{folder.name}/{path}", manifest.files[path], report)
 
 
-def check_digest(file: Path, where: str, says: FileRef, report: Report) -> None:
-    """A file has the size and the SHA-256 it is listed with; a zstd file is one sound frame."""
+def check_digest(file: Path, where: str, listed: FileRef, report: Report) -> None:
+    """Check that a file has the listed size and SHA-256; a zstd file must be one valid frame."""
     size = file.stat().st_size
-    if size != says.bytes:
-        report.error("size", where, f"has {size:,} bytes; the manifest says {says.bytes:,}")
+    if size != listed.bytes:
+        report.error("size", where, f"has {size:,} bytes, but is listed with {listed.bytes:,}")
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != says.sha256:
-        report.error(
-            "digest", where, f"sha256 {found[:12]}…; the manifest says {says.sha256[:12]}…"
-        )
+    if found != listed.sha256:
+        what = f"has the sha256 {found[:12]}…, but is listed with {listed.sha256[:12]}…"
+        report.error("digest", where, what)
     if file.name.endswith(".zst"):
         try:
             read_frame(file)

@@ -1,7 +1,7 @@
-"""The run's own records: one chain of known steps, each with all that its package writes of it.
+"""Checks a run's ledger: one chain of known steps, each with everything that cptbench records.
 
-What a ledger leaves out is not compared. So nothing may be left out: each kind of step has its
-inputs, and a ledger that lacks some is an old one only where the repository lists it
+What is missing from a ledger cannot be compared, so nothing may be missing: each kind of step has
+its inputs. A ledger that lacks some passes only if the repository lists it as an old one
 (:mod:`cpt_bench.leaderboard.before`).
 """
 
@@ -44,7 +44,7 @@ INPUTS: Final = {
 
 
 class Ledger(NamedTuple):
-    """What a ledger file holds.
+    """The content of a ledger file.
 
     Attributes:
         where: What findings call it.
@@ -61,7 +61,7 @@ def read_ledger(file: Path, where: str) -> Ledger:
     """Read a ledger, strictly.
 
     Raises:
-        Refused: Not one; the line says why.
+        Refused: It is not a valid ledger; the error names the reason.
     """
     records: Records = {}
     for number, line in enumerate(lines(file, 64 << 20), 1):
@@ -102,7 +102,7 @@ def check_ledger(
     extras: Extras,
     report: Report,
 ) -> None:
-    """The run's own records form one chain: stage after stage, each evaluated, nothing limited."""
+    """Check that the records form one chain: stage after stage, each evaluated, nothing limited."""
     where, records = ledger.where, ledger.records
     before = len(report.errors)
     recipe = {"budget": {"samples": None}, **read_json(folder / "recipe.json")}
@@ -189,6 +189,8 @@ def _check_common(
         t = int(step.partition("/")[0].removeprefix("stage-"))
         cards = inputs["card"] if isinstance(inputs["card"], dict) else {}
         wanted = {manifest.order[t - 1], *suite.general}
+        if len(wanted) == 1 and cards.get("name") in wanted:
+            cards = {cards["name"]: cards}  # of one benchmark, the card itself is recorded
         if cards.keys() != wanted or any(
             digest_json(card) != manifest.data[name].card
             for name, card in cards.items()

@@ -1,4 +1,4 @@
-"""What a seed claims against what was recomputed of it: matrix, metrics, their intervals."""
+"""Compares a seed's claims with what was recomputed: matrix, metrics, their intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cpt_bench.leaderboard.strict import read_json
 
 
 def check_claims(folder: Path, seed: Seed, absent: str, report: Report) -> None:
-    """Matrix and metrics as claimed against matrix and metrics as recomputed."""
+    """Compare matrix and metrics as claimed with matrix and metrics as recomputed."""
     claimed: dict[str, Any] = {}
     for name in ("matrix.json", "metrics.json"):
         try:

@@ -1,8 +1,8 @@
-"""An entry's claims compared with a rerun of it: what falls within tolerance, and what does not.
+"""Compares an entry's claims with a rerun of it: what is within tolerance, and what is not.
 
-A rerun on other hardware is, after a few hundred steps, another draw, so it is compared as one more
-seed. What nobody can see in an entry by itself shows here: answers that were improved throughout,
-and stages that change places.
+On other hardware, a rerun differs after a few hundred steps as much as another seed does, so it is
+compared like one more seed. This finds what an entry alone cannot show: answers that were improved
+throughout, and stages that were exchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Marks = npt.NDArray[np.uint64]
 
 
 class Answer(NamedTuple):
-    """One answer of a rerun: what it earned, and its mark (:func:`tables.mark_of`)."""
+    """One answer of a rerun: its score, and its mark (:func:`tables.mark_of`)."""
 
     strict: float
     lenient: float
@@ -50,7 +50,7 @@ Answers = dict[tuple[int, str], dict[str, Answer]]
 
 
 class Comparison(NamedTuple):
-    """One number of the entry and the rerun's."""
+    """One number of the entry, and that of the rerun."""
 
     name: str
     claimed: float
@@ -80,11 +80,11 @@ def rerun_scores(
 def compare_rerun(
     rerun: Scores, answers: Answers, seeds: dict[int, Seed], seed: int, gold: dict[str, Gold]
 ) -> tuple[Comparison, ...]:
-    """A rerun against where one more seed of the entry should fall.
+    """Compare a rerun with the range in which one more seed of the entry should fall.
 
-    The headline numbers are held to the 95 % prediction interval of the entry's seeds, and to no
-    less than the width of the interval over test samples; the cells of R to theirs, but for
-    :data:`CELLS_OUTSIDE`; and no two stages may have changed places.
+    The headline numbers must be in the 95 % prediction interval of the entry's seeds, which is at
+    least as wide as the interval over test samples. All cells of R but :data:`CELLS_OUTSIDE` must
+    be in theirs, and no two stages may have been exchanged.
     """
     out = []
     for key in HEADLINE:
@@ -103,7 +103,7 @@ def compare_rerun(
 
 
 def _compare_cells(answers: Answers, seeds: dict[int, Seed]) -> list[Comparison]:
-    """How many trained cells lie where no further seed should: one line, with the worst named."""
+    """How many trained cells are outside the range for one more seed, and which is the worst."""
     cells = [c for c in answers if c[0] > 0 and all(c in s.tables for s in seeds.values())]
     if not cells:
         return []
@@ -131,7 +131,7 @@ def _compare_cells(answers: Answers, seeds: dict[int, Seed]) -> list[Comparison]
 def _compare_stages(
     answers: Answers, seeds: dict[int, Seed], gold: dict[str, Gold]
 ) -> list[Comparison]:
-    """Whether two stages have changed places: the rerun's answers are nearer to each other's."""
+    """Whether two stages were exchanged: the rerun's answers are closer to each other's claims."""
     stages = sorted({t for t, _ in answers if t > 0})
     marks: dict[tuple[int, str], Marks] = {}
     for (t, name), rows in answers.items():
@@ -173,7 +173,7 @@ def _agree(one: Marks, two: Marks) -> npt.NDArray[np.float64]:
 
 
 def compare_sample(answers: Answers, seed: Seed, gold: dict[str, Gold]) -> tuple[Comparison, ...]:
-    """Sampled answers of the same weights against the entry's answers to the same questions."""
+    """Compare sampled answers of the same weights with the entry's to the same questions."""
     out = []
     agree = total = 0
     for (t, name), cell in answers.items():

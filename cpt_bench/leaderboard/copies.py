@@ -1,4 +1,4 @@
-"""Entries that are copies of one another, under whatever names and dates.
+"""Finds entries that are copies of one another, under whatever names and dates.
 
 A board shows each run once. Every entry is compared with its neighbours of the same suite version,
 in all divisions: first by what is quick to read (digests of weights, and the answers of the last
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cpt_bench.grading.natural import read_natural
 from cpt_bench.grading.reading import read_boxed, read_form, read_freely
 from cpt_bench.leaderboard.board import Neighbour, first_of
 from cpt_bench.leaderboard.checks_files import seed_folders
@@ -37,7 +38,7 @@ Verify = Callable[[Path], dict[int, Seed]]
 
 
 class Sketch(NamedTuple):
-    """What is quick to read of a seed.
+    """The parts of a seed that are quick to read.
 
     Attributes:
         manifest: Of the seed.
@@ -58,7 +59,7 @@ def check_copies(
     verify: Verify,
     report: Report,
 ) -> None:
-    """No seed of the entry is one of a neighbour's.
+    """Check that no seed of the entry is one of a neighbour's.
 
     Args:
         me: The entry.
@@ -161,7 +162,7 @@ def sketches(folder: Path, suite: Suite) -> dict[int, Sketch]:
 def _sketch(
     place: Path, names: tuple[str, ...], form: AnswerForm, stamp: tuple[int, int]
 ) -> Sketch:
-    """A seed's sketch; ``stamp`` makes a seed that was packed anew another one to the cache."""
+    """A seed's sketch; ``stamp`` changes when it is packed again, which empties its cache entry."""
     manifest = read_manifest(place)
     ends = []
     for t in (0, len(manifest.order)):
@@ -177,5 +178,7 @@ def _answer(reply: str, form: AnswerForm) -> str:
     """What grading would find in a reply, without a question to grade it for."""
     if form.kind == "whole":
         return reply
+    if form.kind == "natural":
+        return read_natural(reply, "line") or reply
     found = read_boxed(reply) if form.kind == "boxed" else read_form(reply, form)
     return found or read_freely(reply, form) or reply

@@ -1,4 +1,4 @@
-"""What an entry supersedes, and what it may not look like."""
+"""Checks which entry an entry supersedes, and that its name does not look like another's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpt_bench.leaderboard.names import look_alike
 def check_correction(
     me: Neighbour, others: list[Neighbour], on_board: bool, report: Report
 ) -> None:
-    """What an entry supersedes is of the same division, older, and of some of the same authors.
+    """Check that a superseded entry is older, of the same division and of a common author.
 
     Args:
         me: The entry.
@@ -28,7 +28,7 @@ def check_correction(
     old = peers.get(entry.supersedes)
     if old is None:
         if on_board:
-            what = f"supersedes {entry.supersedes}, which is no entry beside this one"
+            what = f"supersedes {entry.supersedes}, which is not an entry of the same board"
             report.error("supersedes", "entry.yaml", what)
         return
     if not entry.is_by(*old.entry.authors):
@@ -58,7 +58,7 @@ def superseded(entry: Neighbour, peers: dict[str, Neighbour]) -> list[str]:
 
 
 def check_look(me: Neighbour, others: list[Neighbour], report: Report) -> None:
-    """No method, and no author, is called so that a reader takes it for another one's."""
+    """Check that no name of a method or author would be mistaken for another one."""
     entry = me.entry
     for other in others:
         if entry.is_by(*other.entry.authors):

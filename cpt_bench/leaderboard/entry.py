@@ -276,7 +276,7 @@ def read_entry(folder: Path) -> Entry:
     """Read ``entry.yaml``, of this or an older format.
 
     Raises:
-        Refused: Not an entry; the line says which key.
+        Refused: It is not a valid entry; the error names the key.
     """
     entry: Entry = _read(Entry, "entry", read_yaml(folder / "entry.yaml"), "entry.yaml")
     return entry

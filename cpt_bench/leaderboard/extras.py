@@ -1,4 +1,4 @@
-"""What a seed holds beside its predictions: replies with a forced beginning, and KL to the base."""
+"""A seed's files besides its predictions: replies with a forced beginning, and KL to the base."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _kl(file: Path, known: set[str]) -> tuple[dict[str, list[dict[str, Any]]], s
 def check_recorded(
     folder: Path, records: dict[str, dict[str, Any]], extras: Extras, report: Report
 ) -> None:
-    """What the ledger says was measured is here, as it was measured; and nothing else is."""
+    """Check that exactly the measurements in the ledger are here, unchanged."""
     recorded = set[str]()
     for step, record in records.items():
         if not (step.endswith("/kl") or "/diagnose/" in step):

@@ -1,4 +1,4 @@
-"""What a verifier has to say: findings (something is off) and claims (how far each is proven)."""
+"""The results of a verification: findings (what is wrong) and claims (how far each is proven)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Status(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that is off: a stable code, where it was found, and what it is."""
+    """Something that is wrong: a stable code, where it was found, and what it is."""
 
     level: Level
     code: str
@@ -55,7 +55,7 @@ class Claim(NamedTuple):
 
 
 class Refused(CptBenchError):  # noqa: N818 - a refusal
-    """Data that a strict reader does not take; carries a finding's code."""
+    """Data that a strict reader refuses, with the code for a finding."""
 
     def __init__(self, code: str, what: str, *, where: object = "") -> None:
         self.code = code

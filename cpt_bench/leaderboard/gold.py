@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError
 from cpt_bench.leaderboard.findings import Refused
-from cpt_bench.plugins import SUITE, builtin, resolve
+from cpt_bench.plugins import SUITE, builtin, listing
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, Suite, load_suite
+from cpt_bench.suite.reading import suite_folder
 from cpt_bench.suite.variants import split_spec
 
 
@@ -44,7 +47,7 @@ class BaseRow(NamedTuple):
 
 
 def sample_hash(question: str, images: Sequence[bytes]) -> str:
-    """What two copies of one question share: SHA-256 of its words and of its pictures' bytes.
+    """SHA-256 of a question's words and its pictures' bytes: the same for two copies.
 
     Spaces and case are folded, so that a reformatted copy is still found.
     """
@@ -57,35 +60,50 @@ def open_known_suite(name: str, variant: str, suite_spec: str | None) -> Suite:
     """The installed suite of that name, or the one that the person verifying points to.
 
     An entry never chooses a path or a module: opening a suite can import code, and an entry is
-    data from a stranger.
+    data from a stranger. Suites on this machine were installed by its owner.
 
     Raises:
-        Refused: No suite of that name ships with this package.
+        Refused: No suite of that name is installed.
     """
-    if suite_spec is not None:
-        suite = load_suite(_varied(find_suite(suite_spec), variant))
-        if suite.name != name:
-            raise Refused("suite-name", f"is for suite {name!r}, not {suite.name!r}")
-        return suite
-    return load_suite(_varied(_builtin(name), variant))
+    if suite_spec is None:
+        return load_suite(_varied(_installed(name), variant))
+    suite = load_suite(_varied(find_suite(suite_spec), variant))
+    if suite.name != name:
+        raise Refused("suite-name", f"is for suite {name!r}, not {suite.name!r}")
+    return suite
 
 
 def find_suite(spec: str) -> Path:
-    """The folder of a suite that a person names, without its variant."""
-    name = split_spec(spec)[0]
-    given = name not in builtin("suites") and (Path(name) / SUITE).is_file()
-    return Path(name) if given else _builtin(name)
+    """The folder of a suite that a person names, without its variant.
+
+    Raises:
+        CptBenchError: There is no such suite.
+    """
+    return suite_folder(split_spec(spec)[0])
 
 
 def _varied(folder: Path, variant: str) -> Path:
     return folder.with_name(f"{folder.name}@{variant}") if variant else folder
 
 
-def _builtin(name: str) -> Path:
-    if name not in builtin("suites"):
-        known = ", ".join(builtin("suites"))
-        raise Refused("suite-unknown", f"no suite {name!r} ships with cptbench (there is: {known})")
-    return Path(resolve("suites", name).value)
+def _installed(name: str) -> Path:
+    """The folder of the suite that calls itself ``name``: built in, or of an installed package."""
+    if name in builtin("suites"):
+        return suite_folder(name)
+    found: dict[Path, str] = {}
+    for row in listing("suites"):
+        with contextlib.suppress(CptBenchError):
+            folder = suite_folder(row.name).resolve()
+            if read_mapping(folder / SUITE).get("name") == name:
+                found[folder] = row.name
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        names = " and ".join(found.values())
+        raise Refused("suite-unknown", f"suite {name!r} is both {names}: name one with --suite")
+    known = ", ".join(row.name for row in listing("suites"))
+    what = f"no suite {name!r} is installed (there is: {known}): install its package, or name its "
+    raise Refused("suite-unknown", f"{what}folder with --suite")
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,7 +121,7 @@ def _gold(folder: Path, name: str) -> Gold | str:
 
 
 def gold_of(suite: Suite, name: str) -> Gold | str:
-    """The gold of one benchmark, or in one line why it is not here."""
+    """The gold of one benchmark, or one line on why it is not here."""
     return _gold(suite.place, name)
 
 

@@ -1,4 +1,4 @@
-"""An entry as the Hugging Face hub wants it: a model card, evaluation results, a data set card.
+"""Writes an entry for the Hugging Face hub: a model card, evaluation results, a data set card.
 
 Written offline, as files to upload::
 
@@ -174,14 +174,15 @@ def _model_card(
     done = row.verified
     assert done is not None and done.entry is not None and done.suite is not None
     seeds = _seeds(row)
-    owner, slash, _ = done.suite.base_model.rpartition("/")
+    base = done.suite.base_model.id
+    owner, slash, _ = base.rpartition("/")
     metadata = {
         "language": ["en"],
         "library_name": "transformers",
         "pipeline_tag": TASK["type"],
         "tags": ["cptbench", "continual-learning", "post-training", done.entry.trainer[:60]],
         "datasets": [dataset],
-        **({"base_model": done.suite.base_model} if slash and owner[:1] not in ("", ".") else {}),
+        **({"base_model": base} if slash and owner[:1] not in ("", ".") else {}),
         "model-index": [_model_index(row, seed, results, dataset)],
     }
     ties = [

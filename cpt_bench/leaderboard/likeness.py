@@ -1,4 +1,4 @@
-"""How alike two runs answer: what two seeds of one method share, and what only a copy does.
+"""How many answers two runs share: as many as two seeds of one method do, or as only a copy does.
 
 Two seeds start from the same base model and learn the same data, so most of their replies are the
 same: what the base answered already, what both learned, what either answers to everything. Two runs

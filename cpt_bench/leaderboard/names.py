@@ -1,7 +1,7 @@
-"""Names that people read: that each is what it looks like, and looks like no other.
+"""Checks that each name is what it looks like, and looks like no other.
 
-A board is read by eye. A name with a Cyrillic letter in it, a second space or a letter of another
-width is another name to a program and the same one to a reader.
+People read a board by eye. A name with a Cyrillic letter, a second space or a letter of another
+width is a different name for a program, but the same one for a reader.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pack finished runs of one method into an entry; what cannot be an entry is refused, with why."""
+"""Packs finished runs of one method into an entry; refuses, with a reason, what cannot be one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.files import digest, fresh_folder, read_jsonl
+from cpt_bench.files import HALVES, digest, fresh_folder, read_jsonl
+from cpt_bench.hub.names import parse
 from cpt_bench.leaderboard import checks
 from cpt_bench.leaderboard.entry import FORMAT, Entry, portable_origin
 from cpt_bench.leaderboard.extras import forced_path, kl_path
@@ -111,11 +112,11 @@ def _entry(runs: Sequence[Run], about: About) -> Entry:
                 "format": FORMAT,
                 "rules": LATEST,
                 "suite": checks.suite_ref(suite).model_dump(),
-                "division": about.division or ("joint" if first.joint else "closed"),
+                "division": about.division or _division(first),
                 "name": about.name,
                 "trainer": first.facts["trainer"],
                 "date": about.date or datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "model": {"name": about.model or model_name(suite, weights), "weights": weights},
+                "model": {"name": about.model or model_name(first), "weights": weights},
                 "lane": first.lane,
                 "seeds": [run.seed for run in runs],
                 "privileges": first.facts["privileges"],
@@ -131,15 +132,33 @@ def _entry(runs: Sequence[Run], about: About) -> Entry:
         raise CptBenchError(explain(error), where="the entry", todo="Correct the option") from None
 
 
-def model_name(suite: Suite, weights: str) -> str:
-    """What a run's base model is called: the suite's own name for it, or a part of its digest."""
-    base = base_row(suite)
-    if base is not None and base.weights == weights:
-        return base.model
-    if base is not None:
-        return f"weights-{weights[:12]}"
-    owner, slash, name = suite.base_model.rpartition("/")
-    return name if slash and owner and not owner.startswith(".") else f"{suite.name}-base"
+def _division(run: Run) -> str:
+    """The division where none is named: the closed one is for the suite's own base model."""
+    if run.joint:
+        return "joint"
+    return "closed" if _is_own(run) else "open"
+
+
+def _is_own(run: Run) -> bool:
+    """Whether a run started from its suite's own base model."""
+    published, base = base_row(run.suite), run.facts.get("base") or {}
+    if published is not None:
+        return bool(published.weights == base.get("weights"))
+    return base.get("path") in (None, run.suite.base_model.id)
+
+
+def model_name(run: Run) -> str:
+    """What a run's base model is called.
+
+    That is the suite's published name for it, its name on the hub, or a part of its digest.
+    """
+    published, base = base_row(run.suite), run.facts.get("base") or {}
+    if published is not None and _is_own(run):
+        return published.model
+    named = parse(str(base.get("path")))
+    if named is not None and (base.get("revision") or _is_own(run)):
+        return named.id.rpartition("/")[2]
+    return f"{run.suite.name}-base" if _is_own(run) else f"weights-{str(base['weights'])[:12]}"
 
 
 def _style(runs: Sequence[Run]) -> str:
@@ -319,7 +338,7 @@ def _json(path: Path, value: Any) -> None:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors=HALVES)
 
 
 def zst(path: Path, parts: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A finished run, checked for packing: whole, unlimited, as its ledger left it."""
+"""Checks a finished run before it is packed: complete, not limited, not altered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.recompute import differences, expected_cells
 from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
-from cpt_bench.results.scoring import Scores, score, suite_of
+from cpt_bench.results.scoring import Scores, score
+from cpt_bench.results.suites import suite_of
 from cpt_bench.suite import Suite
 
 
@@ -41,10 +42,10 @@ class Run(NamedTuple):
 
 
 def open_run(folder: Path) -> Run:
-    """A run folder that is whole, unlimited and as its ledger left it.
+    """Open a run folder that is complete, not limited, and unchanged since it was written.
 
     Raises:
-        CptBenchError: It is not; the line says why.
+        CptBenchError: It is not; the error names the reason.
     """
     suite, facts = suite_of(folder)
 
@@ -71,9 +72,9 @@ def open_run(folder: Path) -> Run:
     ):
         for one in differences(read_json(file), found):
             if one.claimed is None or ".interval" in one.path:
-                continue  # what this version adds or draws anew; packed is what is computed now
+                continue  # new in this version, or drawn again; the entry gets what is computed now
             what = f"{file.name}: {one.path} is {one.claimed}; the predictions give {one.found}"
-            raise refuse(what, f"`cptbench score {folder}` writes it anew")
+            raise refuse(what, f"`cptbench score {folder}` writes it again")
     return Run(folder, suite, facts, paths, scores, ledger)
 
 
@@ -84,7 +85,7 @@ SAME = (
 
 
 def alike(runs: Sequence[Run]) -> None:
-    """Seeds of one entry differ in nothing but their seed."""
+    """Check that the seeds of one entry differ in nothing but their seed."""
     if not runs:
         raise CptBenchError("no run was given")
     first = runs[0]

@@ -1,4 +1,4 @@
-"""What an honest run can hardly look like; each check says what it saw and how rare that is."""
+"""Checks for what an honest run hardly ever shows; each reports what it found, and how rare."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cpt_bench.leaderboard.stats import wilson
 from cpt_bench.suite import Suite
 
 MIN_KEPT = 200
-"""Items right before a stage, from which on losing none of them is implausible."""
+"""Right answers before a stage; with as many or more, losing none is implausible."""
 MIN_GAINED = 20
 SAME_WEIGHTS = 0.97
-"""Share of questions that one set of weights answers alike when it is asked twice: decoding is
-greedy, but sums are taken in another order where batches or devices differ."""
+"""Share of equal answers when the same weights answer twice: decoding is greedy, but other batches
+or devices add numbers in another order."""
 MIN_TIMES = 10
-"""Different durations among a ledger's steps, from which on sharing them says something."""
+"""Different durations in a ledger; with as many or more, sharing them is suspicious."""
 
 
 def check_plausible(
@@ -59,7 +59,7 @@ def _base_row(where: str, seed: Seed, base: BaseRow | None, report: Report) -> N
 
 
 def _never_loses(where: str, seed: Seed, report: Report) -> None:
-    """Training moves answers both ways. Gains without one loss point to picked answers."""
+    """Training also makes some right answers wrong. Gains without a loss suggest chosen answers."""
     kept = gained = lost = 0
     stages = stages_of(seed.manifest.order, seed.manifest.joint)
     earlier = {t: before for before, t in pairwise(stages)}

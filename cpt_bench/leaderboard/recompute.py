@@ -1,4 +1,4 @@
-"""From the predictions of one seed to its numbers, and the comparison with what is claimed."""
+"""Computes the numbers of one seed from its predictions, and compares them with the claims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-9
 
 
 class Seed(NamedTuple):
-    """What was recomputed of one seed.
+    """The recomputed numbers of one seed.
 
     Attributes:
         manifest: Of the seed.
@@ -90,7 +90,7 @@ def score_seed(
 
 
 class Difference(NamedTuple):
-    """One place where what is claimed is not what comes out."""
+    """One place where the claim differs from what was computed."""
 
     path: str
     claimed: Any
@@ -98,9 +98,9 @@ class Difference(NamedTuple):
 
 
 def differences(claimed: Any, found: Any, path: str = "") -> Iterator[Difference]:
-    """Where the numbers, names and gaps of ``found`` are claimed differently; words may be.
+    """Where claimed numbers, names and gaps differ from those of ``found``; wording may differ.
 
-    A key that is claimed and cannot be recomputed is no difference.
+    A key that is claimed but cannot be recomputed does not count as a difference.
     """
     if isinstance(found, dict):
         if not isinstance(claimed, dict):
@@ -108,7 +108,7 @@ def differences(claimed: Any, found: Any, path: str = "") -> Iterator[Difference
             return
         for key, value in found.items():
             if isinstance(value, str) and path:
-                continue  # a passport's formula or source may be worded anew
+                continue  # the wording of a passport's formula or source may change
             if key not in claimed:
                 yield Difference(f"{path}.{key}".lstrip("."), None, value)
             else:

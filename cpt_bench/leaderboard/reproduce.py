@@ -1,7 +1,7 @@
-"""Run an entry again, as far as one can: ask its published weights, or train one seed anew.
+"""Runs an entry again: lets its published weights answer, or trains one seed again.
 
-The only module of the leaderboard that trains and that needs torch. What it writes is data for
-``verify``, which grades and compares on its own.
+This is the only module of the leaderboard that trains and needs torch. What it writes is data for
+``verify``, which does the grading and comparing itself.
 """
 
 from __future__ import annotations

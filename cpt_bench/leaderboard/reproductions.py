@@ -1,7 +1,7 @@
-"""Somebody's rerun of an entry, read back: its answers are graded again and its verdict computed.
+"""Checks a reproduction of an entry: grades its answers again and computes the verdict from them.
 
-A reproduction is data like the entry itself: ``report.json`` and the predictions of the rerun. Its
-verdict is never taken from the report.
+A reproduction is data, like the entry itself: ``report.json`` and the predictions of the rerun. The
+verdict never comes from the report.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class ReproductionReport(Strict):
     """``report.json`` of a reproduction.
 
     Attributes:
-        format: Of this file.
-        by: Who did it.
+        format: The version of this file's format.
+        by: Who made the reproduction.
         date: ``YYYY-MM-DD``.
-        kind: ``rerun``: the seed was trained again; ``checkpoints``: published weights were asked
+        kind: ``rerun``: the seed was trained again; ``checkpoints``: the published weights answered
             again.
         seed: Which seed of the entry.
-        sample: Share of the test samples that was asked, in (0, 1].
+        sample: Share of the test samples that were answered, in (0, 1].
         weights: Stage folder to the digest of the weights that answered.
-        versions: Packages.
+        versions: Versions of packages.
         hardware: As in ``environment.json``.
         files: Path to digest and size.
     """
@@ -71,15 +71,15 @@ class ReproductionReport(Strict):
 
 
 class Reproduction(NamedTuple):
-    """A reproduction that was read back.
+    """A reproduction that was checked.
 
     Attributes:
-        report: As written.
-        comparisons: What was compared.
-        reproduced: Whether all of it falls within tolerance.
-        independent: Whether whoever did it is not an author of the entry, nor is called so that a
-            reader takes them for one.
-        whole: Whether every trained stage of the seed was run or asked again.
+        report: The report as its author wrote it.
+        comparisons: Each number of the entry that was compared, and its tolerance.
+        reproduced: Whether all comparisons are within tolerance.
+        independent: Whether the person who made it is not an author of the entry, and has no name
+            that a reader would take for an author's.
+        whole: Whether every trained stage of the seed was trained again, or answered again.
     """
 
     report: ReproductionReport
@@ -90,12 +90,12 @@ class Reproduction(NamedTuple):
 
     @property
     def lifts(self) -> bool:
-        """Whether it lifts the entry's badge."""
+        """Whether it raises the entry's badge to *reproduced*."""
         return self.reproduced and self.independent and self.whole
 
 
 def sampled(ids: Iterable[str], share: float, salt: str) -> list[str]:
-    """A share of ids that nobody chose: those whose hash with ``salt`` is low; at least one."""
+    """A share of the ids, at least one: those with the lowest hashes, so nobody chooses them."""
     ranked = sorted(ids, key=lambda i: hashlib.sha256(f"{salt} {i}".encode()).digest())
     return ranked[: max(1, round(share * len(ranked)))]
 
@@ -108,12 +108,16 @@ def read_reproduction(
     gold: dict[str, Gold],
     out: Report,
 ) -> Reproduction | None:
-    """Check a reproduction's files, grade its answers and compare; None when it cannot be used."""
+    """Check a reproduction's files, grade its answers and compare them with the entry's.
+
+    Returns:
+        None when something is wrong with its files; ``out`` then has the errors.
+    """
     where = f"reproductions/{folder.name}"
     before = len(out.errors)
     try:
         data = read_json(folder / "report.json")
-        said = ReproductionReport.model_validate(data)
+        report = ReproductionReport.model_validate(data)
     except FileNotFoundError:
         out.error("missing-file", f"{where}/report.json", "is not here")
         return None
@@ -124,52 +128,52 @@ def read_reproduction(
         out.error("schema", f"{where}/report.json", explain(error))
         return None
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    for path in sorted(present - set(said.files) - {"report.json"}):
+    for path in sorted(present - set(report.files) - {"report.json"}):
         out.error("unsigned-file", f"{where}/{path}", "is not in report.json")
-    for path in sorted(set(said.files) - present):
-        out.error("missing-file", f"{where}/{path}", "is in report.json and not here")
-    for path in sorted(present & set(said.files)):
-        check_digest(folder / path, f"{where}/{path}", said.files[path], out)
-    if said.seed not in seeds:
-        out.error("seed-mismatch", where, f"the entry has no seed {said.seed}")
-    check_names({"the name": said.by}, where, out)
-    check_date(said.date, where, out, since=entry.date)
-    if folder.name.partition("__")[0] != said.date:
-        out.error("folder-name", where, f"its report is dated {said.date}")
+    for path in sorted(set(report.files) - present):
+        out.error("missing-file", f"{where}/{path}", "is listed in report.json but missing")
+    for path in sorted(present & set(report.files)):
+        check_digest(folder / path, f"{where}/{path}", report.files[path], out)
+    if report.seed not in seeds:
+        out.error("seed-mismatch", where, f"the entry has no seed {report.seed}")
+    check_names({"the name": report.by}, where, out)
+    check_date(report.date, where, out, since=entry.date)
+    if folder.name.partition("__")[0] != report.date:
+        out.error("folder-name", where, f"its report is dated {report.date}")
     if len(out.errors) > before:
         return None
-    seed = seeds[said.seed]
-    whole = said.kind == "rerun" or said.sample == 1
+    seed = seeds[report.seed]
+    whole = report.kind == "rerun" or report.sample == 1
     answers = _answers(folder, where, seed, suite, gold, whole, out)
     if answers is None or len(out.errors) > before:
         return None
-    if said.kind == "checkpoints":
-        if any(seed.manifest.weights.get(k) != v for k, v in said.weights.items()):
-            out.error("weights", where, "other weights than the entry's answered")
-        if not set(said.weights) - {"0-base"}:
-            out.error("weights", where, "no weights of a trained stage answered")
-        _check_sample(said, answers, where, seed, suite, gold, out)
+    if report.kind == "checkpoints":
+        if any(seed.manifest.weights.get(k) != v for k, v in report.weights.items()):
+            out.error("weights", where, "the weights that answered are not the entry's")
+        if not set(report.weights) - {"0-base"}:
+            out.error("weights", where, "no trained stage answered")
+        _check_sample(report, answers, where, seed, suite, gold, out)
         if len(out.errors) > before:
             return None
         comparisons = compare_sample(answers, seed, gold)
     else:
         rerun = rerun_scores(answers, seed, suite, gold)
         if rerun is None:
-            out.error("missing-file", where, "a rerun answers every question of every stage")
+            out.error("missing-file", where, "a rerun must answer every question of every stage")
             return None
-        comparisons = compare_rerun(rerun, answers, seeds, said.seed, gold)
-    independent = not entry.may_be_by(said.by)
+        comparisons = compare_rerun(rerun, answers, seeds, report.seed, gold)
+    independent = not entry.may_be_by(report.by)
     order, joint = seed.manifest.order, seed.manifest.joint
     trained = {stage_name(order, t) for t in stages_of(order, joint)[1:]}
-    asked = said.kind == "rerun" or trained <= said.weights.keys()
+    asked = report.kind == "rerun" or trained <= report.weights.keys()
     reproduced = bool(comparisons) and all(c.within for c in comparisons)
     status = Status.verified if reproduced else Status.refuted
     off = [c.name for c in comparisons if not c.within]
-    how = f"{said.kind} of seed {said.seed} by {said.by}: " + (
+    how = f"{report.kind} of seed {report.seed} by {report.by}: " + (
         f"outside tolerance: {', '.join(off)}" if off else f"{len(comparisons)} within tolerance"
     )
-    out.claim(f"reproduced {said.date}", reproduced, status, how)
-    return Reproduction(said, comparisons, reproduced, independent, asked)
+    out.claim(f"reproduced {report.date}", reproduced, status, how)
+    return Reproduction(report, comparisons, reproduced, independent, asked)
 
 
 def _answers(
@@ -199,8 +203,8 @@ def _answers(
                 if sample.id in cell:
                     raise Refused("duplicate-id", f"answers {sample.id!r} twice")
                 got = grade(row["reply"], sample, suite.protocol.form, matcher_of(card))
-                said = row["reply"] if got.extracted is None else got.extracted
-                cell[sample.id] = Answer(got.score, got.lenient, got.format_ok, mark_of(said))
+                answer = row["reply"] if got.extracted is None else got.extracted
+                cell[sample.id] = Answer(got.score, got.lenient, got.format_ok, mark_of(answer))
         except Refused as error:
             out.error(error.code, f"{where}/{path}", error.what)
             return None
@@ -211,7 +215,7 @@ def _answers(
 
 
 def _check_sample(
-    said: ReproductionReport,
+    report: ReproductionReport,
     answers: Answers,
     where: str,
     seed: Seed,
@@ -219,16 +223,16 @@ def _check_sample(
     gold: dict[str, Gold],
     out: Report,
 ) -> None:
-    """Every cell of the stages that answered holds the questions drawn by hash, and no others.
+    """Check that every stage that answered has the questions drawn by hash, and no others.
 
-    Whoever could leave questions out would leave out those that come out differently.
+    Otherwise somebody could leave out the questions whose answers differ.
     """
     for t, name in expected_cells(suite, seed.manifest.order, seed.manifest.joint):
         stage = stage_name(seed.manifest.order, t)
         drawn = set[str]()
-        if stage in said.weights:
+        if stage in report.weights:
             ids = (s.id for s in gold[name].samples)
-            drawn = set(sampled(ids, said.sample, said.weights[stage]))
+            drawn = set(sampled(ids, report.sample, report.weights[stage]))
         found = answers.get((t, name), {}).keys()
         if found != drawn:
             what = f"answers {len(found & drawn)} of the {len(drawn)} questions drawn"

@@ -1,7 +1,7 @@
 """The rules of the divisions, as code; ``leaderboards/RULES.md`` is the same in words.
 
-Rules are versioned: an entry names the version it was submitted under and is held to that one. A
-version before the latest is for the entries that are listed in :mod:`cpt_bench.leaderboard.before`.
+Rules are versioned: an entry names the version that it was submitted under, and has to meet that
+one. An earlier version is only for the entries in :mod:`cpt_bench.leaderboard.before`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 class Rules(NamedTuple):
-    """What a version of the rules asks for.
+    """The requirements of a version of the rules.
 
     Attributes:
         min_seeds: Division to the least number of seeds; the divisions are its keys.
@@ -46,8 +46,8 @@ _ONE = Rules(
     file_bytes=10 * MIB,
     seed_bytes=50 * MIB,
     entry_files=4000,
-    # In the closed division a method may keep samples of earlier tasks, or its earlier
-    # checkpoints, when it says so. Joint training is another problem: the upper bound.
+    # In the closed division a method may store samples of earlier tasks, or its earlier
+    # checkpoints, if it declares so. Joint training is a different problem: the upper bound.
     privileges={"closed": ("replay_samples_per_task", "earlier_checkpoints"), "open": None},
     lanes={
         "closed": ("trainer",),
@@ -72,7 +72,7 @@ STRICT: Final = ("closed", "joint")
 def check_rules(
     entry: Entry, folder: Path, manifests: dict[int, Manifest], suite: Suite, report: Report
 ) -> None:
-    """Hold an entry to the rules of its division."""
+    """Check an entry against the rules of its division."""
     rules = RULES.get(entry.rules)
     if rules is None:
         report.error("rules-version", "entry.yaml", f"no rules have the version {entry.rules!r}")

@@ -52,7 +52,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def differ(a: Mean, b: Mean) -> bool:
-    """Whether the 95 % interval of the difference of two means leaves out zero (Welch's t).
+    """Whether the 95 % interval of the difference of two means excludes zero (Welch's t).
 
     Seeds are not paired between methods. A mean of one seed differs from nothing.
     """
@@ -68,7 +68,7 @@ def differ(a: Mean, b: Mean) -> bool:
 def ranks(means: Sequence[Mean]) -> list[tuple[int, int] | None]:
     """For each mean the best and worst place it may have: 1 + those surely above, n - those below.
 
-    Means of one seed take no place.
+    Means of one seed have no rank.
     """
     placed = [m for m in means if m.sd is not None]
     out: list[tuple[int, int] | None] = []

@@ -1,8 +1,8 @@
-"""Readers that take one spelling of a thing and refuse all others, by name.
+"""Strict readers of text, JSON, YAML and zstd: what can be written in two ways is refused.
 
-What an entry holds was written by a stranger. A lenient reader lets two people see two things in
-the same bytes (a key given twice, NaN, a byte-order mark); these do not. Nothing here can be made
-to execute, to use much memory, or to run for long.
+An entry was written by a stranger. With a lenient reader, two programs may read different values
+from the same bytes (a key given twice, NaN, a byte-order mark); these readers refuse such files. No
+file can make them execute something, use much memory or run for long.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cpt_bench.documents import KeyTwiceError, refuse_key_twice
 from cpt_bench.leaderboard.findings import Refused, printable
 
 BIGGEST_INT: Final = 2**53
-"""Beyond it a reader that keeps numbers as doubles sees another number."""
+"""A reader that stores numbers as doubles would change larger ones."""
 
 MAX_DOCUMENT: Final = 8 << 20
 MAX_YAML: Final = 64 << 10
@@ -41,7 +41,7 @@ def _refuse(code: str, what: str) -> NoReturn:
 
 
 def text_of(data: bytes) -> str:
-    """UTF-8 without a byte-order mark, NUL or carriage return."""
+    """Decode UTF-8 without a byte-order mark, NUL or carriage return."""
     if data.startswith((_BOM, b"\xff\xfe", b"\xfe\xff")):
         _refuse("bom", "begins with a byte-order mark")
     try:
@@ -56,7 +56,7 @@ def text_of(data: bytes) -> str:
 
 
 def load_json(text: str) -> Any:
-    """JSON with each key once, finite numbers, whole numbers to 2^53 and no lone surrogates."""
+    """Read JSON with each key once, finite numbers, integers up to 2^53 and no lone surrogates."""
     try:
         value = json.loads(
             text,
@@ -145,13 +145,14 @@ _Scan = Callable[[str, int], tuple[Any, int]]
 _SCAN: _Scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _SCAN_HUGE: _Scan = json.JSONDecoder(parse_int=_int).scan_once  # type: ignore[attr-defined]
 _HUGE = re.compile(r"[0-9]{16}")
-"""What has no such stretch has no number beyond 2^53: looking at each takes most of the time."""
+"""A line without 16 digits in a row has no integer beyond 2^53, so the fast scanner can read it:
+checking each integer in Python takes most of the time."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _make_encode() -> Callable[[Any], str]:
-    """The encoder of ``json.dumps`` without what it sets up for every call: a third of the time."""
+    """An encoder like ``json.dumps``, but set up once, not for each call: a third of the time."""
     from json import encoder
 
     make = getattr(encoder, "c_make_encoder", None)
@@ -167,11 +168,11 @@ _ENCODE = _make_encode()
 
 
 def row_of(line: bytes) -> dict[str, Any]:
-    """One line of JSON Lines, which must be written the one way the package writes it.
+    """Read one line of JSON Lines, which must be written exactly as this package writes it.
 
-    Reading back and writing again gives the same bytes only when no key occurs twice, numbers are
-    finite and in their shortest form, and nothing is escaped or spaced in another way. Half a
-    character can only be escaped, so it does not come back as it was.
+    The check is to write it again: that gives the same bytes only if no key occurs twice, numbers
+    are finite and in their shortest form, and nothing is escaped or spaced in another way. (A lone
+    surrogate can only be written as an escape, so it does not pass either.)
     """
     if len(line) > MAX_LINE:
         _refuse("too-big", f"is longer than {MAX_LINE:,} bytes")
@@ -182,7 +183,7 @@ def row_of(line: bytes) -> dict[str, Any]:
             return row
     except (ValueError, RecursionError, StopIteration):
         pass
-    value = load_json(text_of(line))  # the slow reader finds what to call it
+    value = load_json(text_of(line))  # the slow reader finds out what is wrong
     if not isinstance(value, dict):
         _refuse("not-json", "is not a JSON object")
     _refuse("not-canonical", "is JSON, but not written as json.dumps(row, ensure_ascii=False)")
@@ -192,18 +193,18 @@ def row_of(line: bytes) -> dict[str, Any]:
 
 
 class Frame(NamedTuple):
-    """What the header and block headers of a zstd file say, before anything is unpacked."""
+    """The sizes in bytes that a zstd file states, read before anything is unpacked."""
 
     content: int
     packed: int
 
 
 def read_frame(path: Path, limit: int = MAX_UNPACKED) -> Frame:
-    """Walk the blocks of a zstd file without unpacking it.
+    """Check the headers and blocks of a zstd file without unpacking it.
 
-    Exactly one frame, of a stated size, with a checksum, without a dictionary, with a small window,
-    and nothing after it. The number of blocks bounds what unpacking can yield: a bomb is found
-    here, before it is lit.
+    It must be exactly one frame with a stated size, a checksum, a small window, no dictionary, and
+    nothing after it. The number of blocks limits how much unpacking can yield, so a file that would
+    fill the memory is found here.
     """
     import zstandard
 
@@ -213,32 +214,32 @@ def read_frame(path: Path, limit: int = MAX_UNPACKED) -> Frame:
         if len(head) < 4 or struct.unpack("<I", head[:4])[0] != _MAGIC:
             _refuse("not-zstd", "is not one zstd frame (wrong first bytes)")
         try:
-            says = zstandard.get_frame_parameters(head)
+            header = zstandard.get_frame_parameters(head)
             start = zstandard.frame_header_size(head)
         except zstandard.ZstdError as error:
             _refuse("broken-zstd", f"has a broken zstd header ({error})")
-        if says.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
+        if header.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
             _refuse("zstd-size-unknown", "does not state its unpacked size")
-        if says.content_size > limit:
-            _refuse("bomb", f"would unpack to {says.content_size:,} bytes; at most {limit:,}")
-        if says.content_size > MAX_RATIO * size:
-            _refuse("bomb", f"would unpack to {says.content_size // size:,} times its size")
-        if says.window_size > max(MAX_WINDOW, 1):
+        if header.content_size > limit:
+            _refuse("bomb", f"would unpack to {header.content_size:,} bytes; at most {limit:,}")
+        if header.content_size > MAX_RATIO * size:
+            _refuse("bomb", f"would unpack to {header.content_size // size:,} times its size")
+        if header.window_size > max(MAX_WINDOW, 1):
             _refuse(
-                "bomb", f"asks for a window of {says.window_size:,} bytes; at most {MAX_WINDOW:,}"
+                "bomb", f"asks for a window of {header.window_size:,} bytes; at most {MAX_WINDOW:,}"
             )
-        if says.dict_id:
-            _refuse("zstd-dictionary", f"needs the dictionary {says.dict_id}")
-        if not says.has_checksum:
+        if header.dict_id:
+            _refuse("zstd-dictionary", f"needs the dictionary {header.dict_id}")
+        if not header.has_checksum:
             _refuse("zstd-no-checksum", "has no checksum")
         blocks = _walk(stream, start, size)
-    if says.content_size > blocks * _BLOCK:
-        _refuse("broken-zstd", f"states {says.content_size:,} bytes but has {blocks} blocks")
-    return Frame(says.content_size, size)
+    if header.content_size > blocks * _BLOCK:
+        _refuse("broken-zstd", f"states {header.content_size:,} bytes but has {blocks} blocks")
+    return Frame(header.content_size, size)
 
 
 def _walk(stream: BinaryIO, start: int, size: int) -> int:
-    """The number of blocks of a frame that ends, checksum included, at the file's end."""
+    """Count the blocks of a frame; with its checksum, it must end where the file ends."""
     position, blocks, last = start, 0, False
     while not last:
         stream.seek(position)
@@ -260,7 +261,7 @@ def _walk(stream: BinaryIO, start: int, size: int) -> int:
 
 
 def chunks(path: Path, limit: int = MAX_UNPACKED) -> Iterator[bytes]:
-    """The unpacked bytes of a zstd file, a piece at a time."""
+    """Unpack a zstd file piece by piece."""
     import zstandard
 
     frame, total = read_frame(path, limit), 0
@@ -286,12 +287,12 @@ def chunks(path: Path, limit: int = MAX_UNPACKED) -> Iterator[bytes]:
 
 
 def lines(path: Path, limit: int = MAX_UNPACKED, digest: Any = None) -> Iterator[bytes]:
-    """The lines of a zstd file without their ends; the last one must have its end too.
+    """Unpack a zstd file line by line, without the newlines; the last line must have one too.
 
     Args:
         path: The file.
         limit: The most bytes to unpack.
-        digest: A hashlib object that is fed the unpacked bytes.
+        digest: A hashlib object to update with the unpacked bytes.
     """
     rest, first = b"", True
     for piece in chunks(path, limit):
@@ -365,7 +366,7 @@ def load_yaml(text: str) -> Any:
 
 
 def _check_text(value: Any) -> None:
-    """Words that people read: in one Unicode form, with nothing invisible in them."""
+    """Check text that people read: in Unicode form NFC, without invisible characters."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_text(key)

@@ -1,4 +1,4 @@
-"""One file of predictions: read strictly, graded, and tied to what the run's ledger says of it."""
+"""Reads one file of predictions strictly, grades it, and compares it with the run's ledger."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpt_bench.evaluation.predictions import matcher_of
+from cpt_bench.files import HALVES
 from cpt_bench.grading import Grade, grade
 from cpt_bench.grading.reading import read_form
 from cpt_bench.leaderboard.findings import Refused, Report
@@ -25,7 +26,7 @@ from cpt_bench.leaderboard.strict import lines, row_of
 from cpt_bench.suite import AnswerForm, Suite, TaskCard
 
 REMEMBERED = 50_000
-"""Grades kept of one benchmark: enough for most repeats; memory does not grow with the entry."""
+"""Grades of one benchmark to remember: enough for most repeats, whatever the entry's size."""
 GRADED = ("extracted", "score", "lenient", "format_ok")
 ABRIDGED = "reply_sha256"
 """Key of a row whose thought was cut: SHA-256 of the whole reply, which is in the side file."""
@@ -68,7 +69,7 @@ def grade_table(
     report: Report,
     last: dict[tuple[int, str], Grade] | None = None,
 ) -> Table | None:
-    """Grade one file of predictions, a line at a time; None when it cannot be.
+    """Grade one file of predictions line by line; None when that is not possible.
 
     Args:
         file: The file.
@@ -188,13 +189,13 @@ def check_cut(row: dict[str, Any], form: AnswerForm) -> None:
         raise Refused("cut", f"has {ABRIDGED}, but its reply has no thought that was cut")
     count = int(length[1])
     if count <= LONG_THOUGHT:
-        raise Refused("cut", f"has a thought of {count} characters cut; {LONG_THOUGHT} are kept")
+        raise Refused("cut", f"cuts a thought of {count} characters; the limit is {LONG_THOUGHT}")
     if tokens is not None and count > MOST_CHARACTERS * max(tokens, 1):
         raise Refused("tokens", f"has {count} characters in {tokens} tokens")
 
 
 def check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Report) -> None:
-    """The grades written beside a reply are those it earns."""
+    """Check that the grades stored with a reply are the right ones."""
     if (
         row.get("score") == got.score
         and row.get("lenient") == got.lenient
@@ -210,7 +211,7 @@ def check_grades(row: dict[str, Any], got: Grade, where: str, i: int, report: Re
 
 
 def name_ids(found: list[str], wanted: list[str], where: str, report: Report) -> None:
-    """Say how a list of ids differs from the published one."""
+    """Report how a list of ids differs from the published one."""
     known, counts = set(wanted), Counter(found)
     for name, count in counts.items():
         if count > 1:
@@ -254,14 +255,14 @@ def abridge(reply: str, form: AnswerForm, keep: int) -> str:
 
 def hashed(reply: str) -> str:
     """SHA-256 of a reply."""
-    return hashlib.sha256(reply.encode()).hexdigest()
+    return hashlib.sha256(reply.encode(errors=HALVES)).hexdigest()
 
 
 def answers_digest(rows: Iterator[dict[str, Any]]) -> str:
-    """SHA-256 of a table in which each reply stands as its own SHA-256.
+    """SHA-256 of a table in which each reply is replaced by its own SHA-256.
 
-    The same whether a reply is whole or cut, so that a table with cut replies is compared with the
-    ledger row by row, and not let through because of them.
+    It is the same for whole and for cut replies, so that a table with cut replies can be compared
+    with the ledger too.
     """
     total = hashlib.sha256()
     for row in rows:
@@ -279,7 +280,7 @@ def table_rows(file: Path) -> Iterator[dict[str, Any]]:
 def check_replies(
     file: Path, table: Path, raw: str | None, form: AnswerForm, where: str, report: Report
 ) -> None:
-    """A side file of whole replies belongs to its table.
+    """Check that a side file of whole replies belongs to its table.
 
     Same hashes, same text but the thought; and together they are what the run wrote.
 

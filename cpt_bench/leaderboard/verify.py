@@ -1,4 +1,4 @@
-"""Verify an entry: every number recomputed from its predictions, offline, nothing executed."""
+"""Verifies an entry offline: recomputes every number from its predictions, executes nothing."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from cpt_bench.suite import Suite
 
 
 class Verified(NamedTuple):
-    """An entry that was looked at.
+    """An entry that was verified.
 
     Attributes:
-        folder: Of the entry.
-        entry: What ``entry.yaml`` says; None when it cannot be read.
+        folder: The entry's folder.
+        entry: The content of ``entry.yaml``; None when it cannot be read.
         report: Findings and claims.
         seeds: What was recomputed.
-        reproductions: Reruns by others, read back.
-        suite: The suite it was held against.
+        reproductions: Reproductions by others, checked.
+        suite: The suite it was compared with.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ def verify(
     tell: Callable[[str], None] = lambda line: None,
     boards: Sequence[Path] = (),
 ) -> Verified:
-    """Look at everything in an entry's folder, and at its neighbours for what it copies.
+    """Check everything in an entry's folder, and whether it copies one of its neighbours.
 
     Args:
         folder: The entry.
@@ -89,7 +89,7 @@ def verify(
 
 
 def _look(folder: Path, suite_spec: str | None, tell: Callable[[str], None]) -> Verified:
-    """Look at an entry by itself."""
+    """Check an entry by itself."""
     report = Report(folder.name)
     done = Verified(folder, None, report, {})
     if not checks_files.check_tree(folder, RULES[LATEST], report):
@@ -199,7 +199,7 @@ def _gold(suite: Suite, report: Report) -> tuple[dict[str, Gold], str]:
 
 
 def _facts(entry: Entry, report: Report) -> None:
-    """What an entry says of itself and nobody can compute."""
+    """Claims of an entry that cannot be recomputed."""
     report.claim("method", entry.name, Status.self_reported, "in the authors' words")
     report.claim("authors", ", ".join(entry.authors), Status.self_reported, "as given")
     how = "declared by the trainer"
@@ -312,7 +312,7 @@ def _style(entry: Entry, seeds: dict[int, Seed], report: Report) -> None:
     found = response_style(sum(t.thinking for t in last), sum(len(t.marks) for t in last))
     fine = found == entry.response_style or entry.rules == "0"
     if not fine:
-        what = f"says the final model answers {entry.response_style!r}; its replies are {found!r}"
+        what = f"states that the final model answers {entry.response_style!r}; it answers {found!r}"
         report.error("response-style", "entry.yaml", what)
     status = Status.verified if fine else Status.refuted
     how = f"of the final replies: {found}"

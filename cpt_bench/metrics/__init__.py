@@ -10,7 +10,7 @@ minus before', so that forgetting is negative; the few keys called ``Forgetting`
 their papers.
 """
 
-from cpt_bench.metrics.definitions import METRICS, SIGNED, Metric
+from cpt_bench.metrics.definitions import METRICS, PARTS, SIGNED, Metric
 from cpt_bench.metrics.intervals import (
     DRAWS,
     Interval,
@@ -37,6 +37,7 @@ from cpt_bench.metrics.stages import Forgotten, forgotten_by, quadratic
 __all__ = [
     "DRAWS",
     "METRICS",
+    "PARTS",
     "SIGNED",
     "Array",
     "Forgotten",

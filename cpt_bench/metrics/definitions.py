@@ -146,6 +146,17 @@ def _transfer(r: Array, matrix: Matrix) -> Array:
     return np.stack(terms, axis=-1) if terms else r[..., 0, :0]
 
 
+def _just_learned(r: Array, matrix: Matrix) -> Array:
+    """What each task's own stage did to it: R[j][j] - R[j-1][j]."""
+    columns = np.arange(len(matrix.tasks))
+    return np.asarray(r[..., columns + 1, columns] - r[..., columns, columns])
+
+
+def _as_many_as_tasks(terms: int) -> int:
+    """T, for a sum over the T-1 tasks after the first."""
+    return terms + 1
+
+
 _GEM = "Lopez-Paz & Ranzato 2017"
 _RWALK = "Chaudhry et al. 2018 (RWalk)"
 _FORGOT = "negative = forgot"
@@ -253,12 +264,34 @@ METRICS: tuple[Metric, ...] = (
         lambda m: [c for j in range(1, _last(m)) for c in ((0, j), (j, j))],
     ),
     Metric(
+        "FWT_T", "forward transfer over T", "1/T sum_{j>1} (R[j-1][j] - R[0][j])",
+        "positive = earlier tasks helped",
+        "FWT with a 0 for the first task in the mean: its share of Decomposition",
+        _transfer,
+        lambda m: [c for j in range(1, _last(m)) for c in ((0, j), (j, j))],
+        _as_many_as_tasks,
+    ),
+    Metric(
+        "TLG", "gain by a task's own stage", "mean_j (R[j][j] - R[j-1][j])",
+        "higher is better: learned in the task's own stage",
+        "Continual Reasoning Gym (arXiv 2608.18574), task learning gain",
+        _just_learned,
+        lambda m: [c for j in _tasks(m) for c in ((j, j), (j + 1, j))],
+    ),
+    Metric(
         "Gain", "gain over the base", "mean_j (R[T][j] - R[0][j])", "higher is better",
         "AvgAcc - BaseAcc",
         lambda r, m: r[..., _last(m), :] - r[..., 0, :],
         lambda m: [c for j in _tasks(m) for c in ((0, j), (_last(m), j))],
     ),
 )  # fmt: skip
+
+PARTS = ("BaseAcc", "FWT_T", "TLG", "BWT_T")
+"""The terms of :data:`AvgAcc <METRICS>`: their sum is AvgAcc, for every matrix.
+
+(T-1)/T FWT = FWT_T and (T-1)/T BWT = BWT_T, so this is the identity of arXiv 2608.18574. Task by
+task the four terms telescope from R[0][j] over R[j-1][j] and R[j][j] to R[T][j].
+"""
 
 BY_KEY = {metric.key: metric for metric in METRICS}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpt_bench.metrics.definitions import METRICS, Metric
+from cpt_bench.metrics.definitions import METRICS, PARTS, Metric
 from cpt_bench.metrics.intervals import (
     Interval,
     bootstrap_means,
@@ -92,7 +92,29 @@ def evaluate(
         Key to ``value`` (None if cells are missing), ``title``, ``formula``, ``sign``,
         ``divisor``, ``n``, ``interval``, ``source`` and, if there are any, ``missing`` cells.
     """
-    return {metric.key: _evaluate(metric, matrix, samples, resampled) for metric in METRICS}
+    found = {metric.key: _evaluate(metric, matrix, samples, resampled) for metric in METRICS}
+    found["Decomposition"] = _decomposition(found)
+    return found
+
+
+def _decomposition(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """AvgAcc as the sum of what the base could do, transfer, learning and forgetting.
+
+    ``parts`` has each term's value; its interval is in the term's own passport.
+    """
+    missing = list(dict.fromkeys(c for key in PARTS for c in found[key].get("missing", ())))
+    whole = found["AvgAcc"]
+    return passport(
+        None if missing else whole["value"],
+        title="from the base model to the end",
+        formula=f"AvgAcc = {' + '.join(PARTS)}",
+        sign="each part in percentage points; they add up to AvgAcc",
+        source="Continual Reasoning Gym (arXiv 2608.18574)",
+        divisor=None if missing else whole["divisor"],
+        n=whole["n"],
+        missing=missing,
+        parts={key: None if missing else found[key]["value"] for key in PARTS},
+    ) | {"interval": None if missing else whole["interval"]}
 
 
 def _evaluate(

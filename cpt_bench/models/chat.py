@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cpt_bench.models import families
+
 WORDS, REPLY = "question words", "reply words"
 
 
@@ -34,29 +36,35 @@ class Chat(BaseModel):
     image_token: str
 
 
-def chat_of(folder: Path) -> Chat | None:
-    """The parts of a checkpoint's chat; None where its template does not consist of them."""
-    # Here, because both import transformers; and without models.checkpoint, which stands for all
-    # that evaluates a model: a command does not train again because the decoder was edited.
-    from transformers import AutoProcessor
+def chat_of(folder: Path, system: str = "") -> Chat | None:
+    """The parts of a checkpoint's chat; None where its template does not consist of them.
 
+    Args:
+        folder: The checkpoint.
+        system: The system's turn before every question; empty leaves it to the template.
+    """
+    # Here, because it imports transformers; and without models.checkpoint, which stands for all
+    # that evaluates a model: a command does not train again because the decoder was edited.
     from cpt_bench.models.processor import install
 
     install()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = families.open_processor(folder)
+    first = [_turn("system", system)] if system else []
     tokenizer = getattr(processor, "tokenizer", processor)
-    before, _, after = _prompt(processor, 0).partition(WORDS)
-    one = _prompt(processor, 1)
-    if not one.startswith(before) or not one.endswith(WORDS + after):
-        return None
-    image = one.removeprefix(before).removesuffix(WORDS + after)
-    if _prompt(processor, 2) != before + 2 * image + WORDS + after:
-        return None
+    before, _, after = _prompt(processor, first, 0).partition(WORDS)
+    image = ""
+    if families.reads_pictures(families.kind_of(folder)):
+        one = _prompt(processor, first, 1)
+        if not one.startswith(before) or not one.endswith(WORDS + after):
+            return None
+        image = one.removeprefix(before).removesuffix(WORDS + after)
+        if _prompt(processor, first, 2) != before + 2 * image + WORDS + after:
+            return None
     end = tokenizer.eos_token
-    whole = _render(processor, [*_question(0), _turn("assistant", REPLY)], False)
+    whole = _render(processor, [*first, *_question(0), _turn("assistant", REPLY)], False)
     if not whole.startswith(before + WORDS + after + REPLY + end):
         return None
-    token = getattr(processor, "image_token", "")
+    token = getattr(processor, "image_token", "") if image else ""
     return Chat(before=before, image=image, after=after, end=end, image_token=token)
 
 
@@ -70,8 +78,8 @@ def _turn(role: str, words: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": words}]}
 
 
-def _prompt(processor: Any, pictures: int) -> str:
-    return _render(processor, _question(pictures), True)
+def _prompt(processor: Any, first: list[dict[str, Any]], pictures: int) -> str:
+    return _render(processor, [*first, *_question(pictures)], True)
 
 
 def _render(processor: Any, turns: list[dict[str, Any]], open_reply: bool) -> str:

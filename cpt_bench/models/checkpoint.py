@@ -8,29 +8,44 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
-from cpt_bench.models import quick
+from cpt_bench.hub.names import HubName, cached_as, parse
+from cpt_bench.models import base as bases
+from cpt_bench.models import families, quick
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 ADAPTER = "adapter_config.json"
 """The file that makes a folder a PEFT adapter rather than a whole model."""
+NO_TOKENIZER = "the tokenizer is missing (tokenizer.json, tokenizer_config.json)"
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The model an adapter in ``folder`` belongs to (a folder or a hub id); None for a whole model.
+    """The folder of the model that an adapter in ``folder`` belongs to; None for a whole model.
+
+    A model on the hub is taken at the revision that the adapter's settings name, and fetched.
 
     Raises:
-        CptBenchError: The adapter's settings do not name its model.
+        CptBenchError: The adapter's settings do not name its model, or it cannot be found.
     """
     file = folder / ADAPTER
     if not file.is_file():
         return None
-    named = read_json(file).get("base_model_name_or_path")
+    settings = read_json(file)
+    named = settings.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise CptBenchError(
             "the adapter names no base model", where=file, todo="Set base_model_name_or_path"
         )
     inside = folder / named
-    return str(inside) if inside.is_dir() else named
+    if inside.is_dir() or Path(named).is_dir():
+        return str(inside if inside.is_dir() else named)
+    hub = parse(named)
+    if hub is None:
+        raise CptBenchError(
+            f"the adapter's base model {named!r} is no longer there",
+            where=file,
+            todo="Set base_model_name_or_path to its folder, or to org/name on the hub",
+        )
+    return str(bases.local_folder(HubName(hub.id, hub.revision or settings.get("revision"))))
 
 
 def weights_digest(folder: Path) -> str:
@@ -48,29 +63,43 @@ def weights_digest(folder: Path) -> str:
     base = adapter_base(folder)
     if base is not None:
         parts[ADAPTER] = digest(folder / ADAPTER)
-        parts["base"] = weights_digest(Path(base)) if Path(base).is_dir() else base
+        parts["base"] = weights_digest(Path(base))
     return digest_json(parts)
 
 
 def load_processor(folder: Path) -> Any:
-    """The processor (image processor, tokenizer, chat template) saved in ``folder``."""
-    from transformers import AutoProcessor
+    """The processor (image processor, tokenizer, chat template) saved in ``folder``.
 
-    # Here, because it imports transformers, which whoever only digests weights does without.
+    That of a text-only model is its tokenizer in the same form
+    (:class:`cpt_bench.models.families.text.TextProcessor`).
+    """
+    # Here, because it imports transformers, which is not needed to compute digests.
     from cpt_bench.models.processor import install
 
     install()
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
+    if not _has_tokenizer(folder):  # transformers makes an empty one
+        raise broken(folder, NO_TOKENIZER)
     try:
-        return quick.arrange_processor(AutoProcessor.from_pretrained(folder))
+        found = families.open_processor(folder)
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError) as error:
         raise broken(folder, error) from error
+    tokenizer = getattr(found, "tokenizer", found)
+    if not (getattr(found, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+        raise CptBenchError(
+            "has no chat template, so that nobody knows how it is asked",
+            where=folder,
+            todo="Put its chat_template.jinja there, or start from a model that was taught to chat",
+        )
+    return quick.arrange_processor(found)
 
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
-    """The vision-language model saved in ``folder``; an adapter is merged into its base.
+    """The model saved in ``folder``, of whatever family; an adapter is merged into its base.
 
     Args:
         folder: A checkpoint, or a hub id.
@@ -96,7 +125,6 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -104,9 +132,11 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            model, info = families.auto_class(folder).from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
             )
+    except ImportError as error:
+        raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise broken(folder, error) from error
     absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
@@ -162,11 +192,46 @@ def _require_finite(model: Any, folder: Path) -> None:
             )
 
 
+def _lacks(folder: Path, error: ImportError) -> CptBenchError:
+    """The error for a model of which transformers needs a package that is not installed."""
+    reason = " ".join(str(error).split()).partition(". ")[0].partition(" in your environment")[0]
+    return CptBenchError(
+        f"transformers cannot open it here ({reason})",
+        where=folder,
+        todo="Install that package; which torchvision fits this torch, cptbench doctor knows",
+    )
+
+
 def broken(folder: Path, error: object) -> CptBenchError:
     """The error to raise when a checkpoint cannot be loaded because of ``error``."""
-    reason = " ".join(str(error).split())[:200]
-    return CptBenchError(
-        f"the checkpoint cannot be loaded ({reason})",
-        where=folder,
-        todo="Delete it and run the same command again, or restore it",
-    )
+    reason = lacking(folder) or " ".join(str(error).split())
+    if (folder.parent.parent.parent / "run.json").is_file():  # a stage's, written by a run
+        todo = "Delete it and run the same command again, or restore it"
+    elif hub := cached_as(folder.absolute()):
+        todo = f"Remove it from the cache (hf cache rm model/{hub.id}), and run the command again"
+    else:
+        todo = "Give a whole checkpoint: config.json, *.safetensors, tokenizer and processor"
+    return CptBenchError(f"the checkpoint cannot be loaded ({reason})", where=folder, todo=todo)
+
+
+def lacking(folder: Path) -> str:
+    """Which file that a checkpoint needs is not in ``folder``; empty where none is missing.
+
+    The error of transformers for a missing file is often a guess about the network.
+    """
+    if (folder / ADAPTER).is_file():
+        return ""
+    if not (folder / "config.json").is_file():
+        return "config.json is missing"
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map", {}).values() if index.is_file() else ()
+    for shard in shards:
+        if not (folder / shard).is_file():
+            return f"{shard} is missing, which {index.name} names"
+    if not shards and not any(folder.glob("*.safetensors")):
+        return "*.safetensors are missing"
+    return "" if _has_tokenizer(folder) else NO_TOKENIZER
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab.*", "*.model"))

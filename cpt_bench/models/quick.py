@@ -119,7 +119,7 @@ def package_for(kind: str | None) -> ModuleType | None:
     if kind not in (MODEL_TYPE, PROCESSOR):
         return None
     try:
-        # Here, because it imports torch, which whoever only digests checkpoints does without.
+        # Here, because it imports torch, which is not needed to compute digests.
         from cpt_bench.models.qwen_cpu import path
     except ModuleNotFoundError as error:
         if error.name != "cpt_bench.models.qwen_cpu":

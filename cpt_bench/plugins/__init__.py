@@ -12,12 +12,14 @@ A name is sought in the folder that it names, and in no other: trainers are foun
 train, and the folders of suites are closed to them there.
 """
 
+from cpt_bench.plugins.imports import code_files
 from cpt_bench.plugins.index import (
     SUITE,
     Offer,
     builtin,
     default,
     folders,
+    package_folder,
     preloaded,
     suite_folders,
 )
@@ -30,6 +32,7 @@ from cpt_bench.plugins.resolving import (
     load,
     locate,
     resolve,
+    value_of,
 )
 
 __all__ = [
@@ -40,12 +43,15 @@ __all__ = [
     "Resolved",
     "builtin",
     "code_digest",
+    "code_files",
     "default",
     "folders",
     "listing",
     "load",
     "locate",
+    "package_folder",
     "preloaded",
     "resolve",
     "suite_folders",
+    "value_of",
 ]

@@ -70,7 +70,7 @@ def read_index(folder: Path, kind: str) -> dict[str, Offer]:
         for suite in sorted(folder.glob(f"*/{SUITE}")):
             name = suite.parent.name
             if name not in found:
-                found[name] = Offer(name, f"{name}/{SUITE}", _title(suite), folder)
+                found[name] = Offer(name, f"{name}/{SUITE}", title_of(suite), folder)
     return found
 
 
@@ -105,7 +105,8 @@ def _offer(name: str, entry: Any, folder: Path, where: str) -> Offer:
 _WORDS: dict[type, str] = {str: "text", bool: "true or false", list: "a list"}
 
 
-def _title(suite: Path) -> str:
+def title_of(suite: Path) -> str:
+    """The title in a ``suite.yaml``, or what is wrong with the file."""
     try:
         return str(read_mapping(suite).get("title", ""))
     except CptBenchError as error:
@@ -187,7 +188,24 @@ def suite_folders() -> Iterator[Path]:
         yield home.folder
     for _, source in sources():
         if source.folder.is_dir():
-            yield from ((source.folder / o.target).parent for o in source.offers("suites"))
+            for offer in source.offers("suites"):
+                yield from _homes(source.folder, offer.target)
+    for entry in entry_points(group="cpt_bench.suites"):
+        yield from _homes(Path(), suite_target(entry.value))
+
+
+def suite_target(value: str) -> str:
+    """The target of an entry point of a suite: a dotted folder stands for its ``suite.yaml``."""
+    return value if ":" in value else f"{package_folder(value)}/{SUITE}"
+
+
+def _homes(above: Path, target: str) -> Iterator[Path]:
+    """The folder of a suite; of one that Python has to be asked for, all suites of its package."""
+    if target.endswith(f"/{SUITE}"):
+        yield (above / target).parent
+    elif not target.rpartition(":")[0].endswith(".py"):
+        inside = package_folder(target.partition(":")[0].partition(".")[0])
+        yield from sorted({file.parent for file in inside.rglob(SUITE)})
 
 
 def folders(kind: str) -> Iterator[Path]:

@@ -21,6 +21,8 @@ from cpt_bench.plugins.index import (
     builtin,
     package_folder,
     sources,
+    suite_target,
+    title_of,
 )
 
 
@@ -97,7 +99,10 @@ def _others(kind: str, above: str) -> Iterator[Located]:
         if entry.dist and entry.dist.name == above:
             origin = {"distribution": entry.dist.name, "version": entry.dist.version}
             spec = {"spec": f"{above}/{entry.name}"}
-            yield Located(entry.name, entry.value, spec | origin, _code_folder(entry.value))
+            target, folder = entry.value, _code_folder(entry.value)
+            if kind == "suites" and (target := suite_target(entry.value)).endswith(f"/{SUITE}"):
+                folder, target = Path(target).parent.parent, "/".join(Path(target).parts[-2:])
+            yield Located(entry.name, target, spec | origin, folder)
     for name, source in sources():
         if name == above:
             for offer in source.offers(kind):
@@ -123,13 +128,11 @@ def resolve(kind: str, spec: str) -> Resolved:
         CptBenchError: Nothing has that name, or what has it cannot be imported.
     """
     found = locate(kind, spec)
-    place, _, attribute = found.target.rpartition(":")
     if found.target.endswith(f"/{SUITE}"):
         assert found.folder is not None
         folder = (found.folder / found.target).parent
         return Resolved(found.name, folder, _origin(found, code_digest(folder)), folder)
-    module = _from_file(place, found) if place.endswith(".py") else _import(place, spec)
-    value = _attribute(module, attribute, spec)
+    module, value = _imported(found, spec)
     file, package = Path(module.__file__ or ""), module.__package__ or ""
     # A module of a package may use all of it, a file next to an index all of that folder. This
     # package's own trainers use their folder, and what the version names.
@@ -140,6 +143,23 @@ def resolve(kind: str, spec: str) -> Resolved:
     else:
         code = found.offer.folder if found.offer else file
     return Resolved(found.name, value, _origin(found, code_digest(code)), file.parent)
+
+
+def value_of(kind: str, spec: str) -> Any:
+    """What ``spec`` names, imported; no other file of its package is read.
+
+    For processes that train: of a package that holds a suite, they may not read all.
+
+    Raises:
+        CptBenchError: Nothing has that name, or what has it cannot be imported.
+    """
+    return _imported(locate(kind, spec), spec)[1]
+
+
+def _imported(found: Located, spec: str) -> tuple[ModuleType, Any]:
+    place, _, attribute = found.target.rpartition(":")
+    module = _from_file(place, found) if place.endswith(".py") else _import(place, spec)
+    return module, _attribute(module, attribute, spec)
 
 
 def _origin(found: Located, sha256: str) -> dict[str, str]:
@@ -252,8 +272,10 @@ def listing(kind: str) -> list[Listing]:
     rows = [Listing(offer.name, offer.summary, "built in") for offer in builtin(kind).values()]
     for entry in _installed(kind):
         if entry.dist:
-            origin = f"{entry.dist.name} {entry.dist.version}"
-            rows.append(Listing(f"{entry.dist.name}/{entry.name}", entry.value, origin))
+            origin, summary = f"{entry.dist.name} {entry.dist.version}", entry.value
+            if kind == "suites" and (target := suite_target(summary)).endswith(f"/{SUITE}"):
+                summary = title_of(Path(target))
+            rows.append(Listing(f"{entry.dist.name}/{entry.name}", summary, origin))
     for above, source in sources():
         try:
             offers = source.offers(kind)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.metrics import SIGNED
+from cpt_bench.metrics import PARTS, SIGNED
 from cpt_bench.report.text import visible
 
 COLUMNS = ("Learn", "AvgAcc", "FM", "BWT", "Gain", "GeneralDelta")
@@ -50,13 +50,22 @@ def grids(comparison: dict[str, Any], against: str | None = None) -> list[Grid]:
     pairs = _against(comparison, names, reference)
     if pairs:
         out += [_differences(pairs, reference), _tasks(pairs, reference)]
+    if any(m["numbers"]["TLG"]["value"] is not None for m in methods):
+        out.append(_decomposition(methods))
     if comparison["to_joint"]:
         out.append(_joint(comparison["to_joint"]))
     if comparison["over_orders"]:
         out.append(_orders(comparison["over_orders"]))
     if comparison["missing"]:
         rows = [(name(run), cell) for run, cells in comparison["missing"].items() for cell in cells]
-        out.append(Grid("Missing cells", ("run", "cell"), rows, "No number is made without them."))
+        out.append(
+            Grid(
+                "Missing cells",
+                ("run", "cell"),
+                rows,
+                "A metric that needs one has no value.",
+            )
+        )
     return out
 
 
@@ -66,16 +75,17 @@ def name(text: str) -> str:
 
 
 def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
-    """A number with a true minus sign."""
+    """A number as text, with a typographic minus sign."""
     if value is None:
         return "–"
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
-def between(interval: dict[str, Any] | None, signed: bool = False) -> str:
+def between(interval: dict[str, Any] | None, signed: bool = False, digits: int = 1) -> str:
     if interval is None:
         return ""
-    return f"{number(interval['low'], signed)} … {number(interval['high'], signed)}"
+    ends = (number(interval[end], signed, digits) for end in ("low", "high"))
+    return " … ".join(ends)
 
 
 def p_value(p: float | None) -> str:
@@ -90,7 +100,7 @@ def _rank(method: dict[str, Any]) -> tuple[bool, float]:
 def _against(
     comparison: dict[str, Any], names: Sequence[str], reference: str
 ) -> dict[str, dict[str, Any]]:
-    """Method to its differences from the reference, the method's number minus the reference's."""
+    """Map each method to its differences: the method's number minus the reference's."""
     out = {}
     for pair in comparison["pairs"]:
         if pair["second"] == reference:
@@ -124,12 +134,13 @@ def turned(pair: dict[str, Any]) -> dict[str, Any]:
             "tasks": tasks}  # fmt: skip
 
 
-def _cell(found: dict[str, Any], signed: bool) -> str:
-    if found["value"] is None:
+def _cell(found: dict[str, Any] | None, signed: bool, digits: int = 1) -> str:
+    if found is None or found["value"] is None:
         return "–"
     seeds = found["over_seeds"]
-    spread = f" {{{between(seeds, signed)}}}" if seeds else ""
-    return f"{number(found['value'], signed)} [{between(found['over_samples'], signed)}]{spread}"
+    spread = f" {{{between(seeds, signed, digits)}}}" if seeds else ""
+    shown = number(found["value"], signed, digits)
+    return f"{shown} [{between(found['over_samples'], signed, digits)}]{spread}"
 
 
 def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], reference: str) -> Grid:
@@ -141,9 +152,9 @@ def _methods(methods: list[dict[str, Any]], comparison: dict[str, Any], referenc
     size = f" (limited to {limit} samples a split)" if limit else ""
     title = f"{comparison['suite']['name']} {comparison['suite']['version']}{size}"
     note = (
-        "Learn and FM belong together: who learns nothing forgets nothing. [95 % interval over "
-        "test samples, paired bootstrap] {95 % interval over seeds, t}. One seed says nothing "
-        "about seeds."
+        "Read Learn and FM together: a method that learns nothing forgets nothing. [95 % interval "
+        "over test samples, paired bootstrap] {95 % interval over seeds, t}, which needs two seeds "
+        "or more."
     )
     if len(comparison["orders"]) > 1:
         named = "; ".join(f"{k}: {', '.join(v)}" for k, v in comparison["orders"].items())
@@ -163,8 +174,8 @@ def _differences(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
         for who, pair in pairs.items()
     ]
     note = (
-        "Method minus reference on the same samples. 'tie': an interval, over samples or over "
-        "seeds, holds 0. '(one seed)': shown on these samples only, nothing is known over seeds."
+        "Method minus reference on the same samples. 'tie': the interval over samples or that over "
+        "seeds contains 0. '(one seed)': only one seed was run; another one may reverse it."
     )
     title = f"Differences from {name(reference)}"
     return Grid(title, ("method", *COLUMNS), rows, note)
@@ -191,17 +202,36 @@ def _tasks(pairs: dict[str, dict[str, Any]], reference: str) -> Grid:
             cells.append(f"{split}, p {p_value(t['p_holm'])}".replace("p <", "p<"))
         rows.append((name(who), *cells))
     note = (
-        "Samples better : worse at the end, and the exact McNemar test (with several seeds: the "
-        "exact sign test on each sample's mean over seeds), p adjusted by Holm for the tasks."
+        "How many samples are better : worse at the end, and p of the exact McNemar test (with "
+        "several seeds, of the exact sign test on each sample's mean over seeds), adjusted by Holm "
+        "for the number of tasks."
     )
     title = f"Each task at the end, against {name(reference)}"
     return Grid(title, ("method", *tasks), rows, note)
 
 
 def _joint(gaps: list[dict[str, Any]]) -> Grid:
-    rows = [(name(g["method"]), name(g["joint"]), _verdict(g)) for g in gaps]
-    note = "AvgAcc minus that of training on all tasks at once."
-    return Grid("GapToJoint", ("method", "joint", "gap"), rows, note)
+    rows = [
+        (name(g["method"]), name(g["joint"]), _verdict(g), _cell(g["CTM"], False, 2)) for g in gaps
+    ]
+    note = (
+        "GapToJoint: AvgAcc minus the AvgAcc of training on all tasks at once. CTM: AvgAcc divided "
+        "by it; 1 means as accurate as joint training."
+    )
+    return Grid("GapToJoint and CTM", ("method", "joint", "GapToJoint", "CTM"), rows, note)
+
+
+def _decomposition(methods: list[dict[str, Any]]) -> Grid:
+    rows = [
+        (name(m["name"]), *(_cell(m["numbers"][key], key in SIGNED) for key in (*PARTS, "AvgAcc")))
+        for m in methods
+    ]
+    note = (
+        "The four parts of a row add up to its AvgAcc: the base model's accuracy (BaseAcc), what "
+        "earlier tasks did for a task before its own stage (FWT_T), what its own stage added "
+        "(TLG), and what later stages changed (BWT_T)."
+    )
+    return Grid("From the base to the end", ("method", *PARTS, "AvgAcc"), rows, note)
 
 
 def _orders(over: dict[str, Any]) -> Grid:
@@ -247,7 +277,7 @@ _LATEX = {
 
 
 def latex(tables: Sequence[Grid]) -> str:
-    """Tables for booktabs."""
+    """LaTeX tables for the package booktabs."""
 
     def escape(text: str) -> str:
         return "".join(_LATEX.get(c, c) for c in text)
@@ -267,7 +297,7 @@ def latex(tables: Sequence[Grid]) -> str:
 
 
 def _lines(cell: str) -> str:
-    """A number's value, intervals and verdict under each other; other text as it is."""
+    """A number with its intervals and verdict below each other as HTML; other text unchanged."""
     parts = re.match(r"([+−]?\d[\d.]* )(\[[^\]]*\])\s*(\{[^}]*\})?\s*(.*)", cell, re.S)
     if parts is None:
         return f"<bdi>{html.escape(cell)}</bdi>"

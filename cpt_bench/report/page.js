@@ -215,6 +215,24 @@ function pareto() {
   data("pareto", points.map((p) => [p.m.name, fmt(p.x.value), span(p.x.over_samples), fmt(p.y.value, 1, true), span(p.y.over_samples, 1, true)]), ["method", "Learn", "interval", key, "interval"]);
 }
 
+// --------------------------------------------------------------------------- from the base to the end
+const PARTS = [["BaseAcc", "the base"], ["FWT_T", "before its turn"], ["TLG", "its own stage"], ["BWT_T", "later stages"]];
+function waterfall() {
+  const shown = methods.map((m, i) => ({ m, i })).filter(({ m }) => PARTS.every(([key]) => m.numbers[key].value !== null));
+  if (!shown.length) return absent("waterfall", "Needs every cell of the matrix and the base's row.");
+  const steps = [...PARTS.map(([, text]) => text), "the end"];
+  // Each bar floats: it begins where the bar before it ended.
+  const traces = shown.map(({ m, i }) => {
+    const parts = PARTS.map(([key]) => m.numbers[key].value), starts = parts.map((_, k) => k ? parts.slice(0, k).reduce((a, b) => a + b, 0) : 0);
+    return { type: "bar", name: esc(m.name), x: steps.map((_, k) => k), base: [...starts, 0], y: [...parts, m.numbers.AvgAcc.value],
+      marker: { color: [...parts.map((v) => v < 0 ? tint(color(i), 0.4) : color(i)), color(i)], line: { color: color(i), width: 1 } },
+      customdata: [...PARTS.map(([key], k) => `${key}: ${fmt(parts[k], 1, k > 0)}`), `AvgAcc: ${fmt(m.numbers.AvgAcc.value)}`], hovertemplate: "%{customdata}<extra>" + esc(m.name) + "</extra>" };
+  });
+  draw("waterfall", traces, { height: 380, barmode: "group", bargap: 0.25, showlegend: shown.length > 1, xaxis: { tickvals: steps.map((_, k) => k), ticktext: steps, showgrid: false, zeroline: false },
+    yaxis: { title: { text: "accuracy over all tasks, %" }, rangemode: "tozero" } });
+  data("waterfall", shown.map(({ m }) => [m.name, ...PARTS.map(([key], k) => `${fmt(m.numbers[key].value, 1, k > 0)} [${span(m.numbers[key].over_samples, 1, k > 0)}]`), fmt(m.numbers.AvgAcc.value)]), ["method", ...PARTS.map(([key]) => key), "AvgAcc"]);
+}
+
 // -------------------------------------------------------------------------------------------- kinds
 function kinds() {
   const r = runs[run], M = r.metrics, tasks = r.order.slice(0, -1);
@@ -402,7 +420,7 @@ function detail() {
 
 // --------------------------------------------------------------------------------------------- start
 const ofRun = [header, matrix, curves, kinds, habits, training, numbers];
-const figures = [header, matrix, curves, pareto, kinds, kl, habits, training, numbers];
+const figures = [header, matrix, curves, waterfall, pareto, kinds, kl, habits, training, numbers];
 function setTheme(next) {
   theme = next;
   document.documentElement.dataset.theme = next;

@@ -26,12 +26,13 @@ MATRIX_TITLE = "accuracy after each stage, %"
 METRICS_HEADER = ("metric", "value", "95 % interval", "n", "formula")
 
 
-def matrix_table(matrix: dict[str, Any], width: int = 80) -> Table:
+def matrix_table(matrix: dict[str, Any], width: int = 80, running: bool = False) -> Table:
     """R with one row per stage; general benchmarks to the right. Cells are coloured by value.
 
     Args:
         matrix: As in ``matrix.json``.
         width: Columns of the terminal; on narrow ones names are shortened.
+        running: Show all rows that a run will have, where else one model's row stands alone.
     """
     general = _general(matrix)
     table = Table(title=MATRIX_TITLE, title_justify="left", box=None, padding=(0, 1, 0, 0))
@@ -42,9 +43,18 @@ def matrix_table(matrix: dict[str, Any], width: int = 80) -> Table:
         header = Text(name if width >= 110 else name[:5], style=style)
         table.add_column(header, justify="right", no_wrap=True)
     for t, (label, cells, extra) in enumerate(_rows(matrix)):
+        if t > 0 and is_one_row(matrix) and not running:
+            break
         learned = [_cell(value, learned=t == j + 1) for j, value in enumerate(cells)]
         table.add_row(label, *learned, *map(_cell, extra))
     return table
+
+
+def is_one_row(matrix: dict[str, Any]) -> bool:
+    """Whether there is nothing but row 0: a model that was evaluated, and not trained."""
+    first, *later = [*_rows(matrix)]
+    known = [v for _, cells, extra in later for v in (*cells, *extra) if v is not None]
+    return not known and any(v is not None for v in (*first[1], *first[2]))
 
 
 def _general(matrix: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +158,8 @@ def matrix_html(matrix: dict[str, Any]) -> str:
     names = [*matrix["tasks"], *_general(matrix)["benchmarks"]]
     rows = []
     for t, (label, cells, extra) in enumerate(_rows(matrix)):
+        if t > 0 and is_one_row(matrix):
+            break
         row = [_cell_html(value, learned=t == j + 1) for j, value in enumerate(cells)]
         rows.append((f"<th>{html.escape(label)}</th>", *row, *map(_cell_html, extra)))
     return _table_html(MATRIX_TITLE, ("after", *names), rows)

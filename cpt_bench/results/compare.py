@@ -54,7 +54,8 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
     """The results of ``cptbench compare``, as JSON.
 
     Returns:
-        ``methods`` (each with its numbers), ``pairs`` (differences of methods in the same order),
+        ``methods`` (each with its numbers), ``pairs`` (differences of methods in the same order
+        and from the same base model),
         ``orders`` (if a method has several), ``missing`` cells by run.
     """
     found = methods(runs)
@@ -64,7 +65,7 @@ def compare(runs: Sequence[Run], draws: int = DRAWS) -> dict[str, Any]:
     pairs = [
         _pair(a, b, numbers[a.name], numbers[b.name])
         for a, b in combinations(found, 2)
-        if a.order == b.order
+        if a.order == b.order and a.start == b.start
     ]
     suite = runs[0].suite
     return {
@@ -162,6 +163,7 @@ def _method(method: Method, numbers: Numbers) -> dict[str, Any]:
         "trainer": record.get("trainer"),
         "learning_rate": learned,
         "lane": record.get("lane", "trainer"),
+        "base": method.runs[0].base,
         "privileges": record.get("privileges"),
         "order": list(method.order),
         "seeds": [run.seed for run in method.runs],
@@ -286,7 +288,7 @@ def mcnemar(a: Method, b: Method) -> dict[str, Any]:
 
 
 def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str, Any]]:
-    """``GapToJoint``: AvgAcc minus that of each joint run here."""
+    """``GapToJoint``, AvgAcc minus that of each joint run here, and ``CTM``, its share of it."""
     joint = [m for m in found if m.joint]
     return [
         {
@@ -296,11 +298,40 @@ def _to_joint(found: list[Method], numbers: dict[str, Numbers]) -> list[dict[str
             "formula": "AvgAcc - AvgAcc of the joint run",
             "sign": "negative = below training on all tasks at once",
             **difference("AvgAcc", m, j, numbers[m.name]["AvgAcc"], numbers[j.name]["AvgAcc"]),
+            "CTM": share_of_joint(m, j, numbers[m.name]["AvgAcc"], numbers[j.name]["AvgAcc"]),
         }
         for m in found
         for j in joint
-        if not m.joint
+        if not m.joint and m.start == j.start
     ]
+
+
+def share_of_joint(
+    a: Method, b: Method, of_a: list[Number], of_b: list[Number]
+) -> dict[str, Any] | None:
+    """``CTM``: the first's AvgAcc as a share of the joint run's; None if a cell is missing.
+
+    The interval over seeds is that of a ratio of means to first order: of the first's numbers minus
+    the ratio times the joint run's, over the joint run's mean.
+    """
+    first, second = ([n.value for n in found if n.value is not None] for found in (of_a, of_b))
+    below = sum(second) / len(second) if second else 0.0
+    if len(first) < len(of_a) or len(second) < len(of_b) or below == 0:
+        return None
+    value = sum(first) / len(first) / below
+    ends = zip(_mean_errors(of_a), _mean_errors(of_b), strict=True)
+    drawn = [(value * below + up) / (below + down) - value for up, down in ends]
+    seeds = _over_seeds(a, b, [v / below for v in first], [value * v / below for v in second])
+    if seeds is not None:
+        seeds = seeds._replace(low=rounded(value + seeds.low), high=rounded(value + seeds.high))
+    return {
+        "value": rounded(value),
+        "formula": "AvgAcc / AvgAcc of the joint run",
+        "sign": "1 = as accurate as training on all tasks at once",
+        "source": "Continual Reasoning Gym (arXiv 2608.18574), continual training metric",
+        "over_samples": _json(sample_interval(value, drawn, peak=False)),
+        "over_seeds": _json(seeds),
+    }
 
 
 def worst(key: str) -> Callable[[Sequence[float]], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest_json, read_jsonl
 from cpt_bench.results.committed import records
 from cpt_bench.results.folder import RunFolder, is_joint
-from cpt_bench.results.scoring import Scores, score, suite_of
+from cpt_bench.results.scoring import Scores, score
+from cpt_bench.results.suites import suite_of
 from cpt_bench.suite import Sample, Suite
 
 NAME_LENGTH = 80
@@ -51,9 +53,32 @@ class Run(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What identifies its method: everything about the run except seed and order."""
         origin = {k: v for k, v in (self.record.get("origin") or {}).items() if k != "cptbench"}
-        keys = ("lane", "trainer", "config", "privileges", "budget", "limit", "base")
+        keys = ("lane", "trainer", "config", "privileges", "budget", "limit")
         chosen = {"engine": self.record["engine"]} if "engine" in self.record else {}
-        return {**{k: self.record.get(k) for k in keys}, "origin": origin, **chosen}
+        return {
+            **{k: self.record.get(k) for k in keys},
+            # What it is, not what it is called or where it was found.
+            "base": {k: v for k, v in self._base.items() if k not in ("path", "revision")},
+            "origin": origin,
+            **chosen,
+        }
+
+    @property
+    def _base(self) -> dict[str, Any]:
+        return dict(self.record.get("base") or {})
+
+    @property
+    def start(self) -> str:
+        """The digest of the weights it started from; for a server, what it served."""
+        return str(self._base.get("weights"))
+
+    @property
+    def base(self) -> str:
+        """What the model that it started from is called, and the beginning of its digest."""
+        named, weights = str(self._base.get("path") or "base"), self.start
+        if re.fullmatch(r"[0-9a-f]{64}", weights) is None:
+            return named
+        return f"{named.rpartition('/')[2] or named} {weights[:8]}"
 
 
 class Method(NamedTuple):
@@ -75,6 +100,11 @@ class Method(NamedTuple):
     @property
     def joint(self) -> bool:
         return self.runs[0].joint
+
+    @property
+    def start(self) -> str:
+        """The digest of the weights that its runs started from."""
+        return self.runs[0].start
 
 
 def folders_of(places: Iterable[Path]) -> list[Path]:
@@ -139,7 +169,9 @@ def methods(runs: Sequence[Run]) -> list[Method]:
     for run in runs:
         groups.setdefault((digest_json(run.settings()), run.suite.sequence), []).append(run)
     kinds = {key: rs[0] for (key, _), rs in reversed(groups.items())}
-    names = dict(zip(kinds, name_methods([r.settings() for r in kinds.values()]), strict=True))
+    found = [*kinds.values()]
+    named = name_methods([run.settings() for run in found], [run.base for run in found])
+    names = dict(zip(kinds, named, strict=True))
     orders = list(dict.fromkeys(order for _, order in groups))
     out = []
     for (key, order), members in groups.items():
@@ -154,17 +186,24 @@ def methods(runs: Sequence[Run]) -> list[Method]:
     return out
 
 
-def name_methods(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each method: its trainer's, and how it differs from others of that trainer."""
-    out = []
-    for mine in settings:
+def name_methods(settings: Sequence[dict[str, Any]], bases: Sequence[str] = ()) -> list[str]:
+    """A name for each method: its trainer's, and how it differs from others of that trainer.
+
+    Args:
+        settings: What identifies each method.
+        bases: What the model is called that each started from; it is in the name where methods
+            started from different models.
+    """
+    out, apart = [], any(s.get("base") != settings[0].get("base") for s in settings)
+    for i, mine in enumerate(settings):
         trainer = str(mine.get("trainer") or mine.get("lane") or "run")
-        flat = _flat(mine)
+        flat = _flat({k: v for k, v in mine.items() if k != "base"})
         rivals = [_flat(s) for s in settings if s is not mine and s["trainer"] == mine["trainer"]]
         differing = [k for k in flat if any(r.get(k) != flat[k] for r in rivals)]
-        # A digest of the code or the base's path explains less than any setting does.
-        shown = [k for k in differing if k.startswith("config.")] or differing
-        tail = ", ".join(f"{k.rpartition('.')[2]}={flat[k]}" for k in shown)
+        # A digest of the code explains less than any setting does.
+        shown = [k for k in differing if k.startswith("config.")] or ([] if apart else differing)
+        parts = [f"{k.rpartition('.')[2]}={flat[k]}" for k in shown]
+        tail = ", ".join([*([f"from {bases[i]}"] if apart and bases else []), *parts])
         name = f"{trainer} ({tail})" if tail else trainer
         out.append(name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…")
     for i, name in enumerate(out):

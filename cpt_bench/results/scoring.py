@@ -7,7 +7,7 @@ the models' replies and the suite's gold answers, and never copied from earlier 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,9 @@ from cpt_bench.metrics import (
 from cpt_bench.metrics.passports import TWO_TASKS
 from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
-from cpt_bench.results.schema import read_run
+from cpt_bench.results.suites import suite_of
 from cpt_bench.sources import load_split
-from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
+from cpt_bench.suite import Protocol, Sample, Suite, TaskCard
 
 Array = npt.NDArray[np.float64]
 
@@ -151,25 +151,6 @@ def general_cell(name: str, row: int, tasks: tuple[str, ...]) -> str:
 def percent(scores: Array) -> Array:
     """Row means in percent; NaN rows stay NaN."""
     return np.asarray(100 * scores.mean(axis=1), dtype=np.float64)
-
-
-def suite_of(folder: Path, needs: Sequence[str] = ()) -> tuple[Suite, dict[str, Any]]:
-    """The suite of a run folder, checked to be the version it was run with, and ``run.json``.
-
-    Args:
-        folder: The run folder.
-        needs: Keys that ``run.json`` must have besides those that every run has.
-    """
-    run = read_run(folder, needs)
-    version = run["versions"].get("cptbench", "")
-    suite = open_suite(run["suite"]["spec"]).reordered(tuple(run["order"]))
-    if suite.fingerprint() != run["suite"]["fingerprint"]:
-        raise CptBenchError(
-            f"was run with another version of suite {suite.name}",
-            where=folder,
-            todo=f"Install cptbench {version} to score it",
-        )
-    return suite, run
 
 
 def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores:

@@ -22,8 +22,8 @@ from threading import Lock
 PACKAGE = "cpt_bench"
 MODULE = re.compile(rf"{PACKAGE}(\.\w+)+")
 
-# Evaluation runs beside training, and each asks for its keys. CPython counts how deep all threads
-# together are in a syntax tree, and where two parse at once it may raise a SystemError.
+# Evaluation and training run at the same time, and both compute keys. CPython counts the recursion
+# depth of all threads together, and may raise a SystemError when two parse at once.
 _ONE_AT_A_TIME = Lock()
 
 

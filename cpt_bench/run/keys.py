@@ -138,7 +138,7 @@ def _trainer(plan: Plan) -> list[str]:
 
 def _grader(plan: Plan, name: str) -> list[str]:
     """The module of a grader that is a plug-in; those that ship are imported by the job."""
-    grader = plan.suite.card(name).grader
+    grader = plan.suite.card(name).located().grader
     return [_source("graders", grader)] if ":" in grader or "/" in grader else []
 
 

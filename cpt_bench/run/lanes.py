@@ -20,7 +20,7 @@ from cpt_bench.files import write_json, write_jsonl
 from cpt_bench.models.checkpoint import weights_digest
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.scoring import Scores, write_scores
-from cpt_bench.sources import load_split
+from cpt_bench.sources import load_split, questions_of
 from cpt_bench.stage.split import write_images
 from cpt_bench.suite import Suite
 
@@ -86,7 +86,7 @@ def export_prompts(suite: Suite, folder: Path, limit: int | None = None) -> int:
     for name in (*suite.sequence, *suite.general):
         card = suite.card(name)
         rows = []
-        for sample in load_split(card, "test")[:limit]:
+        for sample in questions_of(card)[:limit]:
             images = write_images(sample, folder)
             prompt = suite.protocol.prompt(sample.question)
             rows.append({"id": sample.id, "prompt": prompt, "images": images})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from cpt_bench.files import digest_json
+from cpt_bench.hub.names import parse
 from cpt_bench.run.plan import Plan
 from cpt_bench.suite import open_suite
 
@@ -21,8 +23,9 @@ def run_name(plan: Plan, settings: list[str]) -> str:
         special["budget"] = plan.budget.samples
     if plan.suite.sequence != open_suite(plan.suite_spec).sequence:
         special["order"] = plan.suite.sequence
-    if plan.base != plan.suite.base_path():
-        special["base"] = str(plan.base)
+    given = plan.start.given if plan.start else None
+    if given is not None:
+        special["base"] = given
     if plan.launch:
         special["launch"] = plan.launch
     if plan.engine.identity():
@@ -30,7 +33,9 @@ def run_name(plan: Plan, settings: list[str]) -> str:
     if plan.method.origin["spec"] != plan.method.name:  # not built in: the name may be ambiguous
         declared = plan.privileges.model_dump(exclude_defaults=True)
         special["trainer"] = [plan.method.origin["spec"], declared]
-    name = f"{plan.suite.label}-{plan.method.name.lower()}-seed{plan.seed}"
+    hub = parse(given) if given is not None and not Path(given).is_dir() else None
+    model = [hub.id.rpartition("/")[2]] if hub else []
+    name = "-".join([plan.suite.label, *model, plan.method.name.lower(), f"seed{plan.seed}"])
     changed = [s.replace("=", "_") for s in settings]
     readable = "-".join([name, *changed])
     if len(readable) > LONGEST:

@@ -10,6 +10,7 @@ from cpt_bench.engines.choice import EngineChoice
 from cpt_bench.engines.endpoint import named
 from cpt_bench.engines.swapping import frame_digest
 from cpt_bench.models.checkpoint import weights_digest
+from cpt_bench.models.start import Start
 from cpt_bench.stage.method import Method
 from cpt_bench.suite import Suite
 from cpt_bench.trainer import Budget, Privileges
@@ -31,7 +32,7 @@ class Plan(NamedTuple):
         threads: Threads of a training or evaluating process; the arithmetic depends on it.
         overlap: Evaluate a stage while the next one trains.
         keep: Which checkpoints are kept: ``all``, ``last`` or ``none``.
-        base: The checkpoint to start from.
+        base: The folder of the checkpoint to start from.
         budget: The budget of one stage.
         memory_mib: Memory limit of a training process in MiB; None: no limit.
         lane: How the checkpoints came about: ``trainer``, or ``checkpoints`` made elsewhere.
@@ -44,6 +45,8 @@ class Plan(NamedTuple):
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
         engine: The engine that generates replies.
         devices: The GPUs that training and evaluation see.
+        save_every: Steps after which a stage saves a state to go on from; None: never.
+        start: What ``base`` is; None: the suite's own base model, in its folder.
     """
 
     suite_spec: str
@@ -65,6 +68,8 @@ class Plan(NamedTuple):
     general: tuple[str, ...] = ()
     engine: EngineChoice = EngineChoice()
     devices: Devices = Devices()
+    start: Start | None = None
+    save_every: int | None = None
 
     def stages(self) -> list[int]:
         """The stages that have a row in the matrix, starting with 0 for the base model."""
@@ -80,8 +85,10 @@ class Plan(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where to find the model of row 0: the suite's name for it, or a server's address."""
-        return str(self.endpoint["url"]) if self.endpoint else str(self.suite.base_model)
+        """The name of row 0's model: its own, the suite's word for it, or a server's address."""
+        if self.endpoint:
+            return str(self.endpoint["url"])
+        return self.start.name if self.start else self.suite.base_model.id
 
     def base_model(self) -> dict[str, str]:
         """The digests of row 0's model; for a server, which has none, its name instead."""
@@ -125,12 +132,21 @@ class Plan(NamedTuple):
         }
 
     def identity(self) -> dict[str, Any]:
-        """Everything that must be equal for two runs to count as the same run."""
+        """Everything that must be equal for two runs to count as the same run.
+
+        Raises:
+            CptBenchError: The base's weights are not those that its name stands for.
+        """
         given = {str(t): digests(folder) for t, folder in (self.given or {}).items()}
+        base = self.base_model()
+        if self.start and not self.endpoint:
+            self.start.require(base["weights"])
+            if self.start.revision:
+                base = {"revision": self.start.revision, **base}
         return {
             **self.choices(),
             **({"given": given} if given else {}),
-            "base": {"path": self.place, **self.base_model()},
+            "base": {"path": self.place, **base},
             "versions": environment.versions(),
         }
 

@@ -11,25 +11,29 @@ import glob
 import itertools
 import math
 import os
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt_bench import general
 from cpt_bench.engines.choice import EngineChoice, asking, choose
 from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
+from cpt_bench.evaluation.predictions import matcher_of
+from cpt_bench.hub.names import parse
+from cpt_bench.models.start import start_of
 from cpt_bench.plugins import default
 from cpt_bench.results.schema import read_run
 from cpt_bench.run.lanes import find_stages
 from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
+from cpt_bench.run.requirements import require_graders, require_method, require_tools
 from cpt_bench.sources import require_prepared
-from cpt_bench.stage import launch
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, Method, find_method
 from cpt_bench.suite import Suite, open_suite
+from cpt_bench.suite.reading import absolute_spec
 from cpt_bench.suite.variants import compose
 from cpt_bench.trainer import Budget
 from cpt_bench.worker import devices
@@ -45,14 +49,14 @@ class Elsewhere(NamedTuple):
     """A method that was trained elsewhere; exactly one of ``model``, ``stages``, ``endpoint``.
 
     Attributes:
-        model: One checkpoint, for its zero-shot row.
+        model: One checkpoint, for its zero-shot row: a folder, or ``org/name[@revision]``.
         stages: One checkpoint a stage: a glob pattern, or the folders in training order.
         endpoint: The address of an OpenAI-compatible server.
         served: The name by which the server serves the model.
         name: The method's name; by default that of the model or of the checkpoints' folder.
     """
 
-    model: Path | None = None
+    model: str | None = None
     stages: str | tuple[Path, ...] | None = None
     endpoint: str | None = None
     served: str | None = None
@@ -72,7 +76,8 @@ class Request(NamedTuple):
         settings: The trainer's settings, each ``key=value``.
         recipe: A recipe in place of the suite's own, by name or as a YAML file.
         privileges: What a command uses beyond its task, each ``key=value``.
-        base: The checkpoint to start from; None is the suite's base model.
+        base: The checkpoint to start from: a folder, or ``org/name[@revision]`` on the hub; None
+            is the suite's base model.
         limit: Only the first so many samples of each split.
         budget: Training prompts that a stage may draw.
         stage_timeout: Seconds after which a stage's training is ended.
@@ -83,6 +88,7 @@ class Request(NamedTuple):
         launch: ``torchrun …`` or ``accelerate launch …``: train on several processes.
         threads: Threads of each process.
         overlap: Evaluate a stage while the next one trains; None: where the machine allows it.
+        save_every: Steps after which a stage saves a state to go on from after an interruption.
         keep: Which checkpoints stay: ``all``, ``last`` or ``none``.
         gpus: The GPUs to use, as ``CUDA_VISIBLE_DEVICES`` names them; None: all visible ones.
         out: The run folder; None: a folder in ``runs`` named after the request.
@@ -98,7 +104,7 @@ class Request(NamedTuple):
     settings: tuple[str, ...] = ()
     recipe: str | None = None
     privileges: tuple[str, ...] = ()
-    base: Path | None = None
+    base: str | None = None
     limit: int | None = None
     budget: int | None = None
     stage_timeout: float | None = None
@@ -110,6 +116,7 @@ class Request(NamedTuple):
     threads: int = 1
     overlap: bool | None = None
     keep: str = "all"
+    save_every: int | None = None
     gpus: tuple[str, ...] | None = None
     out: Path | None = None
     elsewhere: Elsewhere | None = None
@@ -135,7 +142,10 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
     if method is None and (elsewhere is None or elsewhere.endpoint is None):
         require_training()
     spec = compose(request.suite or default("suites", "run"), request.protocol, request.tier)
+    spec = absolute_spec(spec)  # scored and compared from other folders too
     suite = open_suite(spec)
+    for name in (*suite.sequence, *suite.general):
+        matcher_of(suite.card(name))  # a mistyped grader is found before anything is trained
     if request.order is not None:
         suite = suite.reordered(request.order)
     given = {}
@@ -143,25 +153,34 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
         given = find_stages(elsewhere.stages, suite)
     if method is None:
         require_prepared(suite, spec)
-        _check_tools(request)
+        require_tools(request.trainer, request.launch, request.general)
+        require_graders(suite)
     overlap, seen, engine = _computers(request)
+    found = method or _method(request, suite)
     model = elsewhere.model if elsewhere is not None else None
+    served = elsewhere is not None and elsewhere.endpoint is not None
+    if method is None and elsewhere is None:
+        require_method(found, request.launch, devices.visible())
+    # Last, because a model that is not here is fetched, which may take hours.
+    start = start_of(suite, request.base or model, _tell, fetch=method is None and not served)
     plan = Plan(
         suite_spec=spec,
         suite=suite,
-        method=method or _method(request, suite),
+        method=found,
         seed=request.seed,
         limit=request.limit,
         threads=request.threads,
         overlap=overlap,
         keep=request.keep,
-        base=request.base or model or suite.base_path(),
+        base=start.folder,
         budget=Budget(samples=request.budget, seconds=request.stage_timeout),
         memory_mib=request.memory_limit * 1024 if request.memory_limit is not None else None,
         launch=request.launch,
         general=request.general,
         engine=engine,
         devices=seen,
+        start=start,
+        save_every=request.save_every,
     )
     if elsewhere is None:
         return plan
@@ -184,6 +203,10 @@ def folder_of(request: Request, plan: Plan) -> Path:
     return RUNS / run_name(plan, [*request.settings, *recipe])
 
 
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 # -------------------------------------------------------------------------------------- checks
 
 
@@ -201,6 +224,7 @@ def _check_values(request: Request) -> None:
         ("--threads", request.threads, 1),
         ("--limit", request.limit, 1),
         ("--budget", request.budget, 1),
+        ("--save-every", request.save_every, 1),
     ):
         if value is not None and (type(value) is not int or value < least):  # True is no number
             what = f"{value!r} is not a whole number of at least {least}"
@@ -225,18 +249,6 @@ def _check_elsewhere(request: Request, elsewhere: Elsewhere) -> None:
     chosen = request.engine not in (EngineChoice().name, "endpoint")
     if elsewhere.endpoint is not None and chosen:
         raise CptBenchError("the server answers", where="--endpoint", todo="Leave --engine out")
-
-
-def _check_tools(request: Request) -> None:
-    """Find out now that another harness is missing, or that a launcher cannot be understood."""
-    for spec in request.general:
-        general.installed(general.parse(spec))
-    if request.launch is not None:
-        launch.command(request.launch)
-        if request.trainer.startswith(PREFIX):
-            raise CptBenchError(
-                "a cmd: trainer starts its own processes", where=f"--launch {request.launch!r}"
-            )
 
 
 # ------------------------------------------------------------------------------------- devices
@@ -276,7 +288,14 @@ def _method(request: Request, suite: Suite) -> Method:
         name = _title(request.elsewhere)
         return Method(name, {"spec": f"{_lane(request.elsewhere)}:{name}"}, {})
     return find_method(
-        Asked(request.trainer, suite.name, request.settings, request.privileges, request.recipe)
+        Asked(
+            request.trainer,
+            suite.recipe_folder,
+            request.settings,
+            request.privileges,
+            request.recipe,
+            suite.folder,
+        )
     )
 
 
@@ -291,7 +310,8 @@ def _title(elsewhere: Elsewhere) -> str:
     if served := (elsewhere.served or "").rpartition("/")[2]:
         return served
     if elsewhere.model is not None:
-        return elsewhere.model.name
+        hub = None if Path(elsewhere.model).is_dir() else parse(elsewhere.model)
+        return Path(hub.id if hub else elsewhere.model).name
     return title_of_stages(elsewhere.stages or "")
 
 

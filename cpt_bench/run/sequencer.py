@@ -229,8 +229,11 @@ def open_folder(paths: RunFolder, identity: dict[str, Any]) -> None:
         found = read_run(paths.root)
         if "frame" not in (found.get("base") or {}):
             identity["base"].pop("frame", None)  # begun before it was part of an identity
+        # What the base is called, and where it was found, may have changed since; it has not.
+        same = {**identity, "base": _unnamed(identity["base"])}
+        found = {**found, "base": _unnamed(found.get("base") or {})}
         # A key that only the other run has counts too: it chose what this one leaves alone.
-        for key, value in {**dict.fromkeys(CHOSEN), **identity}.items():
+        for key, value in {**dict.fromkeys(CHOSEN), **same}.items():
             if found.get(key) != value:
                 raise CptBenchError(
                     f"holds another run: its {key} is {found.get(key)!r}, not {value!r}"[:400],
@@ -240,6 +243,10 @@ def open_folder(paths: RunFolder, identity: dict[str, Any]) -> None:
         return
     record = {"format": 1, **identity, "hardware": environment.hardware()}
     write_json(paths.run_json, {**record, "git": environment.git_state(), "sessions": []})
+
+
+def _unnamed(base: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if key not in ("path", "revision")}
 
 
 def _close_folder(paths: RunFolder, costs: dict[str, Any]) -> None:

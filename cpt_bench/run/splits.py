@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from cpt_bench.files import read_json
 from cpt_bench.run.context import Context
-from cpt_bench.run.jobs.prepare import PrepareJob, prepare
+from cpt_bench.run.jobs.prepare import LookJob, PrepareJob, listed, look, prepare
 from cpt_bench.stage.split import require_unedited, split_folder
 
 
@@ -35,6 +36,21 @@ class TrainSplits:
         if task not in self._asked:
             self._asked[task] = self._pool.submit(self._written, task)
         return self._asked[task]
+
+    def read_by_generators(self) -> list[Path]:
+        """The files that the suite's generators read, test questions among them.
+
+        Raises:
+            CptBenchError: A generator fails.
+        """
+        plan, data = self.context.plan, self.context.data
+        lists = [file for _, file in listed(plan.suite, data)]
+        if not all(file.is_file() for file in lists):
+            log = self.context.paths.root / "prepare.log"
+            workers, job = self.context.workers, LookJob(plan.suite.place, data)
+            worker = workers.start(look, job, log, "looking what generators read", training=True)
+            workers.result(worker, lambda event: None)
+        return [Path(name) for file in lists for name in read_json(file)]
 
     def _written(self, task: str) -> Path:
         plan = self.context.plan

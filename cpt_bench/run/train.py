@@ -15,6 +15,7 @@ from cpt_bench.run import keys
 from cpt_bench.run.context import Context, Policy
 from cpt_bench.run.jobs.accept import AcceptJob, accept
 from cpt_bench.run.layout import PARTS, collect, lay_out
+from cpt_bench.run.ledger import step_key
 from cpt_bench.run.plan import digests, stage_seed
 from cpt_bench.run.splits import TrainSplits
 from cpt_bench.run.steps import Commit, Record, Step, carry_out
@@ -47,7 +48,7 @@ def train(context: Context, t: int, policies: Mapping[int, Policy], splits: Trai
         start = time.monotonic()
         context.tell({"kind": "train", "stage": t, "task": title, "step": 0, "steps": 0})
         try:
-            facts = _train_now(context, t, policies, splits)
+            facts = _train_now(context, t, policies, splits, step_key(step.name, step.inputs))
         except TrainerFault as fault:
             _record_failure(context, t, fault)
             raise
@@ -73,7 +74,7 @@ def title_of(context: Context, t: int) -> str:
 
 
 def _train_now(
-    context: Context, t: int, policies: Mapping[int, Policy], splits: TrainSplits
+    context: Context, t: int, policies: Mapping[int, Policy], splits: TrainSplits, key: str
 ) -> dict[str, Any]:
     """Run the trainer in a worker, and collect what it wrote; returns facts for the record."""
     plan, paths = context.plan, context.paths
@@ -81,9 +82,12 @@ def _train_now(
     if t + 1 in plan.stages():
         splits.ask(plan.suite.sequence[t])  # meanwhile, for the next stage
     checkpoints = [Path(policy.folder) for policy in policies.values()]
-    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints)
+    read = splits.read_by_generators()
+    job = lay_out(plan, paths, t, stage_seed(plan.seed, t), data, checkpoints, read, key)
     # Compared afterwards: without a namespace, the trainer could have changed its inputs.
-    seals = {path: _seal(path) for path in job.view.read_only}
+    # Graders are code of the suite's author, who may be at work on it, and Python caches it.
+    inputs = [path for path in job.view.read_only if path.suffix not in (".py", ".pyc")]
+    seals = {path: _seal(path) for path in inputs}
     what = f"stage {t} ({title_of(context, t)}), training"
     worker = context.workers.start(
         training.train,

@@ -25,7 +25,7 @@ def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where
     Raises:
         CptBenchError: The message names the sample and its problem.
     """
-    problem = _problem(sample, source, kinds)
+    problem = problem_of(sample, has_pictures(source) and not source.no_picture, kinds)
     if problem:
         raise CptBenchError(problem, where=f"{where}, {sample.id}", todo=TODO)
 
@@ -33,9 +33,15 @@ def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where
 TODO = "Correct the row, or have the card's adapter leave it out"
 
 
-def _problem(sample: Sample, source: HubSplit, kinds: tuple[str, ...]) -> str:
-    """The problem with a sample; empty if there is none."""
-    if has_pictures(source) and not source.no_picture and not len(sample.images):
+def problem_of(sample: Sample, pictured: bool, kinds: tuple[str, ...]) -> str:
+    """The problem with a sample; empty if there is none.
+
+    Args:
+        sample: The sample.
+        pictured: Whether it must have a picture.
+        kinds: The card's answer kinds.
+    """
+    if pictured and not len(sample.images):
         return "the question has no picture"
     if not sample.question.strip():
         return "the question is empty"
@@ -55,4 +61,5 @@ def _problem(sample: Sample, source: HubSplit, kinds: tuple[str, ...]) -> str:
 
 def has_pictures(source: HubSplit) -> bool:
     """Whether the table of a split has any pictures."""
-    return source.join is not None or any("image" in kind for kind in source.columns.values())
+    named = any("image" in kind for kind in source.columns.values())
+    return source.join is not None or named

@@ -8,6 +8,7 @@ reason for rejecting it is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cpt_bench.environment import require_training
 from cpt_bench.errors import CptBenchError
+from cpt_bench.hub.snapshots import Tell
 from cpt_bench.plugins import load as load_target
 from cpt_bench.sources import cache
 from cpt_bench.sources.checks import check_sample
+from cpt_bench.sources.hub_map import by_path, mapped, named_columns
+from cpt_bench.sources.mapping import group_of
 from cpt_bench.sources.pictures import Repository, check_picture, encoded_bytes
 from cpt_bench.sources.places import full, is_full, plainly_named
 from cpt_bench.suite import Sample, TaskCard, prepared
@@ -28,16 +33,28 @@ Adapter = Callable[..., Sample | None]
 
 
 class Unfit(Exception):  # noqa: N818 - one reason among several, turned into one error later
-    """Why a table cannot be used."""
+    """Why a table cannot be used.
+
+    Args:
+        reason: Why, in a sentence.
+        todo: What a person can do about it, if that is known.
+    """
+
+    def __init__(self, reason: str, todo: str = "") -> None:
+        super().__init__(reason)
+        self.todo = todo
 
 
-def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str, Any]:
+def prepare(
+    card: TaskCard, split: str, origin: Path | None = None, tell: Tell = lambda line: None
+) -> dict[str, Any]:
     """Fetch one split into the cache, unless it is already there.
 
     Args:
         card: The task; its source is the hub.
         split: ``train`` or ``test``.
         origin: A folder with ``<owner>/<name>`` folders laid out as on the hub; None: the hub.
+        tell: Receives what is fetched, and how large it is.
 
     Returns:
         The content of the split's ``meta.json``.
@@ -56,7 +73,7 @@ def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str,
     else:
         scratch = prepared.folder(card, split).with_suffix(".building")
         try:
-            _prepare(card, split, card.source, origin, scratch)
+            _prepare(card, split, card.source, origin, scratch, tell)
         except OSError as error:
             if is_full(error):
                 raise full(scratch.parent) from None
@@ -67,24 +84,26 @@ def prepare(card: TaskCard, split: str, origin: Path | None = None) -> dict[str,
     return found
 
 
-def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scratch: Path) -> None:
-    wanted, passed = source.splits[split], []
+def _prepare(
+    card: TaskCard, split: str, source: Hub, origin: Path | None, scratch: Path, tell: Tell
+) -> None:
+    wanted, passed, todo = source.splits[split], [], []
     for table in wanted.tables:
         try:
-            rows = open_table(table, table.columns or wanted.columns, origin, scratch)
-            pictures = _open_join(table, wanted.join, origin, scratch)
+            columns = table.columns or wanted.columns or named_columns(source)
+            rows, commit = open_table(table, columns, origin, scratch, tell)
+            pictures = _open_join(table, wanted.join, origin, scratch, tell)
         except Unfit as reason:
             passed.append(f"{table.repo}: {reason}")
+            todo += [reason.todo] if reason.todo else []
             continue
-        home = Repository(
-            table.repo, _revision(rows) or table.revision, origin, split, _caches(scratch)
-        )
+        home = Repository(table.repo, commit or table.revision, origin, split, _caches(scratch))
         samples = _samples(card, split, source, table, rows, pictures, home)
         facts = {
             "repo": table.repo,
             "configs": list(table.configs),
             "split": table.split,
-            "revision": _revision(rows) or table.revision,
+            "revision": commit or table.revision,
             "local": origin is not None,
             "passed_over": passed,
             "datasets": importlib.import_module("datasets").__version__,
@@ -96,7 +115,7 @@ def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scrat
         where=f"task {card.name}, {split} split",
         todo="Correct the folder given with --from"
         if origin
-        else "Check the network, or give a local copy with --from DIR",
+        else f"{todo[0] if todo else 'Correct the card'}, or give a local copy with --from DIR",
     )
 
 
@@ -104,26 +123,36 @@ def _prepare(card: TaskCard, split: str, source: Hub, origin: Path | None, scrat
 
 
 def open_table(
-    table: Table, columns: Mapping[str, str], origin: Path | None, scratch: Path | None = None
-) -> Any:
+    table: Table,
+    columns: Mapping[str, str],
+    origin: Path | None,
+    scratch: Path | None = None,
+    tell: Tell = lambda line: None,
+) -> tuple[Any, str | None]:
     """A published table, with its pictures still encoded, checked against the card.
+
+    Returns:
+        Its rows, and the commit that they are from; None for a folder.
 
     Raises:
         Unfit: It cannot be read, or its columns, types or number of rows differ.
     """
     from datasets import concatenate_datasets
 
-    parts = [
-        load(table.repo, config, table.split, table.revision, origin, scratch)
-        for config in table.configs or (None,)
-    ]
+    commit, parts = table.revision, []
+    for config in table.configs or (None,):
+        if origin is None:
+            part, commit = fetched(table.repo, config, table.split, commit, scratch, tell)
+        else:
+            part = load(table.repo, config, table.split, commit, origin, scratch)
+        parts.append(part)
     for part, config in zip(parts, table.configs or (None,), strict=True):
         _check_columns(part, columns, f"config {config}: " if len(parts) > 1 else "")
     parts = [encoded(part.select_columns(list(columns))) for part in parts]
     whole = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     if table.rows is not None and len(whole) != table.rows:
         raise Unfit(f"split {table.split} has {len(whole)} rows, not {table.rows}")
-    return whole
+    return whole, commit
 
 
 def load(
@@ -135,19 +164,48 @@ def load(
     scratch: Path | None = None,
 ) -> Any:
     """Call ``load_dataset(place, config, split=..., revision=...)``, from the hub or a folder."""
-    try:
-        from datasets import load_dataset
-    except ModuleNotFoundError as error:
-        raise CptBenchError(
-            f"preparing data needs {error.name}, which is not installed",
-            todo="Install it with: pip install 'cptbench[train]'",
-        ) from None
+    require_training()
+    from datasets import load_dataset
+
     place = repo if origin is None else str(plainly_named(origin / repo))
     if origin is not None and not (origin / repo).is_dir():
         raise Unfit(f"no folder {origin / repo}")
     options = {"cache_dir": str(scratch)} if scratch else {}
-    try:
+    with _reasons(scratch):
         return load_dataset(place, config, split=split, revision=revision, **options)
+
+
+def fetched(
+    repo: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    scratch: Path | None,
+    tell: Tell,
+) -> tuple[Any, str]:
+    """The rows of a split on the hub, and their commit.
+
+    Raises:
+        Unfit: The hub refuses or is away, or what it has cannot be read.
+    """
+    require_training()
+    from cpt_bench.hub.tables import fetch_split
+
+    with _reasons(scratch):
+        try:
+            rows = fetch_split(repo, config, split, revision, scratch, tell)
+        except CptBenchError as error:
+            raise Unfit(error.what, error.todo) from error
+    return rows.rows, rows.commit
+
+
+@contextlib.contextmanager
+def _reasons(scratch: Path | None) -> Iterator[None]:
+    """What stops a table from being used as :class:`Unfit`; a full disk as its own line."""
+    try:
+        yield
+    except (CptBenchError, Unfit):
+        raise
     except Exception as error:
         if is_full(error):
             raise full(scratch or Path(datasets_cache())) from None
@@ -160,13 +218,13 @@ def load(
 
 
 def datasets_cache() -> str:
-    """Where ``datasets`` writes when nobody says otherwise."""
+    """Where ``datasets`` writes by default."""
     from datasets import config
 
     return str(config.HF_DATASETS_CACHE)
 
 
-_THEIRS = ("datasets", "huggingface_hub", "httpx", "requests", "pyarrow", "fsspec")
+_THEIRS = ("datasets", "huggingface_hub", "httpx", "httpx2", "requests", "pyarrow", "fsspec")
 
 
 def _reason(error: BaseException) -> str:
@@ -205,7 +263,7 @@ def _check_columns(rows: Any, columns: Mapping[str, str], where: str) -> None:
         if column not in there:
             raise Unfit(f"{where}no column {column!r} (there is: {', '.join(there)})")
         found = type_name(there[column])
-        if found not in wanted.split("|"):
+        if wanted and found not in wanted.split("|"):
             raise Unfit(f"{where}column {column!r} is {found}, not {wanted}")
 
 
@@ -223,24 +281,16 @@ def encoded(rows: Any) -> Any:
 
 
 def _open_join(
-    table: Table, join: Join | None, origin: Path | None, scratch: Path
+    table: Table, join: Join | None, origin: Path | None, scratch: Path, tell: Tell
 ) -> tuple[Any, dict[str, int]] | None:
     """The table of pictures, and the row of each key in it."""
     if join is None:
         return None
     images = Table(repo=table.repo, revision=table.revision, configs=(join.config,),
                    split=join.split)  # fmt: skip
-    rows = open_table(images, {join.key: "string", join.image: "image"}, origin, scratch)
+    columns = {join.key: "string", join.image: "image"}
+    rows, _ = open_table(images, columns, origin, scratch, tell)
     return rows, {key: i for i, key in enumerate(rows[join.key])}
-
-
-def _revision(rows: Any) -> str | None:
-    """The commit that was downloaded, if the hub's download URLs contain it."""
-    for address in rows.info.download_checksums or {}:
-        _, at, rest = str(address).partition("@")
-        if at:
-            return rest.partition("/")[0]
-    return None
 
 
 # ---------------------------------------------------------------------------------- samples
@@ -256,13 +306,20 @@ def _samples(
     home: Repository,
 ) -> Iterator[Sample]:
     """The split's samples, in order; pictures are read only for the chosen rows."""
-    adapter: Adapter = load_target(source.target, card.folder)
+    adapter: Adapter = (
+        load_target(source.target, card.folder)
+        if source.map is None
+        else mapped(card, source, source.map, rows, table, home)
+    )
     wanted, place_of = source.splits[split], f"{table.repo}, split {table.split}"
     join = wanted.join
 
     def adapt(row: dict[str, Any], number: int, index: int) -> Sample | None:
         try:
             return adapter(row, index, split, **source.options)
+        except CptBenchError as error:
+            where = f"{place_of}, row {number}{_named(row)}"
+            raise CptBenchError(error.what, where=where, todo=error.todo) from None
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, SyntaxError) as error:
             raise CptBenchError(
                 f"row {number}{_named(row)} makes no sample ({type(error).__name__}: {error})"[
@@ -271,6 +328,8 @@ def _samples(
                 where=place_of,
             ) from None
 
+    columns = table.columns or wanted.columns
+    named = [n for n, kind in columns.items() if "image" in kind and "string" in kind]
     published = card.splits[split]
     chosen: Iterator[tuple[int, int]] | None = None
     if published.draw is not None:
@@ -278,12 +337,16 @@ def _samples(
         for number, row in enumerate(_without_pictures(rows)):
             sample = adapt(row, number, len(known))
             if sample is not None:
-                known.append((sample.id, number, len(known)))
+                name = sample.id
+                if published.draw.by:
+                    name = f"{group_of(row, published.draw.by)}\0{name}"
+                known.append((name, number, len(known)))
         chosen = ((n, k) for _, n, k in drawn(known, published.draw, published.n))
     else:
         chosen = _in_order(rows, adapt)
     for number, index in chosen:
         row = {n: encoded_bytes(value, home.picture) for n, value in rows[number].items()}
+        row |= {n: by_path(row[n], home.picture) for n in named if n in row}
         if join is not None and pictures is not None:
             images, places = pictures
             place = places.get(row[join.on])

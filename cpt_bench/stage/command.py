@@ -89,7 +89,7 @@ class Command(Trainer):
         document.log.touch()
         tail: deque[str] = deque(maxlen=LAST_LINES)
         with reward_server(stage) as url, Follower(document.log, stage.log):
-            more = {"reward_url": url, "chat": chat_of(document.policy)}
+            more = {"reward_url": url, "chat": chat_of(document.policy, document.system)}
             document.model_copy(update=more).write(stage.document)
             process = _start(words, stage)
             assert process.stdout is not None

@@ -74,6 +74,16 @@ class MemoryPlace(Document):
     samples_per_task: int = Field(ge=0)
 
 
+class ResumePlace(Document):
+    """Where a stage saves a state to go on from, and after how many steps.
+
+    What is there when the stage begins was left by an interrupted try with the same inputs.
+    """
+
+    folder: Path
+    every: int = Field(ge=1)
+
+
 class StageDocument(Document):
     """``stage.json``.
 
@@ -95,8 +105,10 @@ class StageDocument(Document):
         config: The method's settings, from its recipe and ``--set``.
         privileges: The privileges that the method declared.
         grading: How replies are rewarded.
+        system: The system's turn before every question; empty leaves it to the chat template.
         chat: For commands: the text around a question, its pictures and the reply, as it is
             evaluated. Null where the start checkpoint's chat template has no such parts.
+        resume: Where to save a state to go on from, and how often; null: nothing is to be saved.
         reward_url: For commands: POST ``{"task", "id", "reply"}`` as JSON here and get
             ``{"total", "accuracy", "format_ok"}``, while the stage runs.
     """
@@ -118,8 +130,10 @@ class StageDocument(Document):
     config: dict[str, Any]
     privileges: Privileges
     grading: Grading
+    system: str = ""
     chat: Chat | None = None
     reward_url: str | None = None
+    resume: ResumePlace | None = None
 
     def write(self, file: Path) -> None:
         write_json(file, self.model_dump(mode="json"))
@@ -161,8 +175,10 @@ def open_stage(
         with part.open(encoding="utf-8") as lines:
             for row in map(json.loads, lines):
                 rows[row["task"], row["id"]] = row
-                samples.append(sample_of(row, part.parent))
-    memory = ReplayStore(document.memory.folder, document.memory.samples_per_task, rows)
+                samples.append(sample_of(row, part.parent, document.system))
+    memory = ReplayStore(
+        document.memory.folder, document.memory.samples_per_task, rows, document.system
+    )
     return Stage(
         index=document.index,
         task=document.task,
@@ -180,6 +196,8 @@ def open_stage(
         document=file,
         log=log,
         tell=tell,
+        save_every=document.resume.every if document.resume else None,
+        resume=document.resume.folder if document.resume else None,
     )
 
 

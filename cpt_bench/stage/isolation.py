@@ -17,8 +17,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -39,8 +41,8 @@ class View(NamedTuple):
     """What a trainer may see.
 
     Attributes:
-        hidden: Folders whose files look empty to it; opening one of them is reported.
-        visible: Folders inside hidden ones that it can read.
+        hidden: Folders whose files look empty to it, and single files; opening one is reported.
+        visible: Folders and files inside hidden folders that it can read.
         read_only: Visible paths that it cannot change.
         absent: Folders and files that look empty and are not watched: there may be hundreds.
     """
@@ -69,7 +71,7 @@ class Watch:
         self.folders: dict[int, Path] = {}
 
     def add(self, folder: Path) -> None:
-        """Watch the files directly in ``folder``."""
+        """Watch the files directly in ``folder``, or one file."""
         which = self.libc.inotify_add_watch(self.handle, os.fsencode(folder), IN_OPEN)
         if which >= 0:
             self.folders[which] = folder
@@ -101,7 +103,7 @@ class Watch:
                     continue
                 if mask & (IN_UNMOUNT | IN_IGNORED):
                     found[str(self.folders[which])] = None
-                elif name and not mask & IN_ISDIR:
+                elif not mask & IN_ISDIR:  # without a name it is a single file
                     found[str(self.folders[which] / os.fsdecode(name))] = None
 
 
@@ -121,6 +123,8 @@ def enter(view: View) -> Watch | None:
             if folder.is_dir():
                 inside = [p for p in kept if p.is_relative_to(folder)]
                 _cover(folder, inside, kept, watch if folder in view.hidden else None)
+            elif folder.is_file() and folder in view.hidden:
+                _cover_file(folder, watch)
             elif folder.is_file():
                 _mount(os.devnull, str(folder), None, MS_BIND)
     finally:
@@ -158,13 +162,27 @@ def _cover(folder: Path, inside: list[Path], kept: dict[Path, int], watch: Watch
     for name in files:
         (folder / name).touch()
     for path in inside:
-        path.mkdir(parents=True, exist_ok=True)
+        if stat.S_ISDIR(os.fstat(kept[path]).st_mode):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     _mount("none", str(folder), None, MS_REMOUNT | MS_RDONLY)
     for path in inside:
         _mount(f"/proc/self/fd/{kept[path]}", str(path), None, MS_BIND | MS_REC)
     if watch:
         for name in (Path(), *folders):
             watch.add(folder / name)
+
+
+def _cover_file(file: Path, watch: Watch) -> None:
+    """Cover one file with an empty one of its own, which can be watched."""
+    handle, empty = tempfile.mkstemp()
+    os.close(handle)
+    _mount(empty, str(file), None, MS_BIND)
+    Path(empty).unlink()  # what is mounted stays
+    _mount("none", str(file), None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+    watch.add(file)
 
 
 def _names(folder: Path, inside: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -27,11 +27,12 @@ class ReplayStore:
         folder: Its folder, which is passed on from stage to stage.
         samples_per_task: The declared budget.
         rows: The rows of ``train.jsonl`` that can be added, by task and sample id.
+        system: The system's turn before every question.
     """
 
-    def __init__(self, folder: Path, samples_per_task: int, rows: Rows) -> None:
+    def __init__(self, folder: Path, samples_per_task: int, rows: Rows, system: str = "") -> None:
         self.folder, self.samples_per_task = folder, samples_per_task
-        self._rows = rows
+        self._rows, self._system = rows, system
 
     def tasks(self) -> list[str]:
         """Names of the tasks that have stored samples, sorted."""
@@ -40,7 +41,7 @@ class ReplayStore:
     def samples(self, task: str | None = None) -> list[TrainSample]:
         """The stored samples of one task, or of all."""
         return [
-            sample_of(row, self.folder)
+            sample_of(row, self.folder, self._system)
             for name in ([task] if task else self.tasks())
             for row in self.rows(name)
         ]
@@ -75,7 +76,7 @@ class ReplayStore:
             )
 
     def check(self, before: dict[str, set[str]]) -> None:
-        """Check that everything stored now is allowed, whoever wrote it.
+        """Check that everything stored now is allowed, also what was written without :meth:`add`.
 
         Args:
             before: Task to the ids that were stored before this stage.
@@ -107,7 +108,7 @@ class ReplayStore:
         return {(t, row["id"]): row["gold"] for t in self.tasks() for row in self.rows(t)}
 
 
-def sample_of(row: dict[str, Any], folder: Path) -> TrainSample:
+def sample_of(row: dict[str, Any], folder: Path, system: str = "") -> TrainSample:
     """A row of ``train.jsonl`` as a sample; its image files are relative to ``folder``."""
     return TrainSample(
         id=row["id"],
@@ -116,4 +117,5 @@ def sample_of(row: dict[str, Any], folder: Path) -> TrainSample:
         image_files=tuple(folder / name for name in row["images"]),
         target=row["target"],
         rationale=row["rationale"],
+        system=system,
     )

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import locate
 from cpt_bench.stage import command
-from cpt_bench.stage.recipes import configure, declare, named, recipe
+from cpt_bench.stage.recipes import configure, declare, named, other_recipes, recipe
 from cpt_bench.stage.trainers import trainer_of
-from cpt_bench.trainer import Privileges
+from cpt_bench.trainer import Needs, Privileges
 from cpt_bench.worker.process import Worker, warm_up
 
 
@@ -29,12 +29,14 @@ class Method(NamedTuple):
         origin: What distinguishes methods of the same name; ``spec`` finds the method again.
         config: All of its settings, as JSON.
         privileges: What it uses beyond the current task.
+        needs: What must be there for it to train.
     """
 
     name: str
     origin: dict[str, str]
     config: dict[str, Any]
     privileges: Privileges = Privileges()
+    needs: Needs = Needs()
 
 
 class Asked(NamedTuple):
@@ -46,6 +48,7 @@ class Asked(NamedTuple):
         settings: ``--set``, each ``key=value``.
         declared: ``--privilege``, for ``cmd:`` trainers.
         recipe: ``--recipe``, in place of the suite's.
+        home: The suite's folder, which may hold recipes of its own.
     """
 
     spec: str
@@ -53,6 +56,7 @@ class Asked(NamedTuple):
     settings: tuple[str, ...] = ()
     declared: tuple[str, ...] = ()
     recipe: str | None = None
+    home: Path | None = None
 
 
 def find_method(asked: Asked) -> Method:
@@ -81,10 +85,12 @@ def find_method(asked: Asked) -> Method:
 def describe(asked: Asked) -> Method:
     """:func:`find_method` in this process: the trainer is imported here."""
     found = trainer_of(asked.spec)
-    shipped = named(asked.recipe) if asked.recipe else recipe(asked.suite, found)
-    config = configure(found.value, shipped, asked.settings)
+    shipped = named(asked.recipe) if asked.recipe else recipe(asked.suite, found, asked.home)
+    lacking = "" if shipped else other_recipes(asked.suite, found.name)
+    config = configure(found.value, shipped, asked.settings, lacking)
     privileges = declare(asked.declared) if asked.declared else found.value.declare(config)
-    return Method(found.name, found.origin, config.model_dump(mode="json"), privileges)
+    needs = found.value.needs(config)
+    return Method(found.name, found.origin, config.model_dump(mode="json"), privileges, needs)
 
 
 def _described(say: Callable[[dict[str, Any]], None], asked: Asked) -> Method:

@@ -18,7 +18,7 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json, write_json
 from cpt_bench.stage.document import StageDocument, open_stage
 from cpt_bench.stage.launch import EVENT
-from cpt_bench.stage.trainers import trainer_of
+from cpt_bench.stage.trainers import class_of
 from cpt_bench.worker.threads import set_threads
 
 
@@ -37,7 +37,7 @@ def main() -> None:
             mine = file if rank == 0 else _apart(file, Path(scratch))
             document = StageDocument.read(mine)
             set_threads(document.threads)
-            kind = trainer_of(spec).value
+            kind = class_of(spec)
             stage = open_stage(mine, lambda row: say("log", row), lambda line: say("tell", line))
             kind(kind.Config.model_validate(document.config)).train(stage)
             _leave()

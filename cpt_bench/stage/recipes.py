@@ -18,13 +18,26 @@ RECIPES = "recipes"
 """In the folder of a trainer's code: ``recipes/<suite>/<trainer>.yaml``."""
 
 
-def recipe(suite: str, trainer: Resolved | Located) -> dict[str, Any]:
+def recipe(suite: str, trainer: Resolved | Located, home: Path | None = None) -> dict[str, Any]:
     """The recipe that comes with a trainer for a suite; empty where there is none.
 
     It is ``recipes/<suite>/<name>.yaml`` in the folder of the trainer's code, for built-in trainers
-    and plug-ins alike.
+    and plug-ins alike, or ``recipes/<name>.yaml`` in the suite's own folder, ``home``.
     """
-    return shipped(trainer, suite, trainer.name) or {}
+    found = shipped(trainer, suite, trainer.name)
+    return (of_suite(home, trainer.name) if found is None else found) or {}
+
+
+def of_suite(home: Path | None, name: str) -> dict[str, Any] | None:
+    """A recipe from a suite's own folder; None where there is none of that name."""
+    file = (home or Path()) / RECIPES / f"{name}.yaml"
+    return read_mapping(file, "settings") if home and file.is_file() else None
+
+
+def other_recipes(suite: str, name: str) -> str:
+    """What to say where a suite has no recipe of a trainer: which suites have one."""
+    known = [spec for spec in recipes() if spec.rpartition("/")[2] == name]
+    return f" or --recipe {known[0]}: suite {suite} has no recipe of {name}" if known else ""
 
 
 def shipped(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any] | None:
@@ -64,9 +77,15 @@ def recipes() -> dict[str, Path]:
 
 
 def configure(
-    trainer: type[Trainer], recipe: dict[str, Any], overrides: Sequence[str]
+    trainer: type[Trainer], recipe: dict[str, Any], overrides: Sequence[str], lacking: str = ""
 ) -> TrainerConfig:
     """The trainer's config from a recipe and ``key=value`` overrides.
+
+    Args:
+        trainer: The class.
+        recipe: Its settings for the suite.
+        overrides: ``--set``.
+        lacking: What to do where a setting without a default is in neither.
 
     Raises:
         CptBenchError: An unknown key, or a value of the wrong type.
@@ -84,7 +103,10 @@ def configure(
     try:
         return trainer.Config.model_validate(values)
     except ValidationError as error:
-        raise CptBenchError(explain(error), where=f"settings of {trainer.__name__}") from None
+        missing = [str(p["loc"][0]) for p in error.errors() if p["type"] == "missing"]
+        todo = f"Give --set {missing[0]}=VALUE{lacking}" if missing else ""
+        where = f"settings of {trainer.__name__}"
+        raise CptBenchError(explain(error), where=where, todo=todo) from None
 
 
 def typed(model: type[BaseModel], key: str, text: str) -> Any:

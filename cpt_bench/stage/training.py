@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import PrivilegeError
+from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.files import write_jsonl
 from cpt_bench.stage import command, isolation, launch
 from cpt_bench.stage.document import StageDocument, open_stage
 from cpt_bench.stage.memory import ReplayStore
 from cpt_bench.stage.outputs import check_checkpoint, set_aside
-from cpt_bench.stage.trainers import trainer_of
+from cpt_bench.stage.trainers import class_of
 from cpt_bench.worker.threads import set_threads
 
 Send = Callable[[dict[str, Any]], None]
@@ -73,8 +74,10 @@ def train(send: Send, job: TrainJob) -> dict[str, Any]:
     def tell(line: str) -> None:
         send({"kind": "output", "line": line})
 
-    trainer_class = trainer_of(job.trainer).value
+    trainer_class = class_of(job.trainer)
     trainer = trainer_class(trainer_class.Config.model_validate(document.config))
+    for card in document.grading.cards.values():
+        matcher_of(card)  # imported now: later, its package must not even be listed
     isolation.watch_opens(job.view, seen.append)
     set_threads(document.threads)
     stage = open_stage(job.document, log, tell)

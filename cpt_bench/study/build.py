@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import write_text
 from cpt_bench.study.about import read_about
-from cpt_bench.study.claims import Claim, judge, read_claims, write_claims
-from cpt_bench.study.points import Points, points
+from cpt_bench.study.claims import Claim, judged, read_claims, short, write_claims
+from cpt_bench.study.evidence import Evidence, find
+from cpt_bench.study.points import Points, other_bases, points
+from cpt_bench.study.power import corrected
 from cpt_bench.study.stored import read_all
 from cpt_bench.suite import open_suite
 from cpt_bench.sweep.spec import cells, read_sweep
@@ -21,6 +24,7 @@ class Study(NamedTuple):
     folder: Path
     points: Points
     claims: tuple[Claim, ...]
+    evidence: tuple[Evidence, ...]
     planned: int
 
     @property
@@ -42,8 +46,37 @@ def open_study(folder: Path) -> Study:
             "no stored runs", where=folder / "results", todo="Store some: cptbench study store RUN"
         )
     found = points(runs, open_suite(sweep.suite), read_about(folder))
-    judged = tuple(judge(claim, found) for claim in read_claims(folder / "claims.yaml"))
-    return Study(folder, found, judged, planned(folder))
+    asked = read_claims(folder / "claims.yaml")
+    evidence = tuple(find(found, claim.evidence, claim.id) for claim in asked)
+    claims = judge_all(asked, evidence)
+    for base in other_bases(runs, found.suite):
+        there = points(runs, found.suite, found.about, base)
+        claims = tuple(with_base(claim, there, base[:12]) for claim in claims)
+    return Study(folder, found, claims, evidence, planned(folder))
+
+
+def with_base(claim: Claim, there: Points, name: str) -> Claim:
+    """The claim with its verdict from another base model, where that has the runs."""
+    elsewhere = find(there, claim.evidence, claim.id)
+    if elsewhere.value is None:
+        return claim
+    verdict = judged(claim, elsewhere).verdict
+    return claim.model_copy(update={"bases": {**claim.bases, name: verdict}})
+
+
+def judge_all(asked: Sequence[Claim], evidence: Sequence[Evidence]) -> tuple[Claim, ...]:
+    """The claims with their verdicts, raw and corrected for their number."""
+    claims = [judged(claim, found) for claim, found in zip(asked, evidence, strict=True)]
+    return tuple(
+        claim.model_copy(
+            update={
+                "p": None if p is None else short(p),
+                "p_holm": None if after is None else short(after),
+                "corrected": verdict,
+            }
+        )
+        for claim, (p, after, verdict) in zip(claims, corrected(claims, evidence), strict=True)
+    )
 
 
 def planned(folder: Path) -> int:
@@ -63,7 +96,7 @@ def build(study: Study) -> list[Path]:
 
     figures = draw(study.points, study.folder / "figures")
     write_claims(study.folder / "claims.yaml", list(study.claims))
-    write_text(study.page, page(study.points, study.claims, figures, study.planned))
+    write_text(study.page, page(study.points, study.claims, study.evidence, figures, study.planned))
     drawn = [study.folder / "figures" / name for name in figures.values()]
     return [study.page, study.folder / "claims.yaml", *drawn]
 
@@ -82,6 +115,6 @@ def stale(study: Study) -> list[str]:
 
     drawn = {f.stem: f.name for f in (study.folder / "figures").glob("*.svg")}
     text = study.page.read_text(encoding="utf-8") if study.page.is_file() else ""
-    if text != page(study.points, study.claims, drawn, study.planned):
+    if text != page(study.points, study.claims, study.evidence, drawn, study.planned):
         out.append(f"{study.page}: does not match the stored runs")
     return out

@@ -32,10 +32,29 @@ COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
 
+SPARSE: Final = ("bases", "before")
+"""Fields that are written only where there is something in them."""
+
 HEADER: Final = """\
 # Published claims and what the stored runs say of them.
 # verdict, because and figures are derived: `cptbench study build` writes them anew.
 """
+
+
+class Before(BaseModel):
+    """The verdict of an earlier edition of the study on a claim.
+
+    Attributes:
+        verdict: Its verdict.
+        because: Why, in words.
+        runs: The runs that it used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    verdict: Verdict
+    because: str
+    runs: int
 
 
 class Claim(BaseModel):
@@ -51,6 +70,11 @@ class Claim(BaseModel):
         verdict: Derived; ``undecided`` if neither rule holds or there is no number.
         because: Derived: the reason, in words.
         figures: Derived: the number, its interval and its meaning.
+        p: Derived: the smallest alpha at which the claim is decided.
+        p_holm: Derived: the same, corrected for the number of claims.
+        corrected: Derived: the verdict that remains after this correction.
+        bases: Derived: the verdict from each other base model that has the runs, by its digest.
+        before: The verdict of an earlier edition with fewer runs, and why; set by hand.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +88,17 @@ class Claim(BaseModel):
     verdict: Verdict = "undecided"
     because: str = ""
     figures: dict[str, Any] = {}
+    p: float | None = None
+    p_holm: float | None = None
+    corrected: Verdict = "undecided"
+    bases: dict[str, Verdict] = {}
+    before: Before | None = None
+
+    @property
+    def holds_on(self) -> str:
+        """On how many of the base models that were measured the verdict is this one."""
+        same = sum(verdict == self.verdict for verdict in self.bases.values())
+        return f"{1 + same} of {1 + len(self.bases)}"
 
     @field_validator("supports", "refutes")
     @classmethod
@@ -99,7 +134,10 @@ def read_claims(file: Path) -> list[Claim]:
 
 def write_claims(file: Path, claims: list[Claim]) -> None:
     """Write the claims with their verdicts; the same claims give the same bytes."""
-    rows = [claim.model_dump(mode="json") for claim in claims]
+    rows = [
+        {k: v for k, v in claim.model_dump(mode="json").items() if k not in SPARSE or v}
+        for claim in claims
+    ]
     text = yaml.safe_dump({"claims": rows}, sort_keys=False, allow_unicode=True, width=100)
     write_text(file, HEADER + text)
 
@@ -122,14 +160,18 @@ def _true(term: str, names: dict[str, float]) -> bool:
 
 
 def judge(claim: Claim, points: Points) -> Claim:
-    """The claim with its verdict from the runs."""
-    found = find(points, claim.evidence, claim.id)
+    """The claim with its verdict from the runs, not yet corrected for the number of claims."""
+    return judged(claim, find(points, claim.evidence, claim.id))
+
+
+def judged(claim: Claim, found: Evidence) -> Claim:
+    """The claim with its verdict from its evidence."""
     verdict, because = _verdict(claim, found)
     figures: dict[str, Any] = {"runs": found.runs}
     if found.value is not None and found.interval is not None:
         figures |= {
-            "value": _short(found.value),
-            "interval": [_short(found.interval.low), _short(found.interval.high)],
+            "value": short(found.value),
+            "interval": [short(found.interval.low), short(found.interval.high)],
             "over": found.interval.method,
             "unit": found.unit,
             **{key: _shortened(value) for key, value in found.details.items()},
@@ -152,7 +194,7 @@ def _verdict(claim: Claim, found: Evidence) -> tuple[Verdict, str]:
     return "undecided", f"{shown}: neither {claim.supports} nor {claim.refutes}"
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Round to four digits, so that stored numbers do not depend on the machine's last bits."""
     return float(f"{value:.4g}") + 0.0
 
@@ -162,4 +204,4 @@ def _shortened(value: Any) -> Any:
         return {key: _shortened(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shortened(inner) for inner in value]
-    return _short(value) if isinstance(value, float) else value
+    return short(value) if isinstance(value, float) else value

@@ -32,6 +32,8 @@ class Evidence(NamedTuple):
         missing: What is missing, if the number is None.
         details: More to show: values by seed, the level of learning; ``least`` and ``most`` if the
             number is a mean over levels or orders.
+        repeated: Over how many repetitions the interval is Student's; None if it is another kind.
+        over: What was repeated: ``seeds`` or ``orders``.
     """
 
     value: float | None
@@ -40,6 +42,8 @@ class Evidence(NamedTuple):
     unit: str = "percentage points"
     missing: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    repeated: int | None = None
+    over: str = ""
 
 
 def absent(what: str, runs: int = 0) -> Evidence:
@@ -113,7 +117,7 @@ def _over_seeds(
     details = {"by_seed": {str(seed): rounded(v) for seed, v in values.items()}}
     return Evidence(
         rounded(float(np.mean(numbers))), t_interval(numbers, "seeds"), sides * len(numbers), unit,
-        details=details,
+        details=details, repeated=len(numbers), over="seeds",
     )  # fmt: skip
 
 
@@ -134,8 +138,9 @@ def orders(points: Points, key: str, first: str, second: str) -> Evidence:
     ends = {"least": rounded(min(found)), "most": rounded(max(found))}
     details = {"by_order": [rounded(v) for v in found], **ends}
     return Evidence(
-        rounded(float(np.mean(found))), t_interval(found, "orders"), runs, details=details
-    )
+        rounded(float(np.mean(found))), t_interval(found, "orders"), runs, details=details,
+        repeated=len(found), over="orders",
+    )  # fmt: skip
 
 
 # ----------------------------------------------------------------------------- over learning rates

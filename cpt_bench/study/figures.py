@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -119,10 +119,18 @@ def looks(points: Points) -> dict[str, Look]:
     return found
 
 
+LEARNED: Final = (-1.0, 16.0)
+"""Points learned that the large panels show: where methods can be compared."""
+LOST: Final = -20.0
+"""Below this, a run has collapsed; it is in the small panels alone."""
+
+
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
     """Learning against forgetting: runs as dots, and each method's curve through them.
 
-    One panel per family; in each, the other family's baseline is a dashed line.
+    One column per family; in each, the other family's baseline is a dashed line. The large panels
+    have the runs that learned something and did not collapse; the small ones below have all runs,
+    with the large panels' part of them framed.
     """
     found = {}
     for method in points.methods():
@@ -131,35 +139,61 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
             found[method] = settings
     if not found:
         return None
-    figure, grid = plt.subplots(1, 2, figsize=(9.6, 5.6), sharex=True, sharey=True)
-    shown, families = looks(points), [points.family(False), points.family(True)]
-    titles = points.about.titles
+    figure, grid = plt.subplots(
+        2, 2, figsize=(10.4, 9.0), sharex="row", sharey="row", height_ratios=(3.2, 1)
+    )
+    families, titles = [points.family(False), points.family(True)], points.about.titles
     panels = ((titles[0], *families), (titles[1], *families[::-1]))
-    for axes, (title, family, others) in zip(grid, panels, strict=True):
-        axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-        for other in others[:1]:
-            if other in found:
-                edge = _edge(found[other])
-                axes.plot(edge[:, 0], edge[:, 1], "--", color="#999999", linewidth=1.4, label=other)
-        for method, settings in found.items():
-            if method not in family:
-                continue
-            look = shown[method]
-            dots, edge = np.vstack([s.runs for s in settings]), _edge(settings)
-            axes.scatter(dots[:, 0], dots[:, 1], s=14, color=look.colour, marker=look.marker,
-                         alpha=0.45, linewidths=0)  # fmt: skip
-            axes.plot(edge[:, 0], edge[:, 1], color=look.colour, linewidth=1.6,
-                      label=f"{method} ({len(dots)})")  # fmt: skip
-        axes.set_title(title)
-        axes.set_xlabel("learned: accuracy just after each task, above the base, points")
-        if axes.get_legend_handles_labels()[0]:
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
-            axes.legend(title="method (runs)", ncols=3, **place)
-    grid[0].set_ylabel(label)
+    for (large, small), (title, family, others) in zip(grid.T, panels, strict=True):
+        own = {m: s for m, s in found.items() if m in family}
+        other = {m: s for m, s in found.items() if m in others[:1]}
+        for axes, size in ((large, 18), (small, 6)):
+            _panel(axes, looks(points), own, other, size)
+        top = 1.08 * max(3.0, _highest(found))
+        large.set(xlim=LEARNED, ylim=(LOST, top), title=title)
+        corner, width = (LEARNED[0], LOST), LEARNED[1] - LEARNED[0]
+        small.add_patch(plt.Rectangle(corner, width, top - LOST, fill=False, color="#777777"))
+        small.set_title("all runs, the collapsed ones too", fontsize=8)
+        small.set_xlabel("learned: accuracy just after each task, above the base, points")
+    grid[0][0].set_ylabel(label)
+    grid[1][0].set_ylabel("points")
+    handles = {
+        name: handle
+        for axes in grid[0]
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), title="method (runs)", ncols=5,
+                  loc="outside lower center")  # fmt: skip
     return figure
 
 
-def _edge(settings: Sequence[pareto.Setting]) -> pareto.Array:
+Settings = Sequence[pareto.Setting]
+
+
+def _panel(
+    axes: Any, shown: dict[str, Look], own: Mapping[str, Settings],
+    other: Mapping[str, Settings], size: float,
+) -> None:  # fmt: skip
+    """One family's runs and curves; the other's baseline is dashed."""
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    for method, settings in other.items():
+        edge = _edge(settings)
+        label = f"{method}, in the other panel"
+        axes.plot(edge[:, 0], edge[:, 1], "--", color="#999999", linewidth=1.4, label=label)
+    for method, settings in own.items():
+        look = shown[method]
+        dots, edge = np.vstack([s.runs for s in settings]), _edge(settings)
+        axes.scatter(dots[:, 0], dots[:, 1], s=size, color=look.colour, marker=look.marker,
+                     alpha=0.5, linewidths=0)  # fmt: skip
+        axes.plot(edge[:, 0], edge[:, 1], color=look.colour, linewidth=1.6 if size > 10 else 0.9,
+                  label=f"{method} ({len(dots)})")  # fmt: skip
+
+
+def _highest(found: Mapping[str, Settings]) -> float:
+    return max(float(s.runs[:, 1].max()) for settings in found.values() for s in settings)
+
+
+def _edge(settings: Settings) -> pareto.Array:
     return pareto.curve(np.array([s.runs.mean(axis=0) for s in settings]))
 
 

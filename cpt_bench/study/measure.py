@@ -15,7 +15,9 @@ from cpt_bench import environment
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import read_json
 from cpt_bench.models.checkpoint import weights_digest
-from cpt_bench.results.scoring import suite_of, write_scores
+from cpt_bench.models.start import start_of
+from cpt_bench.results.scoring import write_scores
+from cpt_bench.results.suites import suite_of
 from cpt_bench.run.context import Policy, base_policy
 from cpt_bench.run.measurements import diagnose, diverge
 from cpt_bench.run.request import Request, plan_of
@@ -61,7 +63,7 @@ def measure(
         seed=run["seed"],
         limit=run["limit"],
         threads=run["threads"],
-        base=base,
+        base=str(start_of(suite, None if base is None else str(base)).folder),
         overlap=False,
         gpus=(),
     )

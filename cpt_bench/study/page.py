@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from cpt_bench.metrics import t_interval
 from cpt_bench.study import pareto
-from cpt_bench.study.claims import Claim
-from cpt_bench.study.evidence import Evidence, by_seed, difference, law, matched
+from cpt_bench.study.claims import Claim, Verdict
+from cpt_bench.study.evidence import SEEDS, Evidence, by_seed, difference, law, matched
 from cpt_bench.study.figures import LAWS, order_name
 from cpt_bench.study.points import Points
+from cpt_bench.study.power import need
 
 HERE = Path(__file__).parent
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
 
 
-def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], planned: int) -> str:
+def page(
+    points: Points,
+    claims: Sequence[Claim],
+    evidence: Sequence[Evidence],
+    figures: dict[str, str],
+    planned: int,
+) -> str:
     """The page's Markdown.
 
     Args:
         points: All runs.
         claims: The claims, with verdicts.
+        evidence: The evidence of each claim.
         figures: Name to file, as :func:`~cpt_bench.study.figures.draw` returns them.
         planned: How many runs the sweep file has.
     """
@@ -33,13 +42,20 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    verdicts = [claim.verdict for claim in claims]
+    environment.filters["p"] = _p
+    changed = [c for c in claims if c.before is not None and c.before.verdict != c.verdict]
     text = environment.get_template("page.md.j2").render(
         done=len(points.used),
         planned=planned,
-        counts={v: verdicts.count(v) for v in ("supported", "refuted", "undecided")},
+        counts=counted([claim.verdict for claim in claims]),
+        remaining=counted([claim.corrected for claim in claims]),
+        earlier=earlier(claims),
+        changed=len(changed),
+        gist=gist(points),
+        power=power_table(claims, evidence),
         unmeasured=sum("value" not in claim.figures for claim in claims),
-        claims=[claim.model_dump() for claim in claims],
+        claims=[{**claim.model_dump(), "holds_on": claim.holds_on} for claim in claims],
+        bases=1 + len({base for claim in claims for base in claim.bases}),
         figures=figures,
         table=methods_table(points),
         rates=rates_table(points),
@@ -59,6 +75,10 @@ def page(points: Points, claims: Sequence[Claim], figures: dict[str, str], plann
     return "\n".join(shown).strip() + "\n"
 
 
+def _p(value: float | None) -> str:
+    return "·" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _has(numbers: dict[str, float | None], key: str) -> bool:
     return numbers.get(key) is not None
 
@@ -66,6 +86,49 @@ def _has(numbers: dict[str, float | None], key: str) -> bool:
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """How often each verdict is among ``verdicts``."""
+    return {name: list(verdicts).count(name) for name in get_args(Verdict)}
+
+
+def gist(points: Points) -> str:
+    """What a reader may quote: each family's plain method, each number with its interval."""
+    found = []
+    for method in [name for rewarded in (False, True) for name in points.family(rewarded)[:1]]:
+        runs = points.of(method)
+        values = {k: [p.numbers.get(k) for p in runs] for k in ("AvgAcc", "FM", "GeneralDelta")}
+        if len(runs) >= SEEDS:
+            avg, fm, general = (_mean(values[key], key) for key in values)
+            found.append(
+                f"{method} ends at {avg} % on all tasks, having forgotten {fm} points (FM) and "
+                f"changed general capability by {general} ({len(runs)} seeds)"
+            )
+    return "; ".join(found)
+
+
+def earlier(claims: Sequence[Claim]) -> dict[str, int]:
+    """How many claims an earlier edition found supported, refuted and undecided; empty if none."""
+    before = [claim.before.verdict for claim in claims if claim.before is not None]
+    return counted(before) if before else {}
+
+
+def power_table(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> str:
+    """How many repetitions each measured claim has, and how many would decide it."""
+    rows = []
+    for claim, found in zip(claims, evidence, strict=True):
+        if found.value is None or claim.verdict != "undecided":
+            continue
+        asked = need(claim, found)
+        total = "·" if asked.need is None else f"{asked.need:,}"
+        runs = "·" if asked.more is None else f"{round(asked.more * found.runs / asked.have):,}"
+        rows.append([claim.id, claim.because.partition(":")[0], f"{asked.have} {asked.of}", total,
+                     runs, asked.why])  # fmt: skip
+    if not rows:
+        return "Every claim that was measured is decided."
+    header = ["claim", "measured", "has", "needs", "more runs", ""]
+    return _grid(header, rows)
 
 
 def methods_table(points: Points) -> str:

@@ -123,13 +123,24 @@ class Points(NamedTuple):
         return [*([self.suite.sequence] if self.suite.sequence in found else []), *rest]
 
 
-def points(runs: Sequence[Stored], suite: Suite, about: About | None = None) -> Points:
-    """The points of all stored runs.
+def other_bases(runs: Sequence[Stored], suite: Suite) -> list[str]:
+    """The digests of the base models of runs that are not the suite's own, sorted."""
+    own = base_row(suite)
+    found = {run.facts["base"]["weights"] for run in runs}
+    return sorted(found - {own.weights}) if own is not None else []
+
+
+def points(
+    runs: Sequence[Stored], suite: Suite, about: About | None = None, base: str | None = None
+) -> Points:
+    """The points of all stored runs from one base model.
 
     Args:
         runs: The runs.
         suite: The suite of the runs.
         about: The study's facts on its methods.
+        base: The digest of another base model than the suite's own. A study has its runs from
+            several bases in one folder; those from another base than is asked for are left out.
 
     Raises:
         CptBenchError: Two are the same method, learning rate, order and seed; or one is of another
@@ -137,12 +148,13 @@ def points(runs: Sequence[Stored], suite: Suite, about: About | None = None) -> 
     """
     about = about or About()
     used: dict[tuple[Any, ...], Point] = {}
-    left_out, usual, base = {}, usual_settings(runs), base_row(suite)
+    left_out, usual, own = {}, usual_settings(runs), base_row(suite)
+    wanted = base or (own.weights if own is not None else None)
     for run in runs:
         if run.facts["suite"]["fingerprint"] != suite.fingerprint():
             raise CptBenchError("is of another suite version", where=run.name)
         why = other_settings(run, suite, usual, about)
-        if base is not None and run.facts["base"]["weights"] != base.weights:
+        if wanted is not None and run.facts["base"]["weights"] != wanted:
             why = "starts from another base model"
         if why:
             left_out[run.name] = why

@@ -18,7 +18,7 @@ from cpt_bench.results.committed import records, refuse_altered
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.results.losses import prefixes
 from cpt_bench.results.schema import read_run
-from cpt_bench.results.scoring import suite_of
+from cpt_bench.results.suites import suite_of
 from cpt_bench.sources import load_split
 from cpt_bench.study.numbers import claims
 from cpt_bench.study.stored import ENDING, FORMAT, Row, Stored

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from cpt_bench.suite.origins import Declared, Source, Split
+from cpt_bench.suite.base import Declared
+from cpt_bench.suite.origins import Hub, ReasoningGym, Source, Split
 
 
 class Sample(Declared):
@@ -68,3 +69,20 @@ class TaskCard(Declared):
     typical_pixels: SkipJsonSchema[float | None] = Field(default=None, ge=0, exclude=True)
     # The card's folder, for a ./file.py:function that makes its samples.
     folder: SkipJsonSchema[Path | None] = Field(default=None, exclude=True)
+
+    def places(self) -> list[Path]:
+        """The files and folders outside this package that its source names: gold may be there."""
+        if self.folder is None or isinstance(self.source, Hub | ReasoningGym):
+            return []
+        return self.source.places(self.folder)
+
+    def located(self) -> Self:
+        """The card with a grader that can be found from anywhere.
+
+        ``./grading.py:score`` names a file next to the card, wherever the command is run.
+        """
+        place = self.grader.rpartition(":")[0]
+        if self.folder is None or not place.endswith(".py"):
+            return self
+        file = (self.folder / place).absolute()
+        return self.model_copy(update={"grader": f"{file}:{self.grader.rpartition(':')[2]}"})

@@ -40,6 +40,9 @@ def key(card: TaskCard, split: str) -> str:
         "n": published.n,
         "draw": published.draw.model_dump() if published.draw else None,
     }
+    if source.map is not None:
+        mapped = source.map.model_dump(mode="json")
+        declared |= {"map": mapped, "where": source.model_dump(mode="json").get("where")}
     file = source.target.rpartition(":")[0]
     if file.endswith(".py") and card.folder is not None:
         # Another suite may have a file of the same name.

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cpt_bench.suite.origins import Declared
+from cpt_bench.suite.base import Declared
 
 Style = str
 """A way of asking, by name: ``neutral``, ``direct`` or ``reasoning``."""
@@ -35,11 +35,14 @@ class AnswerForm(Declared):
     """How a reply must be written: patterns for the whole reply and for the answer in it.
 
     ``open`` and ``close`` surround the final answer; ``thought`` (open, close) may come before it.
+    Without ``thought``, nothing may: the reply is the answer between its tags.
 
     Attributes:
         kind: ``tags``: the strict form, nothing but an optional thought and one answer. ``boxed``:
             the publication's: the last balanced box anywhere is the answer, and the form is judged
-            separately. ``whole``: the entire reply is the answer.
+            separately. ``whole``: the entire reply is the answer. ``natural``: what follows the
+            last 'answer is', else the last number, word or line, by the answer's kind; ``open`` and
+            ``close`` are the sentence that the prompt asks for, judged separately.
     """
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"kind"})
@@ -47,7 +50,15 @@ class AnswerForm(Declared):
     open: str = ""
     close: str = ""
     thought: tuple[str, str] = ("", "")
-    kind: Literal["", "boxed", "whole"] = ""
+    kind: Literal["", "boxed", "natural", "whole"] = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.thought[0]) != bool(self.thought[1]):
+            raise ValueError("thought has one tag: give the opening and the closing one, or none")
+        if self.kind == "whole" or (self.open and self.close):
+            return self
+        raise ValueError("open and close are needed, or kind: whole for a reply that is the answer")
 
 
 class Decoding(Declared):
@@ -83,7 +94,10 @@ class Protocol(Declared):
         decoding: How replies are generated.
         reward: The weights of the reward for reinforcement trainers.
         general: When general benchmarks are measured.
+        system: The system's turn before every question; empty leaves it to the chat template.
     """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"system"})
 
     name: str
     prompts: dict[Style, str]
@@ -92,6 +106,7 @@ class Protocol(Declared):
     decoding: Decoding
     reward: RewardWeights
     general: Literal["every-stage", "first-and-last"] = "every-stage"
+    system: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

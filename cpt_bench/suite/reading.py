@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError, explain
-from cpt_bench.plugins import SUITE, builtin, resolve
+from cpt_bench.plugins import SUITE, builtin, listing, resolve
 from cpt_bench.suite.cards import TaskCard
-from cpt_bench.suite.origins import Generator
+from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.prepared import recorded
 from cpt_bench.suite.suite import Suite
 from cpt_bench.suite.variants import card_data, choose, split_spec, suite_data
@@ -29,6 +29,14 @@ def open_suite(spec: str) -> Suite:
     return _load(suite_folder(name), tag)
 
 
+def absolute_spec(spec: str) -> str:
+    """``spec``; if it is a folder, its absolute path, which means the same from everywhere."""
+    name, tag = split_spec(spec)
+    if not (Path(name) / SUITE).is_file() or name in [row.name for row in listing("suites")]:
+        return spec
+    return f"{Path(name).absolute()}@{tag}" if tag else str(Path(name).absolute())
+
+
 def suite_folder(name: str) -> Path:
     """The folder of a suite, named without a variant.
 
@@ -37,7 +45,15 @@ def suite_folder(name: str) -> Path:
     """
     if name not in builtin("suites") and (Path(name) / SUITE).is_file():
         return Path(name)
-    return Path(resolve("suites", name).value)
+    folder = Path(name)
+    if folder.is_dir() and name not in [row.name for row in listing("suites")]:
+        inside = [str(found.parent) for found in sorted(folder.glob(f"*/{SUITE}"))]
+        todo = f"There is: {', '.join(inside)}" if inside else "Name the folder that holds one"
+        raise CptBenchError(f"has no {SUITE}", where=folder, todo=todo)
+    found = Path(resolve("suites", name).value)
+    if not (found / SUITE).is_file():
+        raise CptBenchError(f"has no {SUITE}", where=found, todo=f"Reinstall what offers {name}")
+    return found
 
 
 def load_suite(folder: Path) -> Suite:
@@ -59,11 +75,18 @@ def _load(folder: Path, tag: str) -> Suite:
     chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
     for name in (*data.get("sequence", ()), *data.get("general", ())):
-        file = folder / f"{name}.yaml"
-        data_of_card = card_data(read_mapping(file), *chosen)
-        card = _validate(TaskCard, {**data_of_card, "folder": folder}, file)
-        cards[str(name)] = pinned(card)
+        cards[str(name)] = load_card(folder / f"{name}.yaml", *chosen)
     return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+
+
+def load_card(file: Path, protocol: str = "", style: str = "", tier: str | None = None) -> TaskCard:
+    """A card under one protocol, style and tier.
+
+    Raises:
+        CptBenchError: It is missing, is not YAML, or has a wrong type.
+    """
+    data = card_data(read_mapping(file), protocol, style, tier)
+    return pinned(_validate(TaskCard, {**data, "folder": file.parent}, file))
 
 
 def pinned(card: TaskCard) -> TaskCard:
@@ -71,7 +94,7 @@ def pinned(card: TaskCard) -> TaskCard:
 
     This way ledger keys and fingerprints cover the data that is really used.
     """
-    if isinstance(card.source, Generator) or all(s.sha256 for s in card.splits.values()):
+    if not isinstance(card.source, Hub) or all(s.sha256 for s in card.splits.values()):
         return card
     splits = {
         name: split if split.sha256 else split.model_copy(update={"sha256": recorded(card, name)})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.files import digest_json
+from cpt_bench.suite.base import Declared
 from cpt_bench.suite.cards import TaskCard
-from cpt_bench.suite.origins import Declared
+from cpt_bench.suite.origins import Base
+from cpt_bench.suite.packaged import Packaged, place_of
 from cpt_bench.suite.protocol import Protocol
 from cpt_bench.suite.variants import Variant
 
@@ -22,16 +25,24 @@ class Suite(Declared):
     title: str
     version: str
     description: str
-    base_model: str
+    base_model: Base
     sequence: tuple[str, ...] = Field(min_length=1)
     general: tuple[str, ...] = ()
     protocol: Protocol
     cards: dict[str, TaskCard]
     tier: str = ""
+    base_package: Packaged | None = None
     folder: Path = Field(exclude=True)
+    # Which folder of recipes is for it, if not that of its name; it changes no number by itself.
+    recipes: SkipJsonSchema[str] = Field(default="", exclude=True)
     variant: Variant = Field(default=Variant(), exclude=True)
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"tier"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"tier", "base_package"})
+
+    @field_validator("base_model", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"id": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -52,6 +63,11 @@ class Suite(Declared):
         """The path, with the variant, from which ``load_suite`` reads exactly this suite."""
         tag = self.variant.tag
         return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
+
+    @property
+    def recipe_folder(self) -> str:
+        """The folder, among a trainer's recipes, with those for this suite."""
+        return self.recipes or self.name
 
     @property
     def label(self) -> str:
@@ -75,9 +91,14 @@ class Suite(Declared):
         return self.cards[name]
 
     def base_path(self) -> Path:
-        """The base model's folder, for suites that ship it; a hub id is returned as it is."""
-        shipped = self.folder / self.base_model
-        return shipped if shipped.is_dir() else Path(self.base_model)
+        """The base model's folder, for suites that ship it or have it from a package.
+
+        A hub id is returned as it is.
+        """
+        if self.base_package is not None:
+            return place_of(self.base_package)
+        shipped = self.folder / self.base_model.id
+        return shipped if shipped.is_dir() else Path(self.base_model.id)
 
     def reordered(self, order: tuple[str, ...]) -> Self:
         """The same suite in another task order."""
@@ -88,5 +109,10 @@ class Suite(Declared):
         return self.model_copy(update={"sequence": order})
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that the suite fixes, data hashes included."""
-        return digest_json(self.model_dump(mode="json", exclude={"sequence"}))
+        """SHA-256 of everything that the suite fixes, data hashes included.
+
+        The base model counts by its name alone: the digest of its weights is in every key of a
+        run's ledger, and a digest that is added to a suite later leaves the suite what it was.
+        """
+        fixed = self.model_dump(mode="json", exclude={"sequence"})
+        return digest_json({**fixed, "base_model": self.base_model.id})

@@ -97,7 +97,11 @@ def tiers_of(suite: Data) -> list[str]:
 
 
 def suite_data(suite: Data, variant: Variant, where: object) -> Data:
-    """``suite.yaml`` with one protocol, in one style."""
+    """``suite.yaml`` with one protocol, in one style.
+
+    A protocol's ``suite`` replaces what else the suite says, as its sequence or its base model,
+    where a publication's numbers are for others.
+    """
     protocols = protocols_of(suite)
     name = variant.protocol or default_protocol(suite)
     if name not in protocols:
@@ -120,8 +124,10 @@ def suite_data(suite: Data, variant: Variant, where: object) -> Data:
                 todo=did_you_mean(variant.style, known),
             )
         protocol["style"] = variant.style
+    changes = dict(protocol.pop("suite", None) or {})
     protocol = overlay(protocol, styles.get(style) or {})
     rest = {key: value for key, value in suite.items() if key not in ("protocols", "tiers")}
+    rest.update(changes)
     tier = variant.tier or next(iter(tiers_of(suite)), None)
     return {**rest, "protocol": protocol, **({"tier": tier} if tier else {})}
 

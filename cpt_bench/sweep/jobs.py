@@ -83,7 +83,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
     if cell.privileges and not cell.trainer.startswith(PREFIX):
         raise CptBenchError("privileges are for cmd: trainers; a class declares its own")
     # Leave out a setting that equals the recipe's: it would be the same run under another name.
-    asked = Asked(cell.trainer, suite.name, (), cell.privileges, cell.recipe)
+    asked = Asked(cell.trainer, suite.recipe_folder, (), cell.privileges, cell.recipe, suite.folder)
     needed = _needed(asked, cell.settings)
     request = Request(
         trainer=cell.trainer,

@@ -88,7 +88,7 @@ class Sweep(Strict):
     suite: str = Field(default_factory=lambda: default("suites", "run"))
     tier: str | None = None
     protocol: str | None = None
-    base: Path | None = None
+    base: str | None = None
     limit: int | None = Field(default=None, ge=1)
     threads: int = Field(default=1, ge=1)
     budget: int | None = Field(default=None, ge=1)

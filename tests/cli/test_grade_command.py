@@ -199,7 +199,9 @@ def test_half_a_character_in_predictions_is_scored(cli: Cli, tmp_path: Path) -> 
     done = cli("score", "p", "--suite", TINY, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     found = read_jsonl(tmp_path / "run/stages/0-base/predictions/science.jsonl")
-    assert [row["reply"] for row in found] == [row["reply"] for row in rows]
+    # What is stored can be written as UTF-8, and so be packed and verified.
+    kept = [row["reply"].replace("\ud83d", "\ufffd").replace("\udc00", "\ufffd") for row in rows]
+    assert [row["reply"] for row in found] == kept
     assert (found[0]["score"], found[1]["score"]) == (0, 1)
     assert cli("score", "run").returncode == 0
 
@@ -504,7 +506,7 @@ def both_occur(outcomes: Counter[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "examples", [200, pytest.param(5000, marks=pytest.mark.slow)]
+    "examples", [200, pytest.param(1500, marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_no_input_ends_grade_in_a_traceback(folder: Path, examples: int) -> None:
     outcomes: Counter[str] = Counter()
@@ -559,7 +561,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "examples", [40, pytest.param(600, marks=pytest.mark.slow)]
+    "examples", [40, pytest.param(250, marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_no_file_of_a_run_ends_score_in_a_traceback(scored: Path, examples: int) -> None:
     outcomes: Counter[str] = Counter()
@@ -599,7 +601,7 @@ ALL = st.permutations(IDS).map(
 
 
 @pytest.mark.parametrize(
-    "examples", [60, pytest.param(1500, marks=pytest.mark.slow)]
+    "examples", [60, pytest.param(500, marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_no_predictions_end_score_in_a_traceback(scored: Path, examples: int) -> None:
     outcomes: Counter[str] = Counter()
@@ -633,7 +635,7 @@ MATRIX = {"tasks": ["a", "b"], "accuracy": [[1, 2], [3, None], [5, 6]], "n": [10
 
 
 @pytest.mark.parametrize(
-    "examples", [100, pytest.param(3000, marks=pytest.mark.slow)]
+    "examples", [100, pytest.param(1000, marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_no_matrix_ends_metrics_in_a_traceback(folder: Path, examples: int) -> None:
     outcomes: Counter[str] = Counter()

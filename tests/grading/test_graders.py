@@ -9,6 +9,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -517,7 +518,18 @@ GOLDS: dict[str, tuple[Sample, Callable[[str], bool]]] = {
     "pope": (sample("no", kind="yesno"), lambda r: bool(tokens(r) & {"no", "not"})),
     "pope-official": (sample("no", kind="yesno"), lambda r: bool(tokens(r) & {"no", "not"})),
     "scienceqa": (sample("C", kind="letter"), lambda r: "C" in r),
+    "answer-within": (sample("12"), lambda r: "12" in r),
+    "word-count": (sample("12"), lambda r: len(r.split()) > 2),
 }  # fmt: skip
+if find_spec("reasoning_gym"):
+    TWELVE = Sample(
+        id="chain_sum(max_digits=1,max_terms=2,min_terms=2,seed=7)[11]",
+        question="7 + 5 =",
+        answers=("12",),
+        kind="number",
+    )
+    GOLDS["reasoning-gym"] = (TWELVE, lambda r: {"1", "2"} <= set(holds(r)))
+    GOLDS["reasoning-gym-partial"] = GOLDS["reasoning-gym"]
 
 PIECES = st.sampled_from(
     ["<answer>", "</answer>", "<think>", "</think>", " ", " ", "\n", "no", "No", "on", "unknown", "none", "None",
@@ -536,11 +548,13 @@ FORMS = [
     AnswerForm(open="<answer>", close="</answer>", thought=("<think>", "</think>")),
     PAPER,
     WHOLE,
+    AnswerForm(kind="natural", open="The answer is ", close="."),
 ]
 
 
 def test_every_grader_is_tried() -> None:
-    assert GOLDS.keys() == MATCHERS.keys()
+    known = {n for n in MATCHERS if not n.startswith("reasoning-gym") or find_spec("reasoning_gym")}
+    assert GOLDS.keys() == known
     assert MATCHERS.keys() > AS_PUBLISHED
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -67,48 +66,6 @@ def test_verify_needs_only_the_light_install(good: tuple[Path, Path]) -> None:
         assert done.returncode == 0, done.stderr + done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_verify_in_an_environment_without_torch(tmp_path: Path) -> None:
-    """A fresh virtual environment with the wheel and its light dependencies, nothing else."""
-    wheels = tmp_path / "wheels"
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "-w",
-        str(wheels),
-        str(ROOT),
-    ]
-    subprocess.run(build, check=True, capture_output=True, timeout=300)
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
-    python = tmp_path / "venv/bin/python"
-    install = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        next(wheels.glob("*.whl")),
-    ]
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(install, capture_output=True, text=True, timeout=400, env=env)
-    if done.returncode and "No matching distribution" in done.stderr:
-        pytest.skip("pip reaches no package index here")
-    assert done.returncode == 0, done.stderr
-    call = {"capture_output": True, "text": True, "env": env, "cwd": tmp_path}
-    assert subprocess.run([python, "-c", "import torch"], **call).returncode == 1
-    entries = sorted((ROOT / "leaderboards/nano").rglob("entry.yaml"))
-    assert entries, "the shipped entries"
-    done = subprocess.run([tmp_path / "venv/bin/cptbench", "verify", entries[0].parent], **call)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("verified: ")
-
-
 def test_absent_gold_is_unverifiable_not_refuted(
     good: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +89,7 @@ def test_an_entry_cannot_choose_what_is_imported(
     (tmp_path / "evil.py").write_text("open('touched', 'w')\n")
     done = cli("verify", copy)
     assert done.returncode == 1
-    assert "suite-unknown: entry.yaml: no suite 'small' ships with cptbench" in done.stdout
+    assert "suite-unknown: entry.yaml: no suite 'small' is installed" in done.stdout
     assert not (tmp_path / "touched").exists()
 
 
@@ -156,8 +113,8 @@ def test_a_mistyped_option_is_told_at_once(
     run = good[0].parent / "run0"
     submit = ["submit", run, "--name", "x", "--author", "y"]
     for args, words in (
-        (["verify", good[1], "--suite", "nowhere"], "no suite 'nowhere' ships"),
-        ([*submit, "--suite", "nowhere"], "no suite 'nowhere' ships"),
+        (["verify", good[1], "--suite", "nowhere"], "no suite is called 'nowhere'"),
+        ([*submit, "--suite", "nowhere"], "no suite is called 'nowhere'"),
         ([*submit, "--out", "file"], "file: is not a directory. Give another --out"),
         (["leaderboard", "build", "--out", "file"], "file: is not a directory. Give another --out"),
         (["reproduce", good[1], "--by", "", "--suite", good[0]], "a name has 1 to 100 characters"),

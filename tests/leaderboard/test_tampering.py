@@ -442,7 +442,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "another date than the folder's": (edit_yaml(date="2025-01-01"), "folder-name", "2025-01-01__sft-small"),
     "another division than the folder's": (edit_yaml(division="open"), "place", "small/1.0/open"),
     "a correction of a path": (edit_yaml(supersedes="../../evil"), "schema", "supersedes"),
-    "a correction of nothing": (edit_yaml(supersedes="2026-01-01__sft__small-base"), "supersedes", "no entry beside this one"),
+    "a correction of nothing": (edit_yaml(supersedes="2026-01-01__sft__small-base"), "supersedes", "not an entry of the same board"),
     "a correction of somebody else's entry": (lambda e: corrects(e, "B. Other"), "supersedes", "(B. Other) are others"),
     "a format of the future": (edit_yaml(format=3), "format", "3"),
     "rules nobody wrote": (edit_yaml(rules="9"), "rules-version", "'9'"),

@@ -98,6 +98,18 @@ def mcitlib_maa(r: np.ndarray, t: int) -> float:
     return sum(gem_acc(r[:, : i + 1], i) for i in range(1, t + 1)) / t
 
 
+def crg_tlg(r: np.ndarray, t: int) -> float:
+    """Continual Reasoning Gym, arXiv 2608.18574: mean_i (R[i, i] - R[i-1, i])."""
+    return sum(r[i, i] - r[i - 1, i] for i in range(1, t + 1)) / t
+
+
+def crg_final(r: np.ndarray, t: int) -> float:
+    """Its identity: Final = Base + (T-1)/T FWT + TLG + (T-1)/T BWT."""
+    base = sum(r[0, i] for i in range(1, t + 1)) / t
+    share = (t - 1) / t
+    return base + share * gem_fwt(r, t) + crg_tlg(r, t) + share * gem_bwt(r, t)
+
+
 REFERENCES = [
     ("AvgAcc", gem_acc, 1),
     ("BWT", gem_bwt, 1),
@@ -113,6 +125,9 @@ REFERENCES = [
     ("Isolated", cora_isolated, -1),
     ("MAA", mcitlib_maa, 1),
     ("BWT_T", lambda r, t: gem_bwt(r, t) * (t - 1) / t, 1),
+    ("FWT_T", lambda r, t: gem_fwt(r, t) * (t - 1) / t, 1),
+    ("TLG", crg_tlg, 1),
+    ("AvgAcc", crg_final, 1),
 ]
 
 

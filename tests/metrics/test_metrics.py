@@ -163,3 +163,45 @@ def test_general_delta_is_paired_and_fails_closed() -> None:
     # What neither side has is missing all the same, where it is called for.
     lacking = general_delta(before, after, 200, names=("x", "y", "z"))
     assert lacking["value"] is None and lacking["missing"] == ["z"]
+
+
+@given(
+    st.integers(2, 9).flatmap(
+        lambda tasks: st.lists(
+            st.lists(st.floats(0, 100), min_size=tasks, max_size=tasks),
+            min_size=tasks + 1,
+            max_size=tasks + 1,
+        )
+    )
+)
+def test_the_parts_of_the_decomposition_add_up_to_the_end(rows: list[list[float]]) -> None:
+    values = evaluate(matrix_from_json({"accuracy": rows}))
+    found, share = values["Decomposition"], (len(rows) - 2) / (len(rows) - 1)
+    assert sum(found["parts"].values()) == pytest.approx(found["value"], abs=1e-7)
+    assert found["value"] == values["AvgAcc"]["value"]
+    # As it is published, with FWT and BWT over T-1.
+    published = values["BaseAcc"]["value"] + values["TLG"]["value"]
+    published += share * (values["FWT"]["value"] + values["BWT"]["value"])
+    assert published == pytest.approx(found["value"], abs=1e-7)
+
+
+def test_each_part_of_the_decomposition_by_hand() -> None:
+    found = evaluate(matrix_from_json(FULL))["Decomposition"]
+    assert found["parts"]["BaseAcc"] == pytest.approx(20)
+    assert found["parts"]["FWT_T"] == pytest.approx(((25 - 20) + (20 - 30)) / 3)
+    assert found["parts"]["TLG"] == pytest.approx(((50 - 10) + (70 - 25) + (90 - 20)) / 3)
+    assert found["parts"]["BWT_T"] == pytest.approx(((55 - 50) + (60 - 70)) / 3)
+
+
+def test_a_decomposition_with_a_missing_cell_names_it_and_has_no_part() -> None:
+    for cell in ((0, 1), (1, 1), (2, 1), (3, 1)):  # each in another part of one task
+        data = json.loads(json.dumps(FULL))
+        data["accuracy"][cell[0]][cell[1]] = None
+        found = evaluate(matrix_from_json(data))["Decomposition"]
+        assert found["value"] is None and set(found["parts"].values()) == {None}
+        assert [c.split(":")[0] for c in found["missing"]] == [f"R[{cell[0]}][{cell[1] + 1}]"]
+
+
+def test_one_task_has_transfer_of_neither_kind() -> None:
+    found = evaluate(matrix_from_json({"accuracy": [[10], [60]]}))
+    assert found["TLG"]["value"] == 50 and found["BWT_T"]["value"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -316,19 +317,20 @@ def test_sft_s_loss_and_gradients_are_those_of_trl(tiny_model: Path, tmp_path: P
     assert max(float(g.abs().max()) for g in theirs[1].values()) > 1e-3
 
 
-def test_methods_that_hook_into_the_model_get_trl_s_own_loss() -> None:
+def test_methods_that_hook_into_the_model_get_trl_s_own_loss(tmp_path: Path) -> None:
     """Without it, the weights of FLOW would be left out without a word."""
     from cpt_bench.plugins import builtin, resolve
     from cpt_bench.trainers.parts.choice import parts_of
 
     hooked = set()
+    stage = MagicMock(state=tmp_path)
     for name in builtin("trainers"):
         kind = resolve("trainers", name).value
         trainer = kind(kind.Config(learning_rate=1e-3))
-        parts = parts_of(trainer.config, None)  # type: ignore[arg-type]
+        parts = parts_of(trainer.config, stage)
         if trainer.needs_trl_loss(parts):
             hooked.add(name)
-    assert hooked == {"flow", "lwf", "rft-lwf"}
+    assert hooked == {"flow", "lwf", "pretrain", "rft-lwf"}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from cpt_bench.report.payload import fits
 from tests.support.commands import LIGHT
 from tests.support.simulated import write_run
 
-PLOTS = ("matrix", "curves", "pareto", "kinds", "kl", "habits", "training")
+PLOTS = ("matrix", "curves", "waterfall", "pareto", "kinds", "kl", "habits", "training")
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>\u202etxt\u2028\x00"
 CELL = "R[7][1]: science after stage 7 (counting)"
 

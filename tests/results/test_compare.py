@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.metrics import t_quantile
+from cpt_bench.metrics import PARTS, t_quantile
 from cpt_bench.report.grids import grids, html_tables, latex, markdown
 from cpt_bench.report.text import visible
 from cpt_bench.results import scoring
-from cpt_bench.results.compare import compare, mcnemar
+from cpt_bench.results.compare import Number, compare, mcnemar, share_of_joint
 from cpt_bench.results.load import Run, load, methods, name_methods
 from tests.support.commands import LIGHT
 from tests.support.simulated import write_run
@@ -165,6 +165,41 @@ def test_gap_to_joint(loaded: dict[str, Run]) -> None:
     own, joint = (m["numbers"]["AvgAcc"]["value"] for m in found["methods"])
     assert gap["joint"] == "joint" and gap["value"] == pytest.approx(own - joint) and own < joint
     assert "GapToJoint" in markdown(grids(found))
+    share = gap["CTM"]
+    assert share["value"] == pytest.approx(own / joint) and share["over_seeds"] is None
+    assert share["over_samples"]["low"] < share["value"] < share["over_samples"]["high"]
+
+
+def test_ctm_is_a_ratio_of_means_and_1_of_itself(loaded: dict[str, Run]) -> None:
+    good, joint = (methods([loaded[n] for n in names]) for names in
+                   (("good-0", "good-1"), ("joint-0",)))  # fmt: skip
+
+    def numbers(values: list[float]) -> list[Number]:
+        spread = np.linspace(-1, 1, 200)
+        return [Number(v, (spread,), ()) for v in values]
+
+    found = share_of_joint(good[0], joint[0], numbers([30.0, 50.0]), numbers([80.0]))
+    assert found is not None and found["value"] == pytest.approx(0.5)
+    same = share_of_joint(good[0], good[0], numbers([30.0, 50.0]), numbers([30.0, 50.0]))
+    assert same is not None and same["value"] == 1
+    for kind in ("over_samples", "over_seeds"):  # on the same samples and seeds nothing varies
+        assert same[kind]["low"] == pytest.approx(1) == same[kind]["high"]
+    missing = [Number(None, (), ("R[7][1]",)), *numbers([1.0])]
+    assert share_of_joint(good[0], good[0], missing, numbers([30.0, 50.0])) is None
+    assert share_of_joint(good[0], joint[0], numbers([1.0, 2.0]), numbers([0.0])) is None
+
+
+def test_the_parts_from_the_base_to_the_end_add_up(loaded: dict[str, Run]) -> None:
+    found = compare([loaded["good-0"], loaded["good-1"], loaded["joint-0"]], draws=300)
+    for method in found["methods"]:
+        numbers = {key: method["numbers"][key]["value"] for key in (*PARTS, "AvgAcc")}
+        assert sum(numbers[key] for key in PARTS) == pytest.approx(numbers["AvgAcc"])
+    (table,) = (grid for grid in grids(found) if grid.title == "From the base to the end")
+    assert table.header == ("method", *PARTS, "AvgAcc")
+    assert any("{" in row[3] for row in table.rows)  # two seeds have an interval
+    for method in found["methods"]:  # a joint run has no row in the middle
+        method["numbers"]["TLG"] = {"value": None, "missing": ["R[1][2]"]}
+    assert "From the base to the end" not in [grid.title for grid in grids(found)]
 
 
 def test_a_failed_cell_leaves_no_number_and_is_named(folder: Path, tmp_path: Path) -> None:

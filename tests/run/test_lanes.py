@@ -110,7 +110,7 @@ def test_predictions_give_the_matrix_of_the_run_they_are_from(
         (["eval"], "give one MODEL, or --stages, or --endpoint"),
         (["eval", "--stages", "nowhere/*"], "0 checkpoints match, nano has 7 stages"),
         (["eval", "one", "--base", "two"], "--base goes with --stages"),
-        (["eval", "nowhere"], "nowhere: no *.safetensors here"),
+        (["eval", "nowhere"], "nowhere: no such folder"),
         (["score", "nowhere"], "no such file"),
     ],
 )

@@ -151,9 +151,9 @@ FOUR = ("0", "1", "2", "3")
         (Request(trainer="cmd:sh x", gpus=FOUR), False, ALL, False),
         (Request(trainer="cmd:sh x", gpus=FOUR, overlap=True), True, Devices(FOUR[:3], ("3",)), True),
         # Nothing trains: an engine on a GPU is kept for all stages.
-        (Request(gpus=FOUR, elsewhere=Elsewhere(model=Path("m"))), True, Devices(FOUR[:3], ("3",)), True),
-        (Request(gpus=("0",), elsewhere=Elsewhere(model=Path("m"))), True, Devices((), ("0",)), True),
-        (Request(gpus=(), overlap=False, elsewhere=Elsewhere(model=Path("m"))), False, ALL, False),
+        (Request(gpus=FOUR, elsewhere=Elsewhere(model="m")), True, Devices(FOUR[:3], ("3",)), True),
+        (Request(gpus=("0",), elsewhere=Elsewhere(model="m")), True, Devices((), ("0",)), True),
+        (Request(gpus=(), overlap=False, elsewhere=Elsewhere(model="m")), False, ALL, False),
         (Request(trainer="sft", gpus=(), overlap=True), True, ALL, False),
     ],
 )  # fmt: skip
@@ -189,10 +189,10 @@ def test_one_core_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"order": ("text",)}, "is not a permutation of"),
         ({"engine": "vlm"}, "no engine is called 'vlm'. Did you mean 'vllm'?"),
         ({"elsewhere": Elsewhere()}, "give one MODEL, or --stages, or --endpoint"),
-        ({"elsewhere": Elsewhere(model=Path("m"), stages="s")}, "give one MODEL, or --stages"),
+        ({"elsewhere": Elsewhere(model="m", stages="s")}, "give one MODEL, or --stages"),
         ({"elsewhere": Elsewhere(endpoint="http://x")}, "--endpoint and --model go together"),
-        ({"elsewhere": Elsewhere(model=Path("m"), served="x")}, "--endpoint and --model go together"),
-        ({"elsewhere": Elsewhere(model=Path("m")), "base": Path("b")}, "--base goes with --stages"),
+        ({"elsewhere": Elsewhere(model="m", served="x")}, "--endpoint and --model go together"),
+        ({"elsewhere": Elsewhere(model="m"), "base": "b"}, "--base goes with --stages"),
         ({"elsewhere": Elsewhere(endpoint="u", served="m"), "engine": "vllm"}, "the server answers"),
         ({"elsewhere": Elsewhere(stages="none/*")}, "0 checkpoints match, nano has 7 stages"),
         ({"elsewhere": Elsewhere(stages=(Path("a"), Path("b")))}, "0 checkpoints match, nano has 7"),
@@ -232,7 +232,7 @@ def test_an_endpoint_keeps_the_nonce_of_its_folder(tmp_path: Path) -> None:
     assert plan.method.name == "small" and plan.lane == "endpoint" and plan.given == {}
     assert plan.endpoint is not None and len(plan.endpoint["nonce"]) == 32
     (tmp_path / "e").mkdir()
-    (tmp_path / "e/run.json").write_text(json.dumps({"endpoint": plan.endpoint}))
+    (tmp_path / "e/run.json").write_text(json.dumps({**plan.choices(), "versions": {}}))
     assert plan_of(asked).endpoint == plan.endpoint
     other = asked._replace(elsewhere=Elsewhere(endpoint="http://there/v1", served="org/small"))
     assert plan_of(other).endpoint != plan.endpoint

@@ -64,3 +64,42 @@ def test_a_view_cannot_be_taken_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["unmounts", "closes", "hides"])
 def test_a_watch_that_was_ended_is_a_fault(how: str, tmp_path: Path) -> None:
     assert inside(tmp_path, how)["found"]
+
+
+ONE_FILE = """
+import json, sys
+from pathlib import Path
+from cpt_bench.stage import isolation
+root = Path(sys.argv[1])
+bank, code = root / "bank.json", root / "suite/grading.py"
+view = isolation.View((bank, root / "suite"), (code,), (code,))
+watch = isolation.enter(view)
+if watch is None:
+    print(json.dumps(None))
+    sys.exit()
+found = {"before": watch.opened(), "code": code.read_text(), "beside": (root / "free.json").read_text()}
+found["allowed"] = watch.opened()
+found["bank"] = bank.read_text()
+try:
+    code.write_text("changed")
+except OSError:
+    found["code stays"] = True
+print(json.dumps({**found, "seen": watch.opened(), "hides": [view.hides(str(p)) for p in (bank, code)]}))
+"""
+
+
+def test_a_single_file_is_hidden_and_a_grader_among_hidden_cards_is_not(tmp_path: Path) -> None:
+    for name in ("bank.json", "free.json", "suite/grading.py", "suite/card.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    command = [sys.executable, "-c", ONE_FILE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    if found is None:
+        pytest.skip("no namespaces here")
+    assert found == {
+        "before": [], "code": "suite/grading.py", "beside": "free.json", "allowed": [],
+        "bank": "", "code stays": True, "seen": [str(tmp_path / "bank.json")], "hides": [True, False],
+    }  # fmt: skip
+    assert (tmp_path / "bank.json").read_text() == "bank.json"

@@ -12,10 +12,11 @@ import pytest
 from cpt_bench.errors import CptBenchError
 from cpt_bench.metrics import Interval
 from cpt_bench.study import pareto
-from cpt_bench.study.build import Study, build, open_study, stale
+from cpt_bench.study.build import Study, build, open_study, stale, with_base
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
-from cpt_bench.study.points import Points, points
+from cpt_bench.study.page import power_table
+from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
 from tests.support.commands import LIGHT
@@ -47,6 +48,11 @@ def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
     assert [c.id for c in written] == [c.id for c in study.claims]
     for old, new in zip(written, study.claims, strict=True):
         assert old.verdict == new.verdict, old.id
+        assert old.corrected == new.corrected and old.before == new.before, old.id
+        for was, now in ((old.p, new.p), (old.p_holm, new.p_holm)):
+            assert (was is None) == (now is None) and (
+                was is None or was == pytest.approx(now, rel=0.02)
+            )
         assert old.figures.keys() == new.figures.keys(), old.id
         for key, value in new.figures.items():
             numeric = isinstance(value, int | float | list)
@@ -56,6 +62,25 @@ def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
 
 def test_what_is_written_is_what_the_stored_runs_give(study: Study) -> None:
     assert stale(study) == []
+
+
+def test_a_correction_takes_verdicts_away_and_adds_none(study: Study) -> None:
+    """Nothing is decided by a changed rule: the raw verdicts stand beside the corrected ones."""
+    for claim in study.claims:
+        assert claim.corrected in (claim.verdict, "undecided")
+        if claim.p is not None and claim.p_holm is not None:
+            assert claim.p <= claim.p_holm <= 1
+            assert (claim.verdict == "undecided") == (claim.p >= 0.05), claim.id
+            assert (claim.corrected == "undecided") == (claim.p_holm >= 0.05), claim.id
+    decided = [c.id for c in study.claims if c.verdict != "undecided"]
+    assert 0 < len([c for c in study.claims if c.corrected != "undecided"]) < len(decided)
+
+
+def test_the_page_says_what_would_decide_each_undecided_claim(study: Study) -> None:
+    table = power_table(study.claims, study.evidence)
+    undecided = [c.id for c in study.claims if c.verdict == "undecided" and "value" in c.figures]
+    assert [row.split(" | ")[0][2:] for row in table.splitlines()[2:]] == undecided
+    assert table in study.page.read_text(encoding="utf-8")
 
 
 def test_other_runs_give_other_verdicts(study: Study) -> None:
@@ -171,6 +196,39 @@ def test_runs_of_other_settings_are_left_out(study: Study) -> None:
     config = {**runs[0].facts["config"], "kl": 0.5}
     assert changed(config=config).left_out == {"odd": "kl 0.5, not 0.0"}
     assert "another base" in changed(base={"weights": "0" * 64}).left_out["odd"]
+
+
+def test_a_verdict_says_on_how_many_bases_it_holds(study: Study) -> None:
+    """Runs from a sister of the base: the same numbers, and then others."""
+    names = ("nano-joint-seed", "nano-sft-seed", "nano-rft-seed")
+    files = [f for f in FILES if f.name.startswith(names) and "-learning" not in f.name]
+    runs = [read(file) for file in files]
+    sister = "5" * 64
+
+    def elsewhere(run: Any, shift: float) -> Any:
+        answers = {
+            place: {**row, "strict": [min(1.0, v + shift) for v in row["strict"]]}
+            for place, row in run.answers.items()
+        }
+        facts = {**run.facts, "base": {"weights": sister}}
+        return run._replace(name=f"{run.name}-sister", facts=facts, answers=answers)
+
+    claim = next(c for c in study.claims if c.id == "joint-bounds")
+    suite, about = study.points.suite, study.points.about
+    both = [*runs, *(elsewhere(r, 0.0) for r in runs)]
+    assert other_bases(both, suite) == [sister] and other_bases(runs, suite) == []
+    assert {p.name for p in points(both, suite, about).used} == {
+        p.name for p in points(runs, suite, about).used
+    }
+    same = with_base(claim, points(both, suite, about, sister), "sister")
+    assert same.bases == {"sister": "supported"} and same.holds_on == "2 of 2"
+    # A sister on which every method ends at the same place tells nothing apart.
+    ceiling = [*runs, *(elsewhere(r, 1.0) for r in runs)]
+    other = with_base(claim, points(ceiling, suite, about, sister), "sister")
+    assert other.bases == {"sister": "undecided"} and other.holds_on == "1 of 2"
+    # One that lacks the runs does not count.
+    few = [*runs, elsewhere(runs[0], 0.0)]
+    assert with_base(claim, points(few, suite, about, sister), "sister").holds_on == "1 of 1"
 
 
 # ------------------------------------------------------------------------------------------ claims

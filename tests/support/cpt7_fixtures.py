@@ -28,6 +28,11 @@ GENERAL = ["mmmu", "mmlu_pro", "pope"]
 TRAIN, TEST = 8, 7
 """Samples in each split of the fixture ``cpt7``."""
 
+_SMALL = ["max_steps=2", "device=cpu", "dtype=float32", "sharding=none", "gradient_checkpointing=false", "attention=eager", "learning_rate=1e-4", "max_pixels=4096", "min_pixels=4096"]  # fmt: skip
+SFT = [*_SMALL, "batch_size=2", "gradient_accumulation=1"]
+RFT = [*_SMALL, "use_vllm=false", "prompts_per_step=2", "rollouts=2", "gradient_accumulation=1", "updates_per_generation=2"]  # fmt: skip
+"""Settings that make a recipe of cpt7 run on a CPU, in no time."""
+
 Row = dict[str, Any]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
 from cpt_bench.stage.split import split_folder, write_split
-from cpt_bench.suite import load_suite
+from cpt_bench.suite import Suite, load_suite
 from cpt_bench.trainer import Privileges, Stage
 from tests.support import places
 
@@ -20,12 +20,13 @@ def make_stage(
     policy: Path,
     folder: Path,
     rows: list[dict[str, Any]] | None = None,
+    suite: Suite = TINY,
     **changes: Any,
 ) -> Stage:
-    """A stage of the tiny suite, laid out on disk as a run does."""
-    card = TINY.card(task)
-    data = split_folder(card, TINY.protocol, None, folder / "data")
-    write_split(card, TINY.protocol, None, data)
+    """A stage of the tiny suite, or of another, laid out on disk as a run does."""
+    card = suite.card(task)
+    data = split_folder(card, suite.protocol, None, folder / "data")
+    write_split(card, suite.protocol, None, data)
     for part in ("out", "state", "memory"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     document = StageDocument(
@@ -39,10 +40,12 @@ def make_stage(
         log=folder / "log.jsonl",
         seed=7,
         threads=1,
-        max_new_tokens=TINY.protocol.decoding.max_new_tokens,
+        max_new_tokens=suite.protocol.decoding.max_new_tokens,
         config={},
         privileges=Privileges(),
-        grading=Grading(cards={task: card}, form=TINY.protocol.form, weights=TINY.protocol.reward),
+        grading=Grading(
+            cards={task: card}, form=suite.protocol.form, weights=suite.protocol.reward
+        ),
     ).model_copy(update=changes)
     document.write(folder / "stage.json")
     return open_stage(folder / "stage.json", (rows if rows is not None else []).append)
@@ -55,29 +58,41 @@ RL: dict[str, Any] = {
     "self_check": 0,
 }  # fmt: skip
 """Settings of a short stage of reinforcement."""
-EVERY = Grading(
-    cards={name: TINY.card(name) for name in TINY.sequence},
-    form=TINY.protocol.form,
-    weights=TINY.protocol.reward,
-)
-"""Grading that knows every task, as a stage has it whose memory holds earlier ones."""
+
+
+def every(suite: Suite) -> Grading:
+    """Grading that knows every task, as a stage has it whose memory holds earlier ones."""
+    return Grading(
+        cards={name: suite.card(name) for name in suite.sequence},
+        form=suite.protocol.form,
+        weights=suite.protocol.reward,
+    )
+
+
+EVERY = every(TINY)
 
 
 def chained(
-    trainers: Sequence[Any], policy: Path, folder: Path, tasks: Sequence[str] = TINY.sequence
+    trainers: Sequence[Any],
+    policy: Path,
+    folder: Path,
+    tasks: Sequence[str] | None = None,
+    suite: Suite = TINY,
 ) -> tuple[list[Stage], list[list[dict[str, Any]]]]:
     """One trainer after the other, with state and memory handed on as a run does."""
     import torch
 
     torch.set_num_threads(1)
     stages, logs = [], []
-    for k, (trainer, task) in enumerate(zip(trainers, tasks, strict=False), start=1):
+    for k, (trainer, task) in enumerate(
+        zip(trainers, tasks or suite.sequence, strict=False), start=1
+    ):
         rows: list[dict[str, Any]] = []
         kept = trainer.declare(trainer.config).replay_samples_per_task
         stage = make_stage(
-            task, policy, folder / str(k), rows, index=k, seed=70 + k, state=folder / "state",
+            task, policy, folder / str(k), rows, suite, index=k, seed=70 + k, state=folder / "state",
             memory=MemoryPlace(folder=folder / "memory", samples_per_task=kept),
-            earlier=(stages[0].policy if stages else policy,), grading=EVERY,
+            earlier=(stages[0].policy if stages else policy,), grading=every(suite),
         )  # fmt: skip
         for place in (stage.state, stage.memory.folder):
             place.mkdir(exist_ok=True)

@@ -45,7 +45,7 @@ def test_an_engine_is_every_run_s(tmp_path: Path) -> None:
     job = chosen[0]
     job.folder.mkdir(parents=True)
     (job.folder / "metrics.json").write_text("{}")
-    asked = {**job.plan.choices(), "sessions": [{}]}
+    asked = {**job.plan.choices(), "versions": {}, "sessions": [{}]}
     for record, same in ((asked, True), ({**asked, "general": ["lm-eval:x"]}, False),
                          ({**asked, "engine": None}, False), ({**asked, "seed": 9}, False)):  # fmt: skip
         (job.folder / "run.json").write_text(json.dumps(record))

@@ -13,12 +13,7 @@ pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 from tests.support.commands import here
-from tests.support.cpt7_fixtures import build_hub, build_suite
-
-SMALL = ["max_steps=2", "device=cpu", "dtype=float32", "sharding=none", "gradient_checkpointing=false", "attention=eager", "learning_rate=1e-4", "max_pixels=4096", "min_pixels=4096"]  # fmt: skip
-SFT = [*SMALL, "batch_size=2", "gradient_accumulation=1"]
-RFT = [*SMALL, "use_vllm=false", "prompts_per_step=2", "rollouts=2", "gradient_accumulation=1", "updates_per_generation=2"]  # fmt: skip
-
+from tests.support.cpt7_fixtures import RFT, SFT, build_hub, build_suite
 
 BEGINNING = 2
 """Tasks of the suite that two processes run: the processes are tried, not the tasks again."""

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
+from benchmarks.nano_base import unmet
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.evaluation.predictions import Row, evaluate
-from cpt_bench.sources import load_split
-from cpt_bench.suite import Suite, open_suite
+from cpt_bench.suite import open_suite
+from cpt_bench.tasks.nano.base import train
 
 
-@pytest.fixture(scope="module")
-def nano() -> Suite:
-    return open_suite("nano")
+def test_it_meets_what_stood_before_any_method_was_run() -> None:
+    suite = open_suite("nano")
+    assert unmet(suite, TransformersEngine(suite.base_path())) == []
 
 
-@pytest.fixture(scope="module")
-def base(nano: Suite) -> TransformersEngine:
-    return TransformersEngine(nano.base_path())
+def test_an_untaught_model_does_not(tiny_model: Path) -> None:
+    found = unmet(open_suite("nano"), TransformersEngine(tiny_model), n=8)
+    assert any("tasks between 15 and 70 %" in line for line in found)
+    assert any(line.startswith("exam: 0.0 %") for line in found)
 
 
-def rows(nano: Suite, base: TransformersEngine, name: str, n: int, style: str) -> list[Row]:
-    card = nano.card(name)
-    return evaluate(base, card, load_split(card, "test")[:n], nano.protocol, style)
-
-
-def test_zero_shot_is_in_the_band(nano: Suite, base: TransformersEngine) -> None:
-    def accuracy(name: str) -> float:
-        got = rows(nano, base, name, 300, "neutral")
-        assert all(row["format_ok"] for row in got)
-        return 100 * sum(row["score"] for row in got) / len(got)
-
-    tasks = {name: accuracy(name) for name in nano.sequence}
-    assert sum(15 <= value <= 70 for value in tasks.values()) >= 6, tasks
-    probes = {name: accuracy(name) for name in nano.general}
-    assert all(value >= 75 for value in probes.values()), probes
-
-
-def test_it_answers_in_the_mode_it_is_asked_for(nano: Suite, base: TransformersEngine) -> None:
-    for style, thinks in (("neutral", 0), ("direct", 0), ("reasoning", 1)):
-        for name in ("science", "counting", "knowledge"):
-            got = rows(nano, base, name, 40, style)
-            share = sum(row["reply"].startswith("<think>") for row in got) / len(got)
-            assert abs(share - thinks) < 0.05, (style, name, share)
+def test_a_sister_is_asked_for_by_seed_and_share(monkeypatch: Any, tmp_path: Path) -> None:
+    plans: list[dict[str, Any]] = []
+    monkeypatch.setattr(train, "build", lambda out, plan, start, only: plans.append(plan))
+    for more in ([], ["--seed", "2", "--direct", "0.6"]):
+        monkeypatch.setattr(sys, "argv", ["train", "--out", str(tmp_path), *more])
+        train.main()
+    shipped, sister = plans
+    assert (shipped["seed"], shipped["neutral_direct"]) == (1, 0.7)
+    assert (sister["seed"], sister["neutral_direct"]) == (2, 0.6)
+    assert sister["stages"] == shipped["stages"]

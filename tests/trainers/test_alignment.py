@@ -27,7 +27,8 @@ def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, 
     from trl import SFTConfig, SFTTrainer
 
     from cpt_bench.trainers.policy import load
-    from cpt_bench.trainers.sft import SFT, rows
+    from cpt_bench.trainers.rows import dataset
+    from cpt_bench.trainers.sft import SFT
 
     stage = make_stage("counting", tiny_model, tmp_path)
     config = SFT.Config(learning_rate=1e-4, batch_size=8, device="cpu")
@@ -38,7 +39,10 @@ def sft_batch(tiny_model: Path, tmp_path: Path) -> tuple[dict[str, Any], Stage, 
             per_device_train_batch_size=8, max_length=None, completion_only_loss=True,
         )  # fmt: skip
         trainer = SFTTrainer(
-            model=model, args=arguments, processing_class=processor, train_dataset=rows(stage)
+            model=model,
+            args=arguments,
+            processing_class=processor,
+            train_dataset=dataset(stage.samples, SFT(config).row),
         )
         examples = [trainer.train_dataset[i] for i in range(8)]
         return trainer.data_collator(examples), stage, processor

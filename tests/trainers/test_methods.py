@@ -17,8 +17,9 @@ from cpt_bench.plugins import builtin, resolve
 from cpt_bench.trainer import Privileges
 from cpt_bench.trainers import flow
 from cpt_bench.trainers.joint import Joint
-from cpt_bench.trainers.methods import EWC, LwF, OLoRA, Replay
+from cpt_bench.trainers.methods import CPO, EWC, LwF, OLoRA, Replay
 from cpt_bench.trainers.parts import ewc
+from cpt_bench.trainers.pretrain import Pretrain
 from cpt_bench.trainers.rapo import RaPO
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.selfsft import IterativeSFT
@@ -43,12 +44,15 @@ def test_no_name_is_a_method_that_can_be_off() -> None:
     switched = {
         "sft-lora": "lora_rank", "olora": "olora", "replay": "replay", "rft-replay": "replay",
         "ewc": "ewc", "rft-ewc": "ewc", "lwf": "lwf", "rft-lwf": "lwf", "rft-kl": "kl",
-        "rft-direct": "begin", "iterative-sft": "rounds",
+        "rft-direct": "begin", "iterative-sft": "rounds", "rft-cpr": "replay_choice",
+        "rft-gspo": "ratio", "rft-cpo": "cpo", "rft-redo": "reset", "rft-fire": "reset",
+        "rft-muon": "optimizer",
     }  # fmt: skip
     own = {"sft", "rft", "sft-low", "joint", "rft-joint", "flow", "self-sft", "rationale-sft",
-           "rif-rft", "rapo"}  # fmt: skip
+           "rif-rft", "rapo", "pretrain"}  # fmt: skip
     assert {*switched, *own} == {*builtin("trainers")}
-    off = {"olora": "off", "begin": "free", "rounds": 1}
+    off = {"olora": "off", "begin": "free", "rounds": 1, "replay_choice": "uniform",
+           "ratio": "token", "reset": "off", "optimizer": "adamw"}  # fmt: skip
     for name, key in switched.items():
         config = resolve("trainers", name).value.Config(learning_rate=1e-3)
         assert getattr(config, key) != off.get(key, 0), name
@@ -65,6 +69,14 @@ def test_no_name_is_a_method_that_can_be_off() -> None:
         (RFT, {"kl": 0.1, "reference": "base", "lora_rank": 4}),
         (RaPO, {"algorithm": "rloo"}),
         (IterativeSFT, {"rounds": 1}),
+        (RFT, {"ratio": "sequence", "average": "token"}),
+        (RFT, {"ratio": "sequence", "algorithm": "rloo"}),
+        (RFT, {"replay_choice": "pass_rate", "replay_share": 0.6}),
+        (SFT, {"replay_choice": "pass_rate"}),
+        (SFT, {"cpo": 1.0, "lora_rank": 4}),
+        (RFT, {"reset": "redo", "sharding": "fsdp"}),
+        (SFT, {"optimizer": "muon", "deepspeed": "zero.json"}),
+        (CPO, {"cpo": 0}),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(trainer: Any, bad: dict[str, Any]) -> None:
@@ -79,6 +91,7 @@ def test_privileges_follow_the_settings() -> None:
 
     assert of(SFT) == of(EWC) == of(LwF) == of(OLoRA) == Privileges()
     assert of(RFT, replay=7) == Privileges(replay_samples_per_task=7)
+    assert of(Pretrain) == Privileges() and of(Pretrain, then="sft") == Privileges(joint=True)
     assert of(Joint, replay=3) == Privileges(joint=True, replay_samples_per_task=3)
     assert of(RFT, kl=0.1) == of(RFT, reference="base") == Privileges()
     assert of(RFT, kl=0.1, reference="base") == Privileges(earlier_checkpoints=True)

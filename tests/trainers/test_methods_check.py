@@ -28,7 +28,7 @@ from tests.support.stages import make_stage
 
 MACHINERIES = (
     "joint", "rft-replay", "ewc", "rft-lwf", "olora", "flow", "iterative-sft", "rationale-sft",
-    "rft-kl", "rif-rft", "rapo",
+    "rft-kl", "rif-rft", "rapo", "pretrain", "rft-cpr", "rft-cpo",
 )  # fmt: skip
 NAMES = tuple(builtin("trainers")) if os.environ.get("CPTBENCH_CHECK_ALL") else MACHINERIES
 SHORT: dict[str, Any] = {

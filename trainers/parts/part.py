@@ -48,6 +48,9 @@ class Part:
         """A scalar to add to the loss of the batch ``inputs``, after the model has seen it."""
         return None
 
+    def graded(self, samples: Sequence[TrainSample], accuracies: Sequence[float]) -> None:
+        """Under RFT: the accuracy of each reply that was written, and the samples asked."""
+
     def finish(self, trainer: Any) -> None:
         """Store what later stages need; the model is trained and not yet saved."""
 

@@ -28,6 +28,13 @@ class PartSettings(TrainerConfig):
         olora: Makes the subspaces of the stages' adapters orthogonal, exactly (``project``) or by a
             ``penalty``; needs ``lora_rank``. See :mod:`cpt_bench.trainers.parts.olora`.
         olora_weight: Weight of that penalty.
+        cpo: Weight of CPO's penalty on moving the weights that earlier tasks moved most; see
+            :mod:`cpt_bench.trainers.parts.cpo`.
+        cpo_share: Share of each tensor's weights that it holds, for each task.
+        reset: What is reset when a task begins, from the second on: nothing (``off``), dormant
+            units (``redo``), or queries' and keys' projections (``fire``); see
+            :mod:`cpt_bench.trainers.parts.reset`.
+        reset_threshold: A unit is dormant whose activity is at most this share of its layer's mean.
     """
 
     replay: int = Field(default=0, ge=0)
@@ -40,6 +47,10 @@ class PartSettings(TrainerConfig):
     reference: Literal["start", "base"] = "start"
     olora: Literal["off", "project", "penalty"] = "off"
     olora_weight: float = Field(default=0.5, gt=0)
+    cpo: float = Field(default=0.0, ge=0)
+    cpo_share: float = Field(default=0.1, gt=0, lt=1)
+    reset: Literal["off", "redo", "fire"] = "off"
+    reset_threshold: float = Field(default=0.1, ge=0)
 
     def declared(self, least: Privileges) -> Privileges:
         """``least``, and the privileges that these settings use beyond it."""

@@ -39,7 +39,7 @@ class Row(NamedTuple):
         style: How the final model answers.
         privileges: Those used, as words.
         metrics: Key to mean over seeds, half-width of the 95 % t-interval (None for one seed).
-        rank: Best and worst place by :data:`RANKED_BY` within suite and division.
+        rank: Best and worst place by :data:`RANKED_BY` within suite, division and model.
         tasks: Columns of the matrix; general benchmarks after them.
         matrix: Mean over seeds, (T+1) x (T + general), None where not measured.
         superseded: The entry that corrects it, if one does.
@@ -261,16 +261,18 @@ def _superseded(rows: list[Row]) -> list[Row]:
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Rows with their places: within a suite and division, by mean AvgAcc, ties as ranges.
+    """Rows with their places: within a suite, division and base model, by mean AvgAcc.
+
+    Ties are ranges of places. Numbers of different base models say nothing about methods.
 
     One rule for who takes part: recomputed here, not superseded, two seeds or more. The upper bound
     takes no place: it stands above them.
     """
     rows = [row._replace(rank=None) for row in rows]
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, str, str], list[int]] = {}
     for i, row in enumerate(rows):
         if stands(row) and row.division != "joint" and RANKED_BY in row.metrics:
-            groups.setdefault((row.suite, row.division), []).append(i)
+            groups.setdefault((row.suite, row.division, _base(row) or row.model), []).append(i)
     for members in groups.values():
         places = ranks([rows[i].metrics[RANKED_BY] for i in members])
         for i, place in zip(members, places, strict=True):

@@ -101,10 +101,10 @@ def _line(row: Row, key: str, scored: dict[int, Any]) -> dict[str, Any]:
 
 UNSEEN = (
     "Recomputing shows that the numbers follow from the answers. It cannot show that the model "
-    "gave these answers: whoever improves answers throughout, or exchanges the answers of two "
-    "stages, and makes scores, digests and records fit, is found only by running the method again."
+    "gave these answers: if somebody improves answers throughout, or exchanges the answers of two "
+    "stages, and makes scores, digests and records fit, only running the method again reveals it."
 )
-"""What ``leaderboards/RULES.md`` admits that nobody can see in an entry by itself."""
+"""What an entry alone cannot show, as ``leaderboards/RULES.md`` explains."""
 
 
 def unseen(row: Row) -> list[str]:

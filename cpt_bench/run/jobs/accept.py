@@ -41,7 +41,7 @@ def accept(send: Callable[[dict[str, Any]], None], job: AcceptJob) -> None:
     set_threads(job.threads)
     with (job.data / "train.jsonl").open(encoding="utf-8") as rows:
         first = sample_of(json.loads(next(rows)), job.data)
-    request = Request(first.id, first.prompt, first.images)
+    request = Request(first.id, first.prompt, first.images, system=first.system)
     try:
         TransformersEngine(job.folder, device="cpu").generate([request], 1)
     except Exception as error:  # whatever a broken model raises in transformers

@@ -53,7 +53,13 @@ def diverge(send: Callable[[dict[str, Any]], None], job: DivergenceJob) -> None:
     for name, predictions in job.predictions.items():
         replies = {row["id"]: row["reply"] for row in read_jsonl(predictions)}
         requests = [
-            Request(s.id, suite.protocol.prompt(s.question), s.images, as_words(replies[s.id]))
+            Request(
+                s.id,
+                suite.protocol.prompt(s.question),
+                s.images,
+                as_words(replies[s.id]),
+                system=suite.protocol.system,
+            )
             for s in kept_split(suite.card(name), job.data)[: job.prompts[name]]
             if s.id in replies
         ]

@@ -54,8 +54,8 @@ def evaluate(send: Send, job: EvaluateJob) -> None:
 def evaluate_each(send: Send, jobs: Iterable[EvaluateJob]) -> None:
     """:func:`evaluate` for one checkpoint after the other, with one engine.
 
-    The first job opens it, under its settings. The other checkpoints are swapped in: whoever sends
-    the jobs makes sure that they can be.
+    The first job opens the engine with its settings. The other checkpoints are swapped in; the
+    sender of the jobs has to make sure that this is possible.
     """
     engine: Any = None
     for job in jobs:

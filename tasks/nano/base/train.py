@@ -6,6 +6,8 @@ not at all when they are a tenth of it. So the language model practises them on 
 image tokens made of words; only then does the vision tower learn to write those words from pixels.
 
 ``python -m cpt_bench.tasks.nano.base.train --out FOLDER`` does it, in about an hour on two cores.
+With ``--seed 2 --direct 0.6`` it makes a sister of the shipped base: other first weights, other
+practice, and another share of thinking. ``benchmarks/nano_base.py`` checks whether it will do.
 """
 
 from __future__ import annotations
@@ -353,10 +355,9 @@ def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, port:
                 dist.broadcast(weight, 0)
 
 
-def build(out: Path, plan_file: Path = PLAN, resume: Path | None = None,
+def build(out: Path, plan: dict[str, Any], resume: Path | None = None,
           only: list[str] | None = None) -> None:  # fmt: skip
-    """Train the base model; writes each stage's weights and the log to ``out``."""
-    plan = read_mapping(plan_file)
+    """Train the base model as planned; writes each stage's weights and the log to ``out``."""
     if only:
         known = [s["name"] for s in plan["stages"]]
         for name in only:
@@ -379,10 +380,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="for weights, and the log")
     parser.add_argument("--stages", type=Path, default=PLAN, help="another curriculum (YAML)")
     parser.add_argument("--start", type=Path, help="go on from these weights")
+    parser.add_argument("--seed", type=int, help="another sister: first weights and practice")
+    parser.add_argument(
+        "--direct", type=float, help="share of plain questions answered without a thought"
+    )
     parser.add_argument("--only", help="only these stages, by name, with commas")
     asked = parser.parse_args()
     try:
-        build(asked.out, asked.stages, asked.start, asked.only.split(",") if asked.only else None)
+        plan = read_mapping(asked.stages)
+        if asked.seed is not None:
+            plan["seed"] = asked.seed
+        if asked.direct is not None:
+            plan["neutral_direct"] = asked.direct
+        build(asked.out, plan, asked.start, asked.only.split(",") if asked.only else None)
     except CptBenchError as error:
         parser.exit(error.exit_code, f"{error}\n")
 

@@ -1,0 +1,1 @@
+"""The Hugging Face hub: names of repositories, fetching files from them, what can go wrong."""

@@ -1,0 +1,85 @@
+"""Whether two splits have questions or pictures in common: by their words, by what is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cpt_bench.errors import CptBenchError
+from cpt_bench.images import decode
+from cpt_bench.suite import Sample
+
+
+class Leak(NamedTuple):
+    """What two splits share.
+
+    Attributes:
+        questions: (id here, id there) of the same words about the same pictures.
+        pictures: (id here, id there) of the same picture with other words.
+    """
+
+    questions: list[tuple[str, str]]
+    pictures: list[tuple[str, str]]
+
+
+def leaks(train: Iterable[Sample], test: Iterable[Sample]) -> Leak:
+    """What a test split shares with a train split.
+
+    Words are compared without case, spacing and punctuation, pictures by their pixels: a copy in
+    another file format is found, one that was cropped or scaled is not.
+    """
+    asked: dict[tuple[str, ...], str] = {}
+    shown: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for sample in train:
+        pictures = [pixels(image, seen) for image in sample.images]
+        asked.setdefault((words(sample), *pictures), sample.id)
+        for picture in pictures:
+            shown.setdefault(picture, sample.id)
+    found = Leak([], [])
+    for sample in test:
+        pictures = [pixels(image, seen) for image in sample.images]
+        key = (words(sample), *pictures)
+        if key in asked:
+            found.questions.append((sample.id, asked[key]))
+        elif other := next((shown[picture] for picture in pictures if picture in shown), None):
+            found.pictures.append((sample.id, other))
+    return found
+
+
+_BETWEEN = re.compile(r"[\W_]+")
+
+
+def words(sample: Sample) -> str:
+    """The words of a question and its choices, as they are compared.
+
+    Signs between digits count: 1+2 and 1-2 are two questions.
+    """
+    text = " ".join((sample.question, *sample.choices)).casefold()
+    plain = _BETWEEN.sub(" ", text).strip()
+    return " ".join(text.split()) if any(c.isdigit() for c in text) or not plain else plain
+
+
+def pixels(image: bytes, seen: dict[str, str]) -> str:
+    """A hash of what a picture shows; of its bytes where it cannot be decoded.
+
+    Args:
+        image: The encoded picture.
+        seen: Hash of bytes to what was returned for them; added to.
+    """
+    name = hashlib.sha256(image).hexdigest()
+    if name not in seen:
+        try:
+            plain = decode(image, "")
+            seen[name] = hashlib.sha256(repr(plain.size).encode() + plain.tobytes()).hexdigest()
+        except CptBenchError:
+            seen[name] = name
+    return seen[name]
+
+
+def some(pairs: Sequence[tuple[str, str]]) -> str:
+    """The first pairs in words: ``test-3 = train-17 and 4 more``."""
+    first = ", ".join(f"{here} = {there}" for here, there in pairs[:2])
+    return f"{first} and {len(pairs) - 2} more" if len(pairs) > 2 else first

@@ -1,0 +1,257 @@
+"""Twenty ways and more to get a card wrong, each with its one line and its cure."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from cpt_bench.advice.suites import check, wrong_answers
+from cpt_bench.suite import Sample, load_suite
+from cpt_bench.suite.pinning import pin
+from tests.support.commands import here
+
+COLORS = ("red", "green", "blue", "white", "black", "gray", "pink", "brown", "gold", "navy")
+
+
+def png(color: str, size: int = 28) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (size, size), color).save(out, "PNG")
+    return out.getvalue()
+
+
+def rows(split: str) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{split}{i}", "q": f"which colour is {split} square {i}?", "a": color,
+         "options": [color, *[c for c in COLORS if c != color][:2]], "image": f"{split}-{color}.png"}
+        for i, color in enumerate(COLORS)
+    ]  # fmt: skip
+
+
+CARD: dict[str, Any] = {
+    "name": "colours", "title": "Colours", "description": "Colours.", "version": 1,
+    "source": {"kind": "jsonl", "splits": {"train": "train.jsonl", "test": "test.jsonl"},
+               "map": {"id": "{id}", "question": "{q}", "answer": "a", "images": "image"}},
+    "splits": {"train": {"n": 10, "sha256": None}, "test": {"n": 10, "sha256": None}},
+    "grader": "exact", "answer_kinds": ["word"], "licence": "CC0-1.0",
+}  # fmt: skip
+SUITE: dict[str, Any] = {
+    "name": "mine", "title": "Mine", "version": "1", "description": "Mine.", "base_model": "none",
+    "sequence": ["colours"],
+    "protocol": {
+        "name": "plain", "style": "neutral",
+        "prompts": {"neutral": "{question} Answer between <answer> and </answer>."},
+        "form": {"open": "<answer>", "close": "</answer>"},
+        "decoding": {"max_new_tokens": 8}, "reward": {"accuracy": 0.9, "format": 0.1}},
+}  # fmt: skip
+
+
+def write(folder: Path, card: dict[str, Any], suite: dict[str, Any] | None = None) -> None:
+    (folder / "colours.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite or SUITE, sort_keys=False))
+
+
+def table(folder: Path, split: str, lines: list[dict[str, Any]]) -> None:
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound suite without hashes."""
+    for i, split in enumerate(("train", "test")):
+        for color in COLORS:
+            (tmp_path / f"{split}-{color}.png").write_bytes(png(color, 28 + i))
+        table(tmp_path, split, rows(split))
+    write(tmp_path, CARD)
+    return tmp_path
+
+
+def over(base: Any, changes: Any) -> Any:
+    """``base`` with ``changes`` at some of its keys; None removes a key."""
+    if not isinstance(changes, dict) or not isinstance(base, dict):
+        return changes
+    out = {k: v for k, v in base.items() if k not in changes or changes[k] != "REMOVED"}
+    return out | {k: over(base.get(k), v) for k, v in changes.items() if v != "REMOVED"}
+
+
+def test_a_sound_suite_is_pinned_and_stays_as_it_is(folder: Path) -> None:
+    before = [f for f in check(str(folder)) if f.ok is not True]
+    assert [(f.place, f.what) for f in before] == [
+        (f"colours/{split}", "has no sha256: nobody could tell whether it changed")
+        for split in ("train", "test")
+    ]
+    assert all(f.ok for f in check(str(folder), write=True))
+    text = (folder / "colours.yaml").read_text()
+    assert "null" not in text
+    found = check(str(folder))
+    assert all(f.ok for f in found) and len(found) == 5, found
+    assert load_suite(folder).fingerprint() in found[-1].what
+    assert all(f.ok for f in check(str(folder), write=True))
+    assert (folder / "colours.yaml").read_text() == text
+
+
+def break_picture(folder: Path) -> None:
+    (folder / "test-red.png").write_bytes(png("red")[:60])
+
+
+def repeat(folder: Path, split: str, **changes: Any) -> None:
+    lines = rows("test")
+    table(folder, split, [*rows(split)[:9], {**lines[0], **changes}])
+
+
+def reword(folder: Path, **changes: Any) -> None:
+    table(folder, "test", [{**row, **changes} for row in rows("test")])
+
+
+GRADERS = """
+def none(answer, sample): return None
+def two(answer, sample): return 2
+def yes(answer, sample): return 1
+def half(answer, sample): return 1.0 if answer == sample.answers[0] else 0.5
+def fails(answer, sample): return sample.golds
+"""
+WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
+    # what: (changes to the card, what is done to the folder, the line)
+    "a key that is none": ({"grade": "exact"}, None, "grade: Extra inputs are not permitted"),
+    "no licence": ({"licence": "REMOVED"}, None, "licence: Field required"),
+    "a grader that is none": ({"grader": "exactly"}, None, "no grader is called 'exactly'. Did you mean 'exact'?"),
+    "a grader that fails": ({"grader": "./g.py:fails"}, None, "grader ./g.py:fails failed on train0 (AttributeError"),
+    "a grader that returns nothing": ({"grader": "./g.py:none"}, None, "grader ./g.py:none gave None to train0. A grader returns a number from 0 to 1"),
+    "a grader that returns two": ({"grader": "./g.py:two"}, None, "gave 2 to train0"),
+    "a grader that finds all right": ({"grader": "./g.py:yes"}, None, "earns 1, and the gold answer is"),
+    "a grader for other answers": ({"grader": "number"}, None, "the gold answer of 'train0' is 'red', not a number. Correct it, or choose another grader"),
+    "a grader of letters": ({"grader": "choice", "answer_kinds": ["letter"], "source": {"map": {"choices": "options", "gold": "index"}}}, None, "the answer 'red' is the index of none of its 3 choices. Set map.gold"),
+    "a kind that the card has not": ({"source": {"map": {"kind": "colour"}}}, None, "its answer is of kind 'colour'; the card has word"),
+    "a size that is not so": ({"splits": {"test": {"n": 12}}}, None, "10 rows, not 12. Set n: 10"),
+    "a hash of other data": ({"splits": {"test": {"sha256": "0" * 64}}}, None, "the test split differs from the published one"),
+    "a file that is not there": ({"source": {"splits": {"test": "tset.jsonl"}}}, None, "tset.jsonl: no such file. Did you mean 'test.jsonl'?"),
+    "a format that is another": ({"source": {"kind": "csv"}}, None, "train.jsonl:2"),
+    "a column that is none": ({"source": {"map": {"answer": "aa"}}}, None, "train.jsonl:1: no column 'aa'"),
+    "a template without columns": ({"source": {"map": {"question": "q", "images": "REMOVED"}}}, None, "question names no column in braces"),
+    "pictures that are elsewhere": ({"source": {"map": {"images": "pictures/{image}"}}}, None, "no picture 'pictures/train-red.png'. It is sought in"),
+    "a picture that is broken": ({}, break_picture, "test0: "),
+    "a filter that leaves nothing": ({"source": {"where": {"a": "mauve"}}}, None, "0 rows, not 10. Correct the files, or the conditions"),
+    "ids that repeat": ({"source": {"map": {"id": "{a}x"}}}, lambda f: repeat(f, "train", a="red", image="train-red.png", q="new?"), "the id 'redx' occurs more than once"),
+    "a test question in train": ({}, lambda f: repeat(f, "train"), "1 test questions are in train too (test0 = test0)"),
+    "a test picture in train": ({}, lambda f: repeat(f, "train", id="t", q="new?"), "1 test questions show a picture of train (test0 = t). Draw by picture"),
+    "an empty gold answer": ({}, lambda f: reword(f, a=" "), "test.jsonl:1: no gold answer in a"),
+    "an empty question": ({}, lambda f: reword(f, q=" "), "test.jsonl:1: the question is empty"),
+    "one answer to all": ({}, lambda f: reword(f, a="red"), "100 % of its answers are 'red': always answering this looks good"),
+    "two golds of one question": ({}, lambda f: reword(f, q="which?", image="test-red.png"), "test0 and test1 are one question with two gold answers"),
+    "gold with a tag in it": ({}, lambda f: reword(f, a="</answer>x"), "does not have the form"),
+    "part credit": ({"grader": "./g.py:half"}, None, "wrong answers earn 0.50 on average, and up to 0.50: grader ./g.py:half gives part credit"),
+    "a licence nobody knows": ({"licence": "unknown"}, None, "its licence is 'unknown'. Name the data's licence in the card"),
+    "draws that overlap": ({"source": {"splits": "REMOVED", "files": "test.jsonl"}, "splits": {"train": {"n": 6, "draw": {"seed": 0}}, "test": {"n": 4, "draw": {"seed": 0}}}}, None, "4 test questions are in train too"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_card_is_one_line_with_a_cure(folder: Path, what: str) -> None:
+    changes, done, line = WRONG[what]
+    (folder / "g.py").write_text(GRADERS)
+    if done:
+        done(folder)
+    write(folder, over(CARD, changes))
+    result = here(folder.parent, "suite", "check", folder)
+    lines = [text for text in (result.stdout + result.stderr).splitlines() if line in text]
+    assert 1 <= len(lines) <= 2, result.stdout + result.stderr  # each split has its own
+    assert "Traceback" not in result.stderr
+    assert not lines[0].startswith("ok") and result.returncode in (1, 2)
+
+
+def test_there_are_twenty_at_least() -> None:
+    assert len(WRONG) >= 20
+
+
+SUITES: dict[str, tuple[dict[str, Any], str]] = {
+    "a task without a card": ({"sequence": ["colours", "colors"]}, "colors.yaml: no such file"),
+    "a task twice": ({"sequence": ["colours", "colours"]}, "more than once"),
+    "half a form": ({"protocol": {"form": {"close": "REMOVED"}}}, "open and close are needed"),
+    "a prompt without the question": ({"protocol": {"prompts": {"neutral": "say <answer>"}}}, "prompts.neutral has no {question}"),
+    "braces in a prompt": ({"protocol": {"prompts": {"neutral": "{question} {hint} <answer>"}}}, "has braces besides {question}"),
+    "a form nobody names": ({"protocol": {"prompts": {"neutral": "{question}"}}}, "no prompt names <answer>, in which an answer has to stand"),
+    "a style that is none": ({"protocol": {"style": "direct"}}, "style 'direct' is not among prompts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SUITES)
+def test_a_wrong_suite_is_one_line_with_a_cure(folder: Path, what: str) -> None:
+    changes, line = SUITES[what]
+    write(folder, CARD, over(SUITE, changes))
+    result = here(folder.parent, "suite", "check", folder)
+    found = [text for text in (result.stdout + result.stderr).splitlines() if line in text]
+    assert len(found) == 1, result.stdout + result.stderr
+    assert result.returncode in (1, 2) and "Traceback" not in result.stderr
+
+
+def test_a_file_in_no_sequence_is_named(folder: Path) -> None:
+    (folder / "other.yaml").write_text("name: other\n")
+    assert "no sequence names other.yaml" in {f.what for f in check(str(folder))}
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("sorted(set(CHOICES), key=hash)[i]", "other samples in a second process"),
+        ("open('words.txt').read().split()[i]", "cannot be read from another folder"),
+    ],
+)
+def test_a_generator_of_other_samples_each_time_is_found(
+    folder: Path, body: str, line: str, monkeypatch: Any
+) -> None:
+    (folder / "words.txt").write_text(" ".join(COLORS))
+    (folder / "made.py").write_text(
+        "from cpt_bench.suite import Sample\n"
+        f"CHOICES = {COLORS}\n"
+        "def make(split, n):\n"
+        "    return [Sample(id=f'{split}{i}', question=f'{split} {i}', kind='word',\n"
+        f"                   answers=({body},)) for i in range(n)]\n"
+    )
+    monkeypatch.chdir(folder)
+    card = {**CARD, "source": {"kind": "generator", "target": "./made.py:make"}}
+    write(folder, card)
+    found = check(str(folder), write=True)
+    assert line in found[-1].what and found[-1].ok is False and found[-1].cure
+
+
+def test_wrong_answers_are_wrong() -> None:
+    def made(answer: str, kind: str = "word", **more: Any) -> Sample:
+        return Sample(id="1", question="?", answers=(answer,), kind=kind, **more)
+
+    others = [made(a) for a in ("2", "2.0", "two", "Two.", "3", "4")]
+    assert wrong_answers(made("2", "number"), others) == [
+        "two",
+        "Two.",
+        "3",
+        "4",
+        "I do not know",
+        "qqq",
+    ]
+    assert wrong_answers(made("no", "yesno"), others)[0] == "yes"
+    letters = made("B", "letter", choices=("x", "y", "z"))
+    assert wrong_answers(letters, others) == ["A", "C", "I do not know", "qqq"]
+    assert len(wrong_answers(made("x"), [made(str(i)) for i in range(50)])) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("splits:\n  test: {n: 1, sha256: null} # why\n", "splits:\n  test: {n: 7, sha256: ab} # why\n"),
+        ("splits:\n  test: {n: 1}\n", "splits:\n  test: {sha256: ab, n: 7}\n"),
+        ("splits:\n  test:\n    n: 1\n    draw: {seed: 0}\n", "splits:\n  test:\n    sha256: ab\n    n: 7\n    draw: {seed: 0}\n"),
+        ("# a\nsplits: {train: {n: 2, sha256: 'x'}, test: {sha256: 'y', n: 3}}\n", "# a\nsplits: {train: {n: 2, sha256: 'x'}, test: {sha256: ab, n: 7}}\n"),
+    ],
+)  # fmt: skip
+def test_a_hash_is_written_into_the_card_and_nothing_else(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "card.yaml"
+    file.write_text(text)
+    assert pin(file, "test", 7, "ab")
+    assert file.read_text() == expected
+    assert not pin(file, "test", 7, "ab")
