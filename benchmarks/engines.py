@@ -9,7 +9,8 @@ Models of nano's kind: nano's base, and one of 119 million random weights, which
 Each measurement is a process of its own with one thread, and what counts is its processor time,
 because the machine may have something else to do. *Answers* are the seconds from the questions,
 with a picture each, to the last reply, the engine being open and warm. *Rollouts* are those of the
-last step of RFT, 8 to each prompt: with vLLM, the weights that it is given are in them.
+first step of RFT, 8 to each prompt: with vLLM, the weights that it is given are in them. Nothing is
+learned from them: random weights write image tokens, which a loss refuses.
 
     .venv-peers/bin/python -m benchmarks.engines --out benchmarks/results/engines.json
 """
@@ -36,7 +37,7 @@ from cpt_bench import environment
 from cpt_bench.files import write_text
 
 QUESTIONS, TASK = 32, "scene"
-PROMPTS, ROLLOUTS, STEPS = 4, 8, 2
+PROMPTS, ROLLOUTS = 4, 8
 LENGTHS = (20, 64)
 WORK = {"answers": ("ours", "stock", "vllm", "vllm eager"), "rollouts": ("ours", "stock", "vllm")}
 LARGE = {
@@ -96,8 +97,12 @@ def answers(model: Path, engine: str, new: int) -> dict[str, Any]:
     }
 
 
+class _WrittenError(Exception):
+    """Raised to end a stage when its first rollouts are written."""
+
+
 def rollouts(model: Path, engine: str, new: int) -> dict[str, Any]:
-    """Seconds of the rollouts of the last step, and tokens written."""
+    """Seconds of a step's rollouts."""
     from benchmarks.questions import SUITE
     from cpt_bench.stage.document import Grading, MemoryPlace, StageDocument, open_stage
     from cpt_bench.stage.split import write_split
@@ -105,12 +110,16 @@ def rollouts(model: Path, engine: str, new: int) -> dict[str, Any]:
     from cpt_bench.trainers import log
     from cpt_bench.trainers.rft import RFT
 
-    card, rows = SUITE.card(TASK), list[dict[str, Any]]()
+    def end(self: Any, *error: object) -> None:
+        if error[0] is None:
+            raise _WrittenError(time.process_time() - self.start)
+
+    card = SUITE.card(TASK)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for part in ("out", "state", "memory"):
             (folder / part).mkdir()
-        write_split(card, SUITE.protocol, PROMPTS * STEPS, folder / "data")
+        write_split(card, SUITE.protocol, PROMPTS, folder / "data")
         grading = Grading(
             cards={TASK: card}, form=SUITE.protocol.form, weights=SUITE.protocol.reward
         )
@@ -120,15 +129,19 @@ def rollouts(model: Path, engine: str, new: int) -> dict[str, Any]:
             memory=MemoryPlace(folder=folder / "memory", samples_per_task=0), config={},
             log=folder / "log.jsonl", privileges=Privileges(), grading=grading,
         ).write(folder / "stage.json")  # fmt: skip
-        stage = open_stage(folder / "stage.json", rows.append)
-        settings = {"learning_rate": 1e-5, "max_steps": STEPS, "prompts_per_step": PROMPTS}
+        stage = open_stage(folder / "stage.json")
+        settings = {"learning_rate": 1e-5, "max_steps": 1, "prompts_per_step": PROMPTS}
         settings |= {"rollouts": ROLLOUTS, "device": "cpu", "self_check": 0}
         clock = SimpleNamespace(monotonic=time.process_time)
-        with mock.patch.object(log, "time", clock):
-            RFT(RFT.Config(**settings, use_vllm=engine == "vllm")).train(stage)
-    last = rows[-1]
-    tokens = PROMPTS * ROLLOUTS * last["completions/mean_length"]
-    return {"seconds": last["generation_seconds"], "tokens": tokens}
+        with (
+            mock.patch.object(log, "time", clock),
+            mock.patch.object(log.Stopwatch, "__exit__", end),
+        ):
+            try:
+                RFT(RFT.Config(**settings, use_vllm=engine == "vllm")).train(stage)
+            except _WrittenError as written:
+                return {"seconds": written.args[0]}
+    raise AssertionError("no rollouts were written")
 
 
 def measured(what: str, model: Path, engine: str, new: int) -> dict[str, Any]:
