@@ -136,7 +136,10 @@ def answer_within(answer: str, sample: Sample) -> float:
 
 def word_count(answer: str, sample: Sample) -> float:
     """1 when the answer has exactly as many words as the gold, a number, asks for."""
-    return float(len(_WORDS.findall(answer)) == int(sample.answers[0]))
+    asked = sample.answers[0]
+    if not (asked.isascii() and asked.isdigit()):
+        raise CptBenchError(f"the gold answer {asked[:40]!r} is not a number of words")
+    return float(str(len(_WORDS.findall(answer))) == asked.lstrip("0"))
 
 
 _WORDS = re.compile(r"[^\W_]+(?:['’.,-][^\W_]+)*")

@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)
 _UNSURE = re.compile(r"[\s,]*(?:\b(?:or|and|to|maybe|perhaps)\b[\s,]*)+|\s*/\s*|\s*,\s*", re.I)
 _DENIED = re.compile(r"(?:\b(?:not|never|isn't|cannot be)\b|n't\b)[\s\W]*(?:an?|the)?\s*$", re.I)
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.I)
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’-][^\W\d_]+)*(?!\w)")
 _OR = re.compile(r"\bor\b|/", re.I)
 _QUOTES = "\"'`*_“”‘’«»$"
 

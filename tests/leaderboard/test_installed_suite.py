@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import venv
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (core / place.name).symlink_to(place)
     for name in ("tasks", "trainers"):
         (core / name).symlink_to(ROOT / name)
-    mine = distribution("cptbench")
+    # Not the egg-info that a checkout has next to it.
     info = next(
-        Path(str(mine.locate_file(f))).parent for f in mine.files or () if f.name == "METADATA"
+        Path(str(mine.locate_file(f))).parent
+        for mine in distributions(name="cptbench")
+        for f in mine.files or ()
+        if f.name == "METADATA"
     )
     (site / info.name).symlink_to(info)
     todo, seen = ["cptbench"], set[str]()

