@@ -114,7 +114,7 @@ def test_a_file_that_is_not_the_published_one_is_refused(
 def test_data_prepare_names_the_package_and_the_base_model(cli: Cli) -> None:
     done = cli("data", "prepare", "--suite", "gym@crg-algebra")
     assert "reasoning-gym 0.1.25 installed" in done.stdout
-    assert "base model           FAILED: " in done.stderr  # its hub is not reached here
+    assert "base model           FAILED  Qwen/Qwen3-4B: " in done.stderr  # no hub is reached here
 
 
 # --------------------------------------------------------------- the sequences that others publish
