@@ -177,8 +177,10 @@ def part_of(
     module, _, kind = target.rpartition(".")
     parent, _, last = module.rpartition(".")
     # Some models' own mapping names the joined module already, and not which part of it this is.
+    # (A module that is its own only part, as vision towers' qkv, is the checkpoint's, too.)
     own = name.rpartition(".")[0].rpartition(".")[2]
-    if own in worker.joined.get(last, ()):
+    parts = worker.joined.get(last, ())
+    if len(parts) > 1 and own in parts:
         last = own
     elif target in worker.parameters:
         rows = shard(full, target, worker.parameters[target], worker.rank, worker.size)
