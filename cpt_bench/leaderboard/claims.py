@@ -54,8 +54,8 @@ def check_claims(folder: Path, seed: Seed, absent: str, report: Report) -> None:
             continue
         if _value(passport) is not None or found["value"] is not None:
             _metric(folder, key, passport, found, other_numpy, report)
-    if absent := sorted(seed.scores.metrics.keys() - claimed["metrics.json"].keys()):
-        what = f"does not state {', '.join(absent)}"
+    if unstated := sorted(seed.scores.metrics.keys() - claimed["metrics.json"].keys()):
+        what = f"does not state {', '.join(unstated)}"
         report.note("metric-absent", f"{folder.name}/metrics.json", what)
 
 
