@@ -197,6 +197,7 @@ def test_a_report_of_one_run(result: Result, tmp_path: Path) -> None:
     assert written.read_text(encoding="utf-8").startswith("<!")
 
 
+@pytest.mark.slow
 def test_comparing(runs: Path, result: Result, tmp_path: Path) -> None:
     found = cpt_bench.compare(runs)
     assert (

@@ -35,6 +35,9 @@ SEEN: Seen = {}
 """What the first verification has read of the suite."""
 
 
+pytestmark = pytest.mark.slow  # opens all stored runs
+
+
 @pytest.fixture(scope="module")
 def study() -> Study:
     return open_study(FOLDER)

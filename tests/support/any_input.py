@@ -42,7 +42,7 @@ STATUSES = (0, 1, 2, 75, None)
 WORDS = (
     *("nano", "cpt7", "cpt7@mini", "nano/text", "cpt7/gqa", "sft", "rft", "replay", "joint"),
     *("mine:Method", "./mine.py:Method", "transformers", "vllm", "http://127.0.0.1:9", "last"),
-    *("math", "all", "", " ", "-", "--", "..", "/", "~", "*", "a=b", "seed=1", "x=[1", "=", "a,b"),
+    *("math", "all", "", " ", "-", "--", "..", "/dev/null", "~", "*", "a=b", "seed=1", "x=[1", "=", "a,b"),
     *("learning_rate=nan", "ü", "日本", "\udc80", "\u202e", "a\nb", "\x1b[31m", "x" * 300, "%s"),
     *("{0}", "None", "true", "1:2:3", "run", "broken0", "broken1", "broken2"),
 )  # fmt: skip
