@@ -34,7 +34,7 @@ FLOORS = (
     ("suite",),
     ("metrics",),
     ("hub",),
-    ("plugins", "settings", "images", "environment"),
+    ("plugins", "settings", "images", "environment", "processes"),
     ("documents",),
     ("files",),
     ("errors",),

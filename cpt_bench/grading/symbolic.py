@@ -8,19 +8,16 @@ takes more than five seconds of CPU time, the answer is wrong and a new helper i
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
-import os
 import selectors
 import subprocess
-import sys
-import threading
 from functools import lru_cache
 from importlib.util import find_spec
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.grading.formulas import Formula, parse_math, readings, same_unit
+from cpt_bench.processes import HelperProcess
 from cpt_bench.suite import Sample
 
 SECONDS = 300.0
@@ -36,20 +33,17 @@ NO_BOX = "None"
 """mathruler's result if there is no box: a word, which it then grades like any other."""
 
 
-class Helper:
+class Helper(HelperProcess):
     """The helper process: started when first asked, replaced when it hangs or dies."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen[bytes] | None = None
-        self.owner = 0
+        super().__init__("cpt_bench.grading.symbolic_helper")
 
     def ask(self, function: str, answer: str, gold: str) -> bool:
         """Whether ``answer`` equals ``gold`` under ``function``; False if it takes too long."""
         with self.lock:
-            # A forked child shares its parent's pipes and must have a helper of its own.
-            if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
-                self._start()
+            if not self.owned() or (self.process and self.process.poll() is not None):
+                self.start()
             process = self.process
             assert process is not None and process.stdin is not None
             question = json.dumps([function, answer, gold]).encode() + b"\n"
@@ -80,17 +74,15 @@ class Helper:
                 todo="Its output is above",
             )
 
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "cpt_bench.grading.symbolic_helper"]
-        # The package may be importable only because of how this process was started.
-        paths = [p for p in sys.path if p]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, close_fds=True
-        )
-        self.owner = os.getpid()
+    def start(self) -> None:
+        """Start the helper, and wait until it has imported what it needs.
+
+        Raises:
+            CptBenchError: It ends before that, or takes too long.
+        """
+        super().start()
         if self._line(START_SECONDS) != b"ready\n":
-            code = self.process.poll()
+            code = self.process.poll() if self.process else None
             self.stop()
             raise CptBenchError(
                 f"the process that compares formulas does not start (status {code})",
@@ -106,21 +98,8 @@ class Helper:
                 return None
         return self.process.stdout.readline() or None
 
-    def stop(self) -> None:
-        """End the helper, if it is this process's own."""
-        process, self.process = self.process, None
-        if process is None or self.owner != os.getpid():
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
 
 _HELPER = Helper()
-atexit.register(_HELPER.stop)
 
 
 @lru_cache(maxsize=65536)

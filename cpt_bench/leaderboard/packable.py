@@ -11,7 +11,7 @@ from cpt_bench.files import read_json
 from cpt_bench.leaderboard.entry import portable_origin
 from cpt_bench.leaderboard.recompute import differences, expected_cells
 from cpt_bench.results.committed import records, refuse_altered
-from cpt_bench.results.folder import RunFolder
+from cpt_bench.results.folder import RunFolder, is_joint
 from cpt_bench.results.scoring import Scores, score
 from cpt_bench.results.suites import suite_of
 from cpt_bench.suite import Suite
@@ -38,7 +38,7 @@ class Run(NamedTuple):
     @property
     def joint(self) -> bool:
         """Whether all tasks were trained at once."""
-        return bool((self.facts.get("privileges") or {}).get("joint"))
+        return is_joint(self.facts)
 
 
 def open_run(folder: Path) -> Run:
@@ -56,8 +56,7 @@ def open_run(folder: Path) -> Run:
         todo = "Run it again without --limit"
         raise refuse(f"was limited to {facts['limit']} samples a split", todo)
     paths = RunFolder(folder, suite.sequence)
-    joint = bool((facts.get("privileges") or {}).get("joint"))
-    for t, name in expected_cells(suite, suite.sequence, joint):
+    for t, name in expected_cells(suite, suite.sequence, is_joint(facts)):
         if not paths.predictions(t, name).is_file():
             todo = "The same `cptbench run` command finishes it"
             raise refuse(f"is not finished: {name} was not evaluated after stage {t}", todo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpt_bench.errors import CptBenchError, did_you_mean, shown
@@ -12,7 +12,6 @@ from cpt_bench.sources.checks import LETTERS
 from cpt_bench.suite import Sample
 from cpt_bench.suite.columns import OPTIONS, Among, Columns, Condition, names_in
 
-Picture = Callable[[str], bytes]
 UNKNOWN = "?"
 """Stands for a gold answer that is not on this machine."""
 

@@ -7,13 +7,7 @@ done in a process of its own, :mod:`cpt_bench.sources.gym_helper`, for the reaso
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -21,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.processes import HelperProcess
 from cpt_bench.suite import Sample, TaskCard
 from cpt_bench.suite.origins import ReasoningGym
 
@@ -166,13 +161,11 @@ def _command(wanted: str) -> str:
     return f"pip install {PACKAGE}=={wanted}" if wanted else "pip install 'cptbench[gym]'"
 
 
-class Helper:
+class Helper(HelperProcess):
     """The process of :mod:`cpt_bench.sources.gym_helper`, started when it is first asked."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
-        self.owner = 0
-        self.lock = threading.Lock()
+        super().__init__("cpt_bench.sources.gym_helper", PYTHONHASHSEED="0")
 
     def ask(self, what: str, call: str, *arguments: Any) -> Any:
         """What the helper finds.
@@ -181,17 +174,17 @@ class Helper:
             CptBenchError: The package is missing or refuses, or the process has ended.
         """
         with self.lock:
-            # A forked process must not share its parent's helper: their answers would mix.
-            if self.process is None or self.owner != os.getpid():
-                self._start()
+            if not self.owned():
+                require()
+                self.start()
             process = self.process
             assert process is not None and process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps([what, call, arguments]) + "\n")
+                process.stdin.write(json.dumps([what, call, arguments]).encode() + b"\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except BrokenPipeError:
-                line = ""
+                line = b""
             if not line:
                 self.process = None
                 raise CptBenchError(
@@ -206,29 +199,5 @@ class Helper:
             )
         return answer["found"]
 
-    def _start(self) -> None:
-        require()
-        # The package may be importable only because of how this process was started.
-        paths = os.pathsep.join(p for p in sys.path if p)
-        env = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cpt_bench.sources.gym_helper"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True, encoding="utf-8",
-        )  # fmt: skip
-        self.owner = os.getpid()
-
-    def stop(self) -> None:
-        """End the helper, if it is this process's own."""
-        process, self.process = self.process, None
-        if process is None or self.owner != os.getpid():
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-
 
 _HELPER = Helper()
-atexit.register(_HELPER.stop)

@@ -141,9 +141,6 @@ class SplitFiles(Declared):
     gold: str = ""
 
 
-FORMATS = ("jsonl", "json", "csv", "parquet", "arrow", "imagefolder")
-
-
 class Files(Declared):
     """Samples from files: tables with a row a question, or a folder of pictures.
 

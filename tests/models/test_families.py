@@ -31,7 +31,7 @@ from cpt_bench.trainers.sft import SFT
 from tests.support import places
 from tests.support.commands import Cli
 from tests.support.families import TEXT
-from tests.support.picture_families import PICTURES, make, without_torchvision
+from tests.support.picture_families import PICTURES, maker, without_torchvision
 from tests.support.stages import SUP, TINY, chained, make_stage
 
 WORDS = load_suite(places.WORDS)
@@ -45,15 +45,7 @@ REWARDED: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's model, made when it is first asked for."""
-    root, made = tmp_path_factory.mktemp("families"), dict[str, Path]()
-
-    def of(family: str) -> Path:
-        if family not in made:
-            made[family] = make(family, root / family.replace(" ", "-"))
-        return made[family]
-
-    return of
+    return maker(tmp_path_factory.mktemp("families"))
 
 
 def asked(suite: Suite) -> list[Request]:

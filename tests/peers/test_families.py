@@ -19,7 +19,7 @@ from cpt_bench.sources import load_split
 from cpt_bench.suite import load_suite
 from tests.support import places
 from tests.support.families import TEXT
-from tests.support.picture_families import PICTURES, make
+from tests.support.picture_families import PICTURES, maker
 from tests.support.serving import Server
 from tests.support.stages import TINY
 
@@ -34,15 +34,7 @@ HERE = [family for family in [*TEXT, *PICTURES] if family not in ELSEWHERE]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's model, made when it is first asked for."""
-    root, made = tmp_path_factory.mktemp("families"), dict[str, Path]()
-
-    def of(family: str) -> Path:
-        if family not in made:
-            made[family] = make(family, root / family.replace(" ", "-"))
-        return made[family]
-
-    return of
+    return maker(tmp_path_factory.mktemp("families"))
 
 
 def asked(family: str) -> list[Request]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,8 @@ def make(family: str, folder: Path) -> Path:
     torch.manual_seed(3)
     {**TEXT, **PICTURES}[family](folder)
     return folder
+
+
+def maker(root: Path) -> Callable[[str], Path]:
+    """A family's name to the folder of its model under ``root``, made when it is first asked for."""
+    return cache(lambda family: make(family, root / family.replace(" ", "-")))
