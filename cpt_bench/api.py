@@ -306,14 +306,18 @@ def check_trainer(
     *,
     settings: Settings = (),
     privileges: Settings = (),
+    suite: str | Path | None = None,
+    base: str | Path | None = None,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> list[Check]:
-    """Try a trainer on two short stages of nano: does it keep the contract? Takes a minute.
+    """Try a trainer on two short stages: does it keep the contract? Takes a minute on nano.
 
     Args:
         trainer: As for :func:`run`.
         settings: Its settings.
         privileges: What a ``cmd:`` trainer uses beyond its task.
+        suite: The suite whose first two tasks are used; None is nano.
+        base: The model to start from: a folder or ``org/name[@revision]``; None is the suite's.
         progress: Receives each event.
 
     Returns:
@@ -330,6 +334,8 @@ def check_trainer(
             trainer=spec_of(trainer, Path(folder) / WRITTEN),
             settings=_pairs(settings),
             privileges=_pairs(privileges),
+            suite="" if suite is None else str(suite),
+            base=None if base is None else str(base),
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)

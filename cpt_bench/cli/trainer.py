@@ -55,6 +55,14 @@ def check(
             metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task (repeatable)."
         ),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="The suite whose first two tasks are used [default: nano]."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Start from this model, a folder or org/name on the hub, instead."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Run a trainer on two short stages and check that it keeps the contract (a minute)."""
@@ -64,7 +72,12 @@ def check(
             print(f"  stage {event['stage']} ({event['task']})", file=sys.stderr, flush=True)
 
     findings = cpt_bench.check_trainer(
-        spec, settings=set_ or (), privileges=privilege or (), progress=show
+        spec,
+        settings=set_ or (),
+        privileges=privilege or (),
+        suite=suite,
+        base=base,
+        progress=show,
     )
     if json_:
         print_json([finding._asdict() for finding in findings])
