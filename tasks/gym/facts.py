@@ -1,4 +1,4 @@
-"""Facts that a language model learns from its pre-training: capitals and chemical elements.
+"""Facts that a language model learns from its pre-training: capitals, chemical elements, opposites.
 
 Only capitals of one word, so that a reply's word can be compared with them.
 """
@@ -61,12 +61,13 @@ NAMES = {
 """Names that are written in two ways."""
 
 OPPOSITES = _pairs(
-    """hot=cold; big=small, little; up=down; open=closed, close, shut; fast=slow; happy=sad, unhappy;
+    """
+    hot=cold; big=small, little; up=down; open=closed, close, shut; fast=slow; happy=sad, unhappy;
     light=dark, heavy; day=night; left=right; old=new, young; high=low; rich=poor; full=empty;
     wet=dry; strong=weak; early=late; easy=hard, difficult; good=bad, evil; black=white; true=false;
-    love=hate, hatred; war=peace; begin=end, finish; buy=sell; push=pull; inside=outside; first=last;
-    near=far; loud=quiet, silent, soft; clean=dirty; hard=soft, easy; long=short; male=female;
-    north=south; east=west; summer=winter; life=death; win=lose; sweet=sour, bitter; thick=thin;
+    love=hate, hatred; war=peace; begin=end, finish; buy=sell; push=pull; inside=outside;
+    first=last; near=far; loud=quiet, silent, soft; clean=dirty; hard=soft, easy; long=short;
+    male=female; north=south; east=west; summer=winter; life=death; win=lose; sweet=sour, bitter; thick=thin;
     wide=narrow; above=below; before=after; alive=dead; brave=cowardly, timid, afraid;
     cheap=expensive; deep=shallow; enemy=friend; smooth=rough; tall=short; accept=refuse, reject;
     ancient=modern; arrive=leave, depart; ask=answer; awake=asleep; beautiful=ugly; bottom=top;
