@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def _pairs(text: str) -> dict[str, str]:
-    pairs = (pair.split("=") for pair in text.split(";"))
+    pairs = (pair.split("=") for pair in " ".join(text.split()).split(";"))
     return {name.strip(): value.strip() for name, value in pairs}
 
 
