@@ -93,7 +93,8 @@ def _task(
     try:
         matcher = matcher_of(card)
     except CptBenchError as error:
-        yield Finding(card.name, False, error.what, error.todo)
+        what = f"grader {card.grader}: {error.what}"
+        yield Finding(card.name, False, what, error.todo or "Correct the grader")
         return
     found = [
         finding
@@ -204,7 +205,7 @@ def _gold(
         except CptBenchError as error:
             yield Finding(place, False, error.what, error.todo or "Choose another grader")
             return
-        except Exception as error:  # a plug-in's: anything may be wrong with it
+        except (Exception, SystemExit) as error:  # a plug-in's: anything may be wrong with it
             what = f"grader {card.grader} failed on {sample.id} ({type(error).__name__}: {error})"
             yield Finding(place, False, " ".join(what.split()), "Correct the grader")
             return
@@ -239,7 +240,7 @@ def _wrong(
                     grade(protocol.target(answer), sample, protocol.form, matcher).score
                     for _ in range(2)
                 )
-            except Exception:  # reported for the gold answers
+            except (Exception, SystemExit):  # reported for the gold answers
                 continue
             if score != again:
                 yield Finding(card.name, False, *_unsteady(card, sample, score, again))

@@ -117,11 +117,13 @@ def reword(folder: Path, **changes: Any) -> None:
 
 
 GRADERS = """
+def leave(split, n): raise SystemExit("no data")
 def none(answer, sample): return None
 def two(answer, sample): return 2
 def yes(answer, sample): return 1
 def half(answer, sample): return 1.0 if answer == sample.answers[0] else 0.5
 def fails(answer, sample): return sample.golds
+def ends(answer, sample): raise SystemExit("no")
 asked = []
 def fewer(answer, sample): asked.append(answer); return 1 / len(asked)
 """
@@ -162,6 +164,13 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "part credit": ({"grader": "./g.py:half"}, None, "wrong answers earn 0.50 on average, and up to 0.50: grader ./g.py:half gives part credit"),
     "a licence nobody knows": ({"licence": "unknown"}, None, "its licence is 'unknown'. Name the data's licence in the card"),
     "a grader with a memory": ({"grader": "./g.py:fewer"}, None, "grader ./g.py:fewer gave 1 and then 0.5 to one answer to train0. A grader is a function of"),
+    "a grader that ends the program": ({"grader": "./g.py:ends"}, None, "grader ./g.py:ends failed on train0 (SystemExit: no). Correct the grader"),
+    "a grader that is a file": ({"grader": "./g.py"}, None, "colours: grader ./g.py: names a file, and not what in it is the grader. Write ./g.py:NAME"),
+    "a grader that is no Python": ({"grader": "./broken.py:f"}, lambda f: (f / "broken.py").write_text("def f(:"), "grader ./broken.py:f: SyntaxError: invalid syntax"),
+    "a generator that is a file": ({"source": {"kind": "generator", "target": "./g.py", "splits": "REMOVED", "map": "REMOVED"}}, None, "g.py: names no function. Write ./g.py:NAME"),
+    "a generator that ends the program": ({"source": {"kind": "generator", "target": "./g.py:leave", "splits": "REMOVED", "map": "REMOVED"}}, None, "./g.py:leave failed (SystemExit: no data). It is called as leave('train', 10, **options)"),
+    "a draw beyond the rows": ({"splits": {"test": {"n": 2, "draw": {"seed": 0, "skip": 99}}}}, None, "0 rows from this draw, not 2. Only 10 rows fit, so skip and n together may be no more than that"),
+    "a condition that is none": ({"source": {"where": {"a": {"atleast": 2}}}}, None, "colours.yaml: source.jsonl.where.a.range.atleast: Extra inputs are not permitted, not 2. Correct the file"),
     "the card of another task": ({"name": "colors"}, None, "colours.yaml: is the card of 'colors'. Write name: colours, or rename the file"),
     "no kind of answers": ({"answer_kinds": []}, None, "answer_kinds: Tuple should have at least 1 item"),
     "choices that nobody sees": (over(LETTERS, {"source": {"map": {"question": "{q}"}}}), None, "no question shows its choices (train0). Put {options} into map.question"),
