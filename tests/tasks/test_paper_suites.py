@@ -182,6 +182,7 @@ def trained(home: Path, base: Path, tag: str, trainer: str, **settings: object) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mrcl_s_two_stages_are_trained_under_both_prompts(
     models: Callable[[str], Path], tmp_path: Path
 ) -> None:
