@@ -28,9 +28,10 @@ class Reading(NamedTuple):
         top_p: float = 1.0,
         ends: Sequence[int],
         padding: int,
+        never: Sequence[int] = (),
         watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        pick = decoding.sampler(temperature, top_p)
+        pick = decoding.sampler(temperature, top_p, never)
         return decoding.decode(self.model, self.prefix, most, pick, ends, padding, watch)
 
     def score(
