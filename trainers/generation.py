@@ -9,7 +9,10 @@ the policy's weights before each batch of rollouts. As it stands in TRL 1.16,
   tower made of a picture (trl issue 7198);
 * a policy in float32 writes its rollouts in bfloat16, which vLLM's ``dtype="auto"`` makes of it;
 * rollouts are drawn from the same random state in each stage and under each seed;
-* a policy may write an image token, for which the trainer then looks for a part of a picture.
+* a policy may write an image token, for which the trainer then looks for a part of a picture;
+* with ``top_p`` below 1, vLLM's log-probabilities are those within the nucleus. TRL weighs a reply
+  by what the trainer computes against them, which is meant for differences in rounding, and so
+  would weigh long replies less; it weighs no reply that transformers wrote.
 
 :func:`vllm_generation` puts :class:`Generation` in the place of TRL's class while TRL makes its
 trainer.
@@ -86,10 +89,14 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
         dtype: The policy's arithmetic.
         run_seed: Seeds the draws of this stage.
         given: What TRL gives its own class.
+
+    Attributes:
+        own_logprobs: Whether the log-probabilities are the policy's own; else they are those of the
+            tokens that could be drawn.
     """
 
     def __init__(self, model: Any, *given: Any, dtype: str, run_seed: int, **more: Any) -> None:
-        self.dtype, self.run_seed = dtype, run_seed
+        self.dtype, self.run_seed, self.own_logprobs = dtype, run_seed, False
         self.image_token = pictures.token_of(model)
         # What TRL hands on is for transformers, which it has leave out the image token by itself.
         without = {} if self.image_token is None else {"logit_bias": {self.image_token: NEVER}}
@@ -119,6 +126,8 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
             Path(model), dtype=self.dtype, memory=memory, max_model_len=longest
         )
         del ours["enable_prefix_caching"]  # rollouts share their prompt; emptied with each sync
+        if self.temperature == 1:  # raw ones know nothing of another temperature either
+            asked["logprobs_mode"], self.own_logprobs = "raw_logprobs", True
         seed = (self.run_seed * 1000 + asked["seed"]) % 2**31
         return LLM(model=model, **{**asked, **ours, "seed": seed})
 

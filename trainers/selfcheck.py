@@ -45,8 +45,7 @@ class Rollout(NamedTuple):
     Attributes:
         prompt: The prompt's token ids, placeholders expanded.
         completion: The reply's token ids.
-        logprobs: Of each reply token under the distribution it was drawn from; None where the
-            engine does not return them.
+        logprobs: Of each reply token, as the engine returns them; None where it does not.
     """
 
     prompt: list[int]
@@ -291,7 +290,7 @@ def seen_before(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
 
 def _by_vllm(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     ids, images, _ = trainer._tokenize_prompts(list(turns))
-    with replaced(trainer.vllm_generation, "top_p", 1.0):  # its log-probabilities are the nucleus's
+    with replaced(trainer.vllm_generation, "top_p", 1.0):  # else they may be the nucleus's
         seen, completions, logprobs, _ = trainer.vllm_generation.generate(
             prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
         )
@@ -332,10 +331,11 @@ def pictures_of(turns: Sequence[Any]) -> list[Any]:
 def _logps(trainer: Any, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of ``tokens`` (..., length) under ``logits`` (..., length, words).
 
-    Of the distribution that rollouts are drawn from: it has no image token.
+    Those that the rollout engine returns: a vLLM may leave out the image token.
     """
     logits = logits.float() / trainer.temperature
-    if (never := pictures.token_of(trainer.model)) is not None:
+    of_the_drawn = trainer.use_vllm and not trainer.vllm_generation.own_logprobs
+    if of_the_drawn and (never := pictures.token_of(trainer.model)) is not None:
         logits = logits.index_fill(-1, torch.tensor([never], device=logits.device), -torch.inf)
     scaled = torch.log_softmax(logits, dim=-1)
     return scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
