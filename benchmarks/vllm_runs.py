@@ -38,11 +38,12 @@ def run(folder: Path, how: str, seed: int) -> dict[str, Any]:
     out = folder / f"{how}-{seed}"
     command = [
         sys.executable, "-m", "cpt_bench", "run", "--trainer", "rft", *ROLLOUTS[how],
-        "--seed", str(seed), "--keep", "none", "--out", str(out),
+        "--seed", str(seed), "--keep", "none", "--no-overlap", "--out", str(out),
     ]  # fmt: skip
     surroundings = {
         "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
     with out.with_suffix(".log").open("a") as log:
         subprocess.run(
