@@ -306,6 +306,7 @@ def check_trainer(
     *,
     settings: Settings = (),
     privileges: Settings = (),
+    stage_timeout: float | None = None,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> list[Check]:
     """Try a trainer on two short stages of nano: does it keep the contract? Takes a minute.
@@ -314,6 +315,7 @@ def check_trainer(
         trainer: As for :func:`run`.
         settings: Its settings.
         privileges: What a ``cmd:`` trainer uses beyond its task.
+        stage_timeout: End a stage's training after this many seconds; None: 120.
         progress: Receives each event.
 
     Returns:
@@ -330,6 +332,7 @@ def check_trainer(
             trainer=spec_of(trainer, Path(folder) / WRITTEN),
             settings=_pairs(settings),
             privileges=_pairs(privileges),
+            stage_timeout=stage_timeout,
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)

@@ -55,6 +55,10 @@ def check(
             metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task (repeatable)."
         ),
     ] = None,
+    stage_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="End a stage's training after this many seconds [default: 120]."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Run a trainer on two short stages and check that it keeps the contract (a minute)."""
@@ -64,7 +68,11 @@ def check(
             print(f"  stage {event['stage']} ({event['task']})", file=sys.stderr, flush=True)
 
     findings = cpt_bench.check_trainer(
-        spec, settings=set_ or (), privileges=privilege or (), progress=show
+        spec,
+        settings=set_ or (),
+        privileges=privilege or (),
+        stage_timeout=stage_timeout,
+        progress=show,
     )
     if json_:
         print_json([finding._asdict() for finding in findings])

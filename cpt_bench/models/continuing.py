@@ -230,8 +230,28 @@ def write(
     return replies
 
 
-def sampler(temperature: float, top_p: float = 1.0) -> Pick:
-    """Draws from softmax(logits / temperature) within the nucleus ``top_p``; at 0, the largest."""
+def sampler(temperature: float, top_p: float = 1.0, never: Sequence[int] = ()) -> Pick:
+    """Draws from softmax(logits / temperature) within the nucleus ``top_p``; at 0, the largest.
+
+    Where a token of ``never`` is drawn, another is drawn among the others, so that a policy that
+    never chooses such a token writes what it would write without this rule.
+    """
+    pick = _sampler(temperature, top_p)
+    if not never:
+        return pick
+    barred = torch.tensor(list(never))
+
+    def pick_another(logits: torch.Tensor) -> torch.Tensor:
+        new = pick(logits)
+        wrong = torch.isin(new, barred)
+        if bool(wrong.any()):
+            new[wrong] = pick(logits[wrong].index_fill(-1, barred, -torch.inf))
+        return new
+
+    return pick_another
+
+
+def _sampler(temperature: float, top_p: float) -> Pick:
     if temperature == 0:
         return lambda logits: logits.argmax(-1)
     from transformers import TopPLogitsWarper
@@ -264,9 +284,10 @@ class Reading(NamedTuple):
         top_p: float = 1.0,
         ends: Sequence[int],
         padding: int,
+        never: Sequence[int] = (),
         watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
-        pick = sampler(temperature, top_p)
+        pick = sampler(temperature, top_p, never)
         return write(self.decoder, self.prefix, most, pick, ends, padding, watch)
 
     def score(self, replies: torch.Tensor, mask: torch.Tensor, temperature: float) -> Scores:

@@ -52,6 +52,7 @@ class Reading(Protocol):
         top_p: float = 1.0,
         ends: Sequence[int],
         padding: int,
+        never: Sequence[int] = (),
         watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Write a reply to each prompt.
@@ -62,6 +63,7 @@ class Reading(Protocol):
             top_p: Nucleus, in (0, 1].
             ends: Tokens that end a reply.
             padding: Fills the rows after their ends.
+            never: Tokens that no reply has.
             watch: Called before each token with the rows that go on (rows,) and their logits
                 (rows, words).
 
