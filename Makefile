@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install browser demo test fast peers bench gpu-wheels lint clean
+.PHONY: install browser demo test fast installed peers bench gpu-wheels lint clean
 
 install: $(VENV)/.installed  ## a virtual environment with everything for a CPU
 
@@ -23,11 +23,16 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 # Tests are shared out one by one; those that read one costly fixture stay together (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-test: install browser  ## the whole test suite, under 15 minutes on two cores
-	$(PYTEST) --durations=20 --ignore tests/peers
+OTHERS := --ignore tests/installed --ignore tests/peers
+
+test: install browser  ## the test suite, under 15 minutes on two cores
+	$(PYTEST) --durations=20 $(OTHERS)
 
 fast: install  ## the tests that train nothing, under 3 minutes
-	$(PYTEST) -m "not slow" --ignore tests/peers
+	$(PYTEST) -m "not slow" --durations=10 $(OTHERS)
+
+installed: install  ## the wheel in empty environments, and the commands of every guide
+	$(PYTEST) --durations=10 tests/installed
 
 PEERS := .venv-peers
 MAKING := tests/peers/environment.sh $(wildcard tests/peers/shim/*)

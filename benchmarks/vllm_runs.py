@@ -38,10 +38,17 @@ def run(folder: Path, how: str, seed: int) -> dict[str, Any]:
     out = folder / f"{how}-{seed}"
     command = [
         sys.executable, "-m", "cpt_bench", "run", "--trainer", "rft", *ROLLOUTS[how],
-        "--seed", str(seed), "--keep", "none", "--out", str(out),
+        "--seed", str(seed), "--keep", "none", "--no-overlap", "--out", str(out),
     ]  # fmt: skip
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run(command, check=True, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL)
+    surroundings = {
+        "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    with out.with_suffix(".log").open("a") as log:
+        subprocess.run(
+            command, check=True, env={**os.environ, **surroundings}, stdout=log, stderr=log
+        )
     rows = json.loads((out / "matrix.json").read_text())["accuracy"]
     checks = []
     for log in sorted(out.glob("stages/[1-9]*/train.jsonl")):
@@ -91,10 +98,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    runs = {
-        how: [run(args.folder, how, seed) for seed in range(args.seeds)]
-        for how in reversed(ROLLOUTS)
-    }
+    args.folder.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, list[dict[str, Any]]] = {how: [] for how in ROLLOUTS}
+    for seed in range(args.seeds):
+        for how, done in runs.items():
+            done.append(run(args.folder, how, seed))
     one, other = runs["transformers"], runs["vllm"]
     metrics = {
         name: compared(*([r["metrics"][name] for r in group] for group in (one, other)))
@@ -107,7 +115,7 @@ def main() -> None:
         for j in range(tasks)
     ]
     beyond = sum(abs(cell["difference"]) > cell["within"] for cell in cells)
-    told = [check for r in other for check in r["self-checks"]]
+    checks = [check for r in other for check in r["self-checks"]]
     found = {
         "benchmark": "vllm-runs",
         "seeds": args.seeds,
@@ -117,7 +125,7 @@ def main() -> None:
         "mean difference of cells": round(statistics.mean(c["difference"] for c in cells), 2),
         "largest difference of cells": max((c["difference"] for c in cells), key=abs),
         "log-probabilities, largest over all stages": {
-            name: max(check[name] for check in told) for name in CHECKS
+            name: max(check[name] for check in checks) for name in CHECKS
         },
         "runs": runs,
         "machine": environment.hardware(),

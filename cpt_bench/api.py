@@ -308,6 +308,7 @@ def check_trainer(
     privileges: Settings = (),
     suite: str | Path | None = None,
     base: str | Path | None = None,
+    stage_timeout: float | None = None,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> list[Check]:
     """Try a trainer on two short stages: does it keep the contract? Takes a minute on nano.
@@ -318,6 +319,7 @@ def check_trainer(
         privileges: What a ``cmd:`` trainer uses beyond its task.
         suite: The suite whose first two tasks are used; None is nano.
         base: The model to start from: a folder or ``org/name[@revision]``; None is the suite's.
+        stage_timeout: End a stage's training after this many seconds; None: 120.
         progress: Receives each event.
 
     Returns:
@@ -336,6 +338,7 @@ def check_trainer(
             privileges=_pairs(privileges),
             suite="" if suite is None else str(suite),
             base=None if base is None else str(base),
+            stage_timeout=stage_timeout,
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)

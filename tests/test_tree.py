@@ -89,7 +89,7 @@ def test_each_room_has_its_folder_of_tests() -> None:
 
 def test_each_folder_of_tests_is_of_a_room() -> None:
     folders = {folder.name for folder in TESTS.iterdir() if (folder / "__init__.py").is_file()}
-    assert folders - {"support", "peers"} <= {*ROOMS}
+    assert folders - {"support", "installed", "peers"} <= {*ROOMS}
     # Without its marker a folder's modules would clash with those of the same name elsewhere.
     assert {file.parent for file in FILES} <= {init.parent for init in TESTS.rglob("__init__.py")}
 

@@ -8,7 +8,11 @@ the policy's weights before each batch of rollouts. As it stands in TRL 1.16,
 * vLLM goes on with the pictures as it saw them under earlier weights: it remembers what the vision
   tower made of a picture (trl issue 7198);
 * a policy in float32 writes its rollouts in bfloat16, which vLLM's ``dtype="auto"`` makes of it;
-* rollouts are drawn from the same random state in each stage and under each seed.
+* rollouts are drawn from the same random state in each stage and under each seed;
+* a policy may write an image token, for which the trainer then looks for a part of a picture;
+* with ``top_p`` below 1, vLLM's log-probabilities are those within the nucleus. TRL weighs a reply
+  by what the trainer computes against them, which is meant for differences in rounding, and so
+  would weigh long replies less; it weighs no reply that transformers wrote.
 
 :func:`vllm_generation` puts :class:`Generation` in the place of TRL's class while TRL makes its
 trainer.
@@ -28,7 +32,11 @@ from trl.trainer import grpo_trainer, rloo_trainer
 from cpt_bench.engines import vllm_open
 from cpt_bench.engines.vllm_open import Cures
 from cpt_bench.errors import CptBenchError
+from cpt_bench.models.families import pictures
 from cpt_bench.trainer import Stage
+
+NEVER = -100.0
+"""The lowest bias on a logit that vLLM takes."""
 
 CURES = Cures(memory="vllm_memory", length="max_new_tokens or max_pixels", images="the suite")
 
@@ -77,15 +85,23 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
     """TRL's way to vLLM, mended; see the module.
 
     Args:
+        model: The policy.
         dtype: The policy's arithmetic.
         run_seed: Seeds the draws of this stage.
         given: What TRL gives its own class.
+
+    Attributes:
+        own_logprobs: Whether the log-probabilities are the policy's own; else they are those of the
+            tokens that could be drawn.
     """
 
-    def __init__(self, *given: Any, dtype: str, run_seed: int, **more: Any) -> None:
-        self.dtype, self.run_seed = dtype, run_seed
-        # RLOO asks for none, but the self-check compares them.
-        super().__init__(*given, **{**more, "logprobs": 0})
+    def __init__(self, model: Any, *given: Any, dtype: str, run_seed: int, **more: Any) -> None:
+        self.dtype, self.run_seed, self.own_logprobs = dtype, run_seed, False
+        self.image_token = pictures.token_of(model)
+        # What TRL hands on is for transformers, which it has leave out the image token by itself.
+        without = {} if self.image_token is None else {"logit_bias": {self.image_token: NEVER}}
+        # RLOO asks for no log-probabilities, but the self-check compares them.
+        super().__init__(model, *given, **{**more, "logprobs": 0, "generation_kwargs": without})
 
     def _init_vllm(self) -> None:
         if self.mode != "colocate":
@@ -110,6 +126,8 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
             Path(model), dtype=self.dtype, memory=memory, max_model_len=longest
         )
         del ours["enable_prefix_caching"]  # rollouts share their prompt; emptied with each sync
+        if self.temperature == 1:  # raw ones know nothing of another temperature either
+            asked["logprobs_mode"], self.own_logprobs = "raw_logprobs", True
         seed = (self.run_seed * 1000 + asked["seed"]) % 2**31
         return LLM(model=model, **{**asked, **ours, "seed": seed})
 
@@ -147,8 +165,8 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
         """TRL's, with prompts as vLLM takes them, and with replies that are whole.
 
         Raises:
-            CptBenchError: vLLM read other tokens than the trainer does, or its own limit ended a
-                reply.
+            CptBenchError: vLLM read other tokens than the trainer does, wrote an image token, or
+                its own limit ended a reply.
         """
         asked = prompts
         if images is not None and self.mode == "colocate":
@@ -168,6 +186,12 @@ class Generation(stock.VLLMGeneration):  # type: ignore[misc]
                     todo="Use a tested set of versions (cptbench doctor), or use_vllm=false",
                 )
         for reply in written:
+            if self.image_token in reply:
+                raise CptBenchError(
+                    "vLLM wrote an image token, which stands for no picture, against a bias of "
+                    f"{NEVER:g}",
+                    todo="Use use_vllm=false, or a policy that has learned not to",
+                )
             if len(reply) < self.max_completion_length and reply[-1:] not in self._ends():
                 raise CptBenchError(
                     f"vLLM ended a rollout after {len(reply)} of {self.max_completion_length} "

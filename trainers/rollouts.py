@@ -13,6 +13,7 @@ from cpt_bench.engines import Request, Sampling
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models import batches
+from cpt_bench.models.families import pictures
 from cpt_bench.trainer import RewardParts, Stage, TrainSample
 from cpt_bench.trainers.config import TRLConfig, processes
 from cpt_bench.trainers.policy import evaluating, training_processor
@@ -44,6 +45,9 @@ class Rollouts(TransformersEngine):
         self.model, self.stage, self.begin = model, stage, begin
         self.batch_size = PROMPTS
         self.stops()
+        # As in TRL's rollouts; and without it, the text would not be all that was drawn.
+        token = pictures.token_of(model)
+        self.never = [] if token is None else [token]
 
     def draw(
         self,
@@ -56,11 +60,11 @@ class Rollouts(TransformersEngine):
     ) -> list[list[str]]:
         """``replies`` texts to each sample's prompt, in the order of ``samples``."""
         found: dict[int, list[str]] = {}
-        pictures = [len(sample.image_files) for sample in samples]
+        shown = [len(sample.image_files) for sample in samples]
         # A random state of its own: the stage's own draws must not depend on how much was asked.
         with evaluating(self.model), torch.random.fork_rng(devices=_devices()):
             torch.manual_seed(seed)
-            for batch in batches.of_equal_pictures(pictures, [0] * len(samples), PROMPTS):
+            for batch in batches.of_equal_pictures(shown, [0] * len(samples), PROMPTS):
                 texts = self._several(
                     [samples[i] for i in batch], replies, Sampling(temperature, top_p)
                 )

@@ -31,7 +31,7 @@ from cpt_bench.engines.hf import messages
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.families import pictures
 from cpt_bench.trainer import Stage
-from cpt_bench.trainers.generation import first_difference
+from cpt_bench.trainers.generation import first_difference, replaced
 from cpt_bench.trainers.log import StageLog
 from cpt_bench.trainers.shared import until
 
@@ -45,8 +45,7 @@ class Rollout(NamedTuple):
     Attributes:
         prompt: The prompt's token ids, placeholders expanded.
         completion: The reply's token ids.
-        logprobs: Of each reply token under the distribution it was drawn from; None where the
-            engine does not return them.
+        logprobs: Of each reply token, as the engine returns them; None where it does not.
     """
 
     prompt: list[int]
@@ -143,7 +142,7 @@ def check(
     engine = rollouts or (vllm_rollouts if trainer.use_vllm else transformers_rollouts)
     with undisturbed(trainer):
         token = pictures.token_of(trainer.model)
-        found = [before(rollout, token) for rollout in engine(trainer, turns)]
+        found = engine(trainer, turns)
         references = [refer(trainer, turn, r) for turn, r in zip(turns, found, strict=True)]
     differ = disagreements(found, references, token, tolerance)
     if differ:
@@ -193,15 +192,6 @@ class SelfCheck(TrainerCallback):  # type: ignore[misc]
         if gaps.size:
             found = {name: float(gaps.mean()), f"{name}_most": float(gaps.max())}
             self.log.figures |= found
-
-
-def before(rollout: Rollout, token: int | None) -> Rollout:
-    """The rollout up to a ``token`` in its reply: a placeholder that has no picture."""
-    if token is None or token not in rollout.completion:
-        return rollout
-    end = rollout.completion.index(token)
-    logprobs = rollout.logprobs[:end] if rollout.logprobs is not None else None
-    return rollout._replace(completion=rollout.completion[:end], logprobs=logprobs)
 
 
 @contextlib.contextmanager
@@ -258,7 +248,7 @@ def transformers_rollouts(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
         )
     logits = torch.stack(out.logits, dim=1)
     new = out.sequences[:, longest:]
-    logps = _logps(logits, new, trainer.temperature)
+    logps = _logps(trainer, logits, new)
     end = trainer.processing_class.tokenizer.eos_token_id
     rollouts = []
     for prompt, row, logprobs in zip(ids, new.tolist(), logps.tolist(), strict=True):
@@ -275,7 +265,7 @@ def _shared_rollouts(trainer: Any, ids: Sequence[Any], prompts: Any) -> list[Rol
     )
     logprobs: list[list[float]] = [[] for _ in ids]
     for at, (rows, logits) in enumerate(steps):
-        logps = _logps(logits, written[rows, at], trainer.temperature)
+        logps = _logps(trainer, logits, written[rows, at])
         for row, logp in zip(rows.tolist(), logps.tolist(), strict=True):
             logprobs[row].append(logp)
     replies = [until(row, trainer.eos_token_ids) for row in written.tolist()]
@@ -300,9 +290,10 @@ def seen_before(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
 
 def _by_vllm(trainer: Any, turns: Sequence[Any]) -> list[Rollout]:
     ids, images, _ = trainer._tokenize_prompts(list(turns))
-    seen, completions, logprobs, _ = trainer.vllm_generation.generate(
-        prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
-    )
+    with replaced(trainer.vllm_generation, "top_p", 1.0):  # else they may be the nucleus's
+        seen, completions, logprobs, _ = trainer.vllm_generation.generate(
+            prompts=ids, images=images, num_generations=1, profiler=contextlib.nullcontext()
+        )
     return [
         Rollout(list(prompt), list(completion), [float(token[0]) for token in drawn])
         for prompt, completion, drawn in zip(seen, completions, logprobs, strict=True)
@@ -328,7 +319,7 @@ def refer(trainer: Any, turn: Any, rollout: Rollout) -> Reference:
     with torch.no_grad(), trainer.accelerator.autocast():
         out = trainer.model(**{key: value.to(device) for key, value in inputs.items()})
     logits = out.logits[:, len(prompt) - 1 : -1]
-    logps = _logps(logits, completion.to(device), trainer.temperature)
+    logps = _logps(trainer, logits, completion.to(device))
     return Reference(prompt, places, logps[0].tolist())
 
 
@@ -337,7 +328,14 @@ def pictures_of(turns: Sequence[Any]) -> list[Any]:
     return [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
 
 
-def _logps(logits: torch.Tensor, tokens: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities of ``tokens`` (batch, length) under ``logits`` (batch, length, words)."""
-    scaled = torch.log_softmax(logits.float() / temperature, dim=-1)
+def _logps(trainer: Any, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of ``tokens`` (..., length) under ``logits`` (..., length, words).
+
+    Those that the rollout engine returns: a vLLM may leave out the image token.
+    """
+    logits = logits.float() / trainer.temperature
+    of_the_drawn = trainer.use_vllm and not trainer.vllm_generation.own_logprobs
+    if of_the_drawn and (never := pictures.token_of(trainer.model)) is not None:
+        logits = logits.index_fill(-1, torch.tensor([never], device=logits.device), -torch.inf)
+    scaled = torch.log_softmax(logits, dim=-1)
     return scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

@@ -68,6 +68,7 @@ class Sharing(NamedTuple):
         longest: The most tokens of a reply.
         ends: Tokens that end a reply.
         padding: The token that fills rows.
+        never: Tokens that no reply has.
     """
 
     model: quick.QuickModel
@@ -75,6 +76,7 @@ class Sharing(NamedTuple):
     longest: int
     ends: Sequence[int]
     padding: int
+    never: Sequence[int]
 
     def prompts(self, prompt_ids: Any, images: Any, fields: dict[str, Any]) -> Prompts:
         """The prompts that TRL tokenized, as tensors."""
@@ -112,6 +114,7 @@ class Sharing(NamedTuple):
                     top_p=top_p,
                     ends=self.ends,
                     padding=self.padding,
+                    never=self.never,
                     watch=watch,
                 )
             )
@@ -133,6 +136,7 @@ def share(trainer: Any, model: quick.QuickModel | None, losses: bool) -> None:
         trainer.max_completion_length,
         trainer.eos_token_ids,
         trainer._tokenizer.pad_token_id,
+        trainer.generation_config.suppress_tokens or (),
     )
 
 

@@ -63,6 +63,10 @@ def check(
         str | None,
         typer.Option(help="Start from this model, a folder or org/name on the hub, instead."),
     ] = None,
+    stage_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="End a stage's training after this many seconds [default: 120]."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Run a trainer on two short stages and check that it keeps the contract (a minute)."""
@@ -77,6 +81,7 @@ def check(
         privileges=privilege or (),
         suite=suite,
         base=base,
+        stage_timeout=stage_timeout,
         progress=show,
     )
     if json_:

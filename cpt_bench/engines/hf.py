@@ -101,9 +101,10 @@ class TransformersEngine:
         self.weights = weights
 
     def stops(self) -> None:
-        """Find the tokens that end a reply, and the one that pads rows after their end."""
+        """Find the tokens that end a reply, those it never has, and the one that pads rows."""
         tokenizer = self.processor.tokenizer
         self.ends = families.reply_ends(self.model, tokenizer)
+        self.never: list[int] = []
         self.padding = families.padding(tokenizer, self.ends)
 
     def generate(
@@ -181,6 +182,7 @@ class TransformersEngine:
                 use_cache=True,  # training with gradient checkpointing switches it off
                 eos_token_id=self.ends,
                 pad_token_id=self.padding,
+                suppress_tokens=self.never or None,
                 **choosing(sampling.temperature, sampling.top_p),
             )
             return output[:, inputs["input_ids"].shape[1] :]
@@ -194,6 +196,7 @@ class TransformersEngine:
             top_p=sampling.top_p,
             ends=self.ends,
             padding=self.padding,
+            never=self.never,
         )
 
     def _batch(

@@ -18,7 +18,7 @@ from cpt_bench.run.plan import Plan
 from cpt_bench.run.sequencer import opened, train_stages
 
 SAMPLES, BUDGET, SECONDS = 24, 48, 120.0
-"""Training samples per task, prompts that a stage may draw, and seconds that it may take."""
+"""Training samples per task, prompts that a stage may draw, and its default time limit."""
 
 
 class Check(NamedTuple):
@@ -38,7 +38,8 @@ class Check(NamedTuple):
 def small(plan: Plan) -> Plan:
     """``plan``, cut down to two short stages."""
     suite = plan.suite.model_copy(update={"sequence": plan.suite.sequence[:2], "general": ()})
-    budget = plan.budget.model_copy(update={"samples": BUDGET, "seconds": SECONDS})
+    seconds = plan.budget.seconds or SECONDS
+    budget = plan.budget.model_copy(update={"samples": BUDGET, "seconds": seconds})
     return plan._replace(suite=suite, limit=SAMPLES, budget=budget)
 
 
@@ -46,7 +47,7 @@ def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> l
     """Check the plan's trainer on two small stages.
 
     Args:
-        plan: Its trainer, settings and privileges are used; the rest is cut down.
+        plan: Its trainer, settings, privileges and time limit are used; the rest is cut down.
         folder: An empty folder to work in.
         tell: Receives progress events.
 
@@ -59,7 +60,8 @@ def check(plan: Plan, folder: Path, tell: Callable[[dict[str, Any]], None]) -> l
         checks += _first(plan, folder, tell)
         checks += _again(plan, folder, tell)
     except TrainerFault as fault:
-        checks.append(Check(RULES.get(fault.kind, "trains a stage"), False, str(fault)))
+        rule = RULES.get(fault.kind, "trains a stage").format(plan.budget.seconds)
+        checks.append(Check(rule, False, str(fault)))
         return checks
     checks.append(Check("leaves its inputs alone", True, "policy and train split unchanged"))
     checks.append(
@@ -75,7 +77,7 @@ RULES = {
     "pickle": "writes a loadable checkpoint",
     "broken": "writes a loadable checkpoint",
     "not-finite": "writes a loadable checkpoint",
-    "timeout": f"ends a stage of {SAMPLES} samples within {SECONDS:.0f} s",
+    "timeout": f"ends a stage of {SAMPLES} samples within {{:.0f}} s",
 }
 """Each kind of fault, and the rule that it breaks."""
 

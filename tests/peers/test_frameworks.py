@@ -134,6 +134,21 @@ def test_it_trains_on_the_prompts_that_are_evaluated(ran: Ran, stage: int) -> No
             assert loss == pytest.approx(loss_of(rows, found, engine), abs=1e-4)
 
 
+def test_it_keeps_the_contract(framework: tuple[str, Path], tmp_path: Path) -> None:
+    """``cptbench trainer check``: budget, seed, an interruption in the middle of a stage, and what it leaves alone."""
+    name, python = framework
+    done = here(
+        tmp_path, "trainer", "check", f"cmd:{python} {ROOT}/examples/{name}/train.py {{stage}}",
+        "--set", "per_device_train_batch_size=8", "--set", "learning_rate=3e-4", "--json",
+        "--stage-timeout", 600,  # it imports for half a minute where nothing else runs
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {check["what"]: (check["ok"], check["detail"]) for check in json.loads(done.stdout)}
+    assert [what for what, (ok, _) in found.items() if not ok] == [], found
+    assert found["resumes"][1] == "the same weights, after being killed in the middle of stage 2"
+    assert found["honours its budget"][1] == "24 of 48 prompts drawn"
+
+
 def test_another_prompt_is_none(base: Path, tmp_path: Path) -> None:
     """A turn before the question, a target that goes on, another picture: no sample has these."""
     engine = TransformersEngine(base, device="cpu")

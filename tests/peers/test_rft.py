@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.support.peers import model_of
+from cpt_bench.suite import load_suite
+from tests.support import places
+from tests.support.families import qwen3_text
+from tests.support.peers import PLACES, model_of, writing
 
 ROOT = Path(__file__).parents[2]
 CASES: dict[str, dict[str, Any]] = {
@@ -28,8 +33,8 @@ CASES: dict[str, dict[str, Any]] = {
     "several updates": {"set": {"updates_per_generation": 2, "max_steps": 4}},
     "a beginning": {"set": {"begin": "reasoning"}},
     "words alone": {"task": "science", "samples": 8},
+    "a nucleus": {"set": {"top_p": 0.8}},
 }
-
 
 ONE = {"prompts_per_step": 1, "rollouts": 8, "max_steps": 1, "self_check": 0}
 SEEDS = {
@@ -60,6 +65,16 @@ def told(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict
         settings = {"self_check": check, "learning_rate": 3e-3}
         cases[fault, check] = {"fault": fault, "set": settings}
     cases |= {"short": {"policy": str(short)}, "odd": {"policy": str(odd)}}
+    cases["warm"] = {"set": {"top_p": 0.8, "temperature": 1.3}}
+    image = str(writing(base, folder / "image"))
+    for name in ("grpo", "rloo", "remax", "kl"):
+        cases["image", name] = {**CASES[name], "policy": image}
+    cases["image", "warm"] = {**cases["warm"], "policy": image}
+    many = {**ONE, "rollouts": 512}
+    cases["draws"] = {"policy": image, "samples": 1, "set": many}
+    qwen3_text(folder / "text")
+    words = {"suite": str(places.WORDS), "task": load_suite(places.WORDS).sequence[-1]}
+    cases["text"] = {"policy": str(folder / "text"), **words}
     file = folder / "cases.json"
     file.write_text(json.dumps([*cases.values()]))
     done = subprocess.run(
@@ -96,6 +111,47 @@ def test_remax_s_baseline_is_greedy(told: dict[Any, dict[str, Any]]) -> None:
         return [all(reply == group[0] for reply in group) for group in groups]
 
     assert all(alike(greedy)) and not all(alike(drawn))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "remax", "kl", "warm"])
+def test_a_rollout_has_no_image_token(
+    algorithm: str, told: dict[Any, dict[str, Any]], base: Path
+) -> None:
+    """The policy likes to write one, and what stands around pictures, which has no effect."""
+    from cpt_bench.models.checkpoint import load_processor
+
+    found = told["image", algorithm]
+    assert "error" not in found
+    image, *others = load_processor(base).tokenizer.convert_tokens_to_ids([*PLACES])
+    written = {token for replies in found["written"] for reply in replies for token in reply}
+    assert image not in written and written >= {*others}
+    first = next(row for row in found["rows"] if row["step"])
+    assert first["self_check"] < 1e-5 and first["self_check_after_sync"] < 1e-5
+    ratio = first.get("sampling/importance_sampling_ratio/mean", 1.0)
+    assert algorithm == "warm" or ratio == pytest.approx(1, abs=1e-4)
+
+
+def test_rollouts_are_drawn_from_the_policy_s_probabilities(
+    told: dict[Any, dict[str, Any]],
+) -> None:
+    """The first token of 512 rollouts of one prompt, of which one in five would be the image token."""
+    (written,), (logprobs,) = told["draws"]["written"], told["draws"]["logprobs"]
+    chance = {r[0]: math.exp(p[0]) for r, p in zip(written, logprobs, strict=True)}
+    times = Counter(reply[0] for reply in written)
+    total = sum(chance.values())
+    assert len(times) > 3 and total == pytest.approx(0.8, abs=0.05)
+    for token, p in ((token, p / total) for token, p in chance.items()):
+        expected, sigma = len(written) * p, math.sqrt(len(written) * p * (1 - p))
+        assert abs(times[token] - expected) < 4.5 * sigma + 1, (token, times[token], expected)
+
+
+@pytest.mark.parametrize("case", ["warm", "text"])
+def test_other_draws_other_models(case: str, told: dict[Any, dict[str, Any]]) -> None:
+    """The self-check compares what the engine computes, within the nucleus or not."""
+    found = told[case]
+    assert "error" not in found
+    first = next(row for row in found["rows"] if row["step"])
+    assert first["self_check"] < 1e-5 and first["self_check_after_sync"] < 1e-5
 
 
 def test_rollouts_follow_the_seed(told: dict[Any, dict[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from cpt_bench.stage import training
 from cpt_bench.stage.split import write_split
 from cpt_bench.stage.trainers import trainer_of
 from cpt_bench.trainer import Budget
+from tests.support.commands import here
 from tests.support.made_trainers import make_plan, train
 from tests.support.places import ROOT, TINY
 
@@ -165,6 +166,15 @@ def test_a_command_gets_rewards_and_is_heard(tiny_model: Path, tmp_path: Path) -
     assert {"kind": "output", "line": "hello from True", "stage": 1} in events
     assert read_jsonl(paths.train_log(1)) == [{"step": 1, "steps": 1, "loss": 0.5, "samples": 4}]
     assert "hello from True" in paths.log(1, "train").read_text()
+
+
+def test_a_check_gives_a_stage_the_time_that_is_asked_for(tmp_path: Path) -> None:
+    """A framework that takes a minute to import may take longer than the check's own two minutes."""
+    done = here(tmp_path, "trainer", "check", "cmd:sleep 30", "--stage-timeout", 1)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("FAIL  ends a stage of 24 samples within 1 s: stage 1 (science)")
+    assert line.endswith("Give a longer --stage-timeout, or look where it hangs")
 
 
 def test_a_command_that_nobody_watches_is_recorded_as_such(

@@ -1,9 +1,9 @@
 """Stages of RFT with a colocated vLLM, in one process: ``python -m tests.support.drive_rft FILE``.
 
 FILE holds a JSON list of cases and gets a list of what came of them. A case has ``trainer``, ``set``
-(settings), ``stage`` (what is changed in the stage's document), ``policy``, ``samples`` (the first so
-many alone) and ``fault`` (something of :data:`FAULTS`). A process of its own: vLLM and torch's
-process groups outlive what opened them.
+(settings), ``stage`` (what is changed in the stage's document), ``policy``, ``suite`` and ``task``,
+``samples`` (the first so many alone) and ``fault`` (something of :data:`FAULTS`). A process of its
+own: vLLM and torch's process groups outlive what opened them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 from cpt_bench.engines import vllm_open
 from cpt_bench.errors import CptBenchError
 from cpt_bench.plugins import resolve
-from cpt_bench.suite import open_suite
+from cpt_bench.suite import load_suite, open_suite
 from cpt_bench.trainers import generation
 from cpt_bench.trainers.generation import Generation, replaced, stock
-from tests.support.stages import make_stage
+from tests.support.stages import TINY, make_stage
 
 
 def same_pictures() -> Any:
@@ -61,7 +61,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
 
 
 def carry_out(case: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {"rows": [], "written": []}
+    told: dict[str, Any] = {"rows": [], "written": [], "logprobs": []}
     open_, generate = Generation._open, Generation.generate
 
     def opened(self: Any, *args: Any, **more: Any) -> Any:
@@ -72,12 +72,14 @@ def carry_out(case: dict[str, Any]) -> dict[str, Any]:
     def written(self: Any, *args: Any, **more: Any) -> Any:
         out = generate(self, *args, **more)
         told["written"].append(out[1])
+        told["logprobs"].append([[float(token[0]) for token in reply] for reply in out[2]])
         return out
 
     base = open_suite("nano").base_path()
     stage = make_stage(
         case.get("task", "counting"), Path(case.get("policy", base)), Path(tempfile.mkdtemp()),
-        told["rows"], **case.get("stage", {}),
+        told["rows"], load_suite(Path(case["suite"])) if "suite" in case else TINY,
+        **case.get("stage", {}),
     )  # fmt: skip
     if "samples" in case:
         stage = replace(stage, samples=stage.samples[: case["samples"]])

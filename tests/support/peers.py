@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,42 @@ def model_of(base: Path, folder: Path, seed: int = 3, **sizes: Any) -> Path:
         if name.endswith("bias"):  # a trained model's are not zero
             parameter.data.normal_(std=0.02)
     model.save_pretrained(folder)
+    return folder
+
+
+PLACES = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+"""What stands around a picture and in its place, in the words of Qwen's tokenizers."""
+
+
+def writing(base: Path, folder: Path, tokens: Sequence[str] = PLACES) -> Path:
+    """A copy of ``base`` that begins a reply with each of ``tokens`` as often as with any other word.
+
+    To the questions of the tiny suite's task counting.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from cpt_bench.engines import Request
+    from cpt_bench.sources import load_split
+    from tests.support.stages import TINY
+
+    shutil.copytree(base, folder)
+    plain = transformers(base)
+    samples = load_split(TINY.card("counting"), "train")
+    asked = [Request(s.id, TINY.protocol.prompt(s.question), s.images) for s in samples]
+    with torch.no_grad():
+        out = plain.model(**plain.encode(asked), output_hidden_states=True)
+    likely = out.logits[:, -1].logsumexp(-1, keepdim=True)
+    row = torch.linalg.lstsq(out.hidden_states[-1][:, -1], likely, driver="gelsd").solution[:, 0]
+    state = load_file(base / "model.safetensors")
+    head = next(t for name, t in state.items() if name.endswith("embed_tokens.weight")).clone()
+    head[plain.processor.tokenizer.convert_tokens_to_ids([*tokens])] = row
+    state["lm_head.weight"] = head
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    text = {**config["text_config"], "tie_word_embeddings": False}
+    config |= {"tie_word_embeddings": False, "text_config": text}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

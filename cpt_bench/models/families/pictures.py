@@ -95,11 +95,14 @@ def longest_edge(images: Any, most: int) -> int:
 def token_of(model: Any) -> int | None:
     """The token that stands for a part of a picture; None where the model reads none.
 
+    A rollout must not have it: a forward pass over prompt and reply looks for as many parts of
+    pictures as there are such tokens.
+
     The model's config has it. A processor's ``image_token_id`` is, with Gemma 3, the token that
     stands for a whole picture until it is expanded.
     """
     token = getattr(model.config, "image_token_id", None)
-    return None if token is None else int(token)
+    return None if token is None or token < 0 else int(token)
 
 
 def places(processor: Any, inputs: Any, pictures: Sequence[Any]) -> int | None:

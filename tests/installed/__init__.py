@@ -1,0 +1,1 @@
+"""What somebody meets who installs cptbench and follows its guides (make installed)."""
