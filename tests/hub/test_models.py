@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -263,8 +264,12 @@ def test_a_download_that_ended_goes_on_with_the_files_that_are_missing(
     hub.forget()
     lines: list[str] = []
     found(nano, lines=lines)
-    assert lines[0].startswith(f"{ID}: {8 - len(arrived)} files to fetch, ")
-    assert len(hub.asked("GET .*(resolve|cdn)")) == 8 - len(arrived)
+    found_absent = re.match(rf"{ID}: (\d) files to fetch, ", lines[0])
+    assert found_absent is not None
+    fetched = int(found_absent[1])
+    # The last small file may have arrived while the first try was ending.
+    assert 3 <= fetched <= 8 - len(arrived)
+    assert len(hub.asked("GET .*(resolve|cdn)")) == fetched
     assert snapshots.cached(snapshot) is not None
 
 
