@@ -34,15 +34,22 @@ from cpt_bench.tasks.gym import probes
 
 SUITE = open_suite("gym")
 FORM = AnswerForm(kind="natural", open="The answer is ", close=".")
-ASK = "\nReply with the answer only."
-VERSION, SEED, SAMPLES = "0.1.25", 90_000_000, 4
+ASKS = {
+    "sentence": '\nReply with one sentence: "The answer is ...".',
+    "only": "\nReply with the answer only.",
+    "end": "\nEnd with: The answer is",
+}
+"""The wordings that were tried for each candidate, on 60 questions of another seed."""
+VERSION, SEED, SAMPLES = "0.1.25", 91_000_000, 4
 """The seed is none of gym's: what is chosen by is not what is measured later."""
 MOST = SUITE.protocol.decoding.max_new_tokens
 
 CANDIDATES = Path(__file__).with_name("gym_candidates.yaml")
 
 
-def card(name: str, task: str, kind: str, settings: dict[str, Any], n: int) -> TaskCard:
+def card(
+    name: str, task: str, kind: str, settings: dict[str, Any], n: int, ask: str = "only"
+) -> TaskCard:
     """A card for a candidate."""
     source = ReasoningGym(
         kind="reasoning-gym", version=VERSION, task=task, settings=settings, seeds={"test": SEED}
@@ -50,7 +57,7 @@ def card(name: str, task: str, kind: str, settings: dict[str, Any], n: int) -> T
     return TaskCard(
         name=name, title=name, description=name, version=1, source=source, licence="Apache-2.0",
         splits={"test": Split(n=n, sha256=None)}, grader="reasoning-gym", answer_kinds=(kind,),
-        instruction=ASK,
+        instruction=ASKS[ask],
     )  # fmt: skip
 
 
@@ -118,10 +125,10 @@ def main() -> None:
         row = measured(engine, samples, "reasoning-gym", MOST, asked.groups)
         tasks[name] = {**given, **row}
         print(name, json.dumps(row, ensure_ascii=False), flush=True)
-    for name, grader in (("capitals", "exact"), ("elements", "exact"), ("form", "word-count")):
+    for name in probes.PROBES:
         if asked.only and name not in asked.only:
             continue
-        general[name] = measured(engine, probes.make("test", 100, name, 1), grader, MOST, 0)
+        general[name] = measured(engine, probes.make("test", 100, name, 1), "exact", MOST, 0)
         print(name, json.dumps(general[name], ensure_ascii=False), flush=True)
     if asked.out:
         versions = {"reasoning-gym": VERSION, **environment.versions()}

@@ -229,13 +229,14 @@ def devices(
         )
     ]
     if not hardware["gpus"]:
-        here = [f"{s.suite} runs here" for s in suites if s.ships]
+        ship = [s.suite for s in suites if s.ships]
+        here = f"{' and '.join(ship)} {'run' if len(ship) > 1 else 'runs'} here"
         beyond = [
             f"{s.suite} needs at least one of {s.gpu.memory:.0f} GB"
             for s in suites
             if not s.ships and s.gpu is not None
         ]
-        return [*out, Finding("gpu", "note", "; ".join([f"none: {', '.join(here)}", *beyond]))]
+        return [*out, Finding("gpu", "note", "; ".join([f"none: {here}", *beyond]))]
     built = "+cpu" not in found.get("torch", "")
     for gpu in hardware["gpus"]:
         cure = "" if built else f"pip install --force-reinstall 'torch=={TESTED['torch']}.*'"

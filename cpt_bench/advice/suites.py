@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from cpt_bench.advice.again import Finding, made_again
+from cpt_bench.advice.apart import Splits, across_tasks, apart
+from cpt_bench.advice.pins import (
+    Written,
+    is_pinned,
+    pinned,
+    sized,
+    sized_otherwise,
+    unnamed_overlays,
+)
 from cpt_bench.errors import CptBenchError, shown
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.grading import Matcher, grade
 from cpt_bench.images import decode
-from cpt_bench.sources import load_split, split_digest
+from cpt_bench.sources import load_split
 from cpt_bench.sources.checks import problem_of
-from cpt_bench.sources.declared import usable_rows
-from cpt_bench.sources.leakage import leaks, some
-from cpt_bench.sources.loading import made_split
 from cpt_bench.sources.mapping import is_number
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
-from cpt_bench.suite.columns import Files
-from cpt_bench.suite.origins import Hub
-from cpt_bench.suite.pinning import pin
-from cpt_bench.suite.prepared import is_prepared
 
 ASKED, SHOWN, WRONG = 500, 2000, 10
 """The most samples of a split whose gold is graded, pictures that are decoded, and wrong replies
@@ -49,11 +50,22 @@ def check(
     """
     suite = open_suite(spec)
     found: list[Finding] = []
+    written: Written | None = {} if write else None
+    variants = [*sized_otherwise(suite)]
+    made: dict[str, Splits] = {}
     for name in (*suite.sequence, *suite.general):
         tell(name)
-        found += _task(suite, suite.card(name), write)
+        made[name] = {}
+        found += _task(suite, suite.card(name), written, made[name])
+    for other, name in variants:
+        title = f"{name}@{other.variant.tag}"
+        tell(title)
+        for one in _task(other, other.card(name), written, {}):
+            found.append(one._replace(place=one.place.replace(name, title, 1)))
+    found += across_tasks(suite, made)
     if write:
         suite = open_suite(spec)
+    found += unnamed_overlays(suite)
     found += _prompts(suite)
     if not any(finding.ok is False for finding in found):
         found += made_again(suite)
@@ -63,12 +75,15 @@ def check(
 # -------------------------------------------------------------------------------------- a task
 
 
-def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
-    splits: dict[str, list[Sample]] = {}
+def _task(
+    suite: Suite, card: TaskCard, written: Written | None, splits: Splits
+) -> Iterator[Finding]:
+    """What is found about a task; its samples are put into ``splits``."""
+    write = written is not None
     for split in card.splits:
         try:
-            card = _sized(card, split) if write else card
-            splits[split] = load_split(card, split, check=not write and _is_pinned(card, split))
+            card = sized(suite, card, split) if write else card
+            splits[split] = load_split(card, split, check=not write and is_pinned(card, split))
         except CptBenchError as error:
             place = error.where.removeprefix(f"task {card.name}").removeprefix(f", {split} split")
             what = f"{place.removeprefix(': ')}: {error.what}" if place else error.what
@@ -78,7 +93,8 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
     try:
         matcher = matcher_of(card)
     except CptBenchError as error:
-        yield Finding(card.name, False, error.what, error.todo)
+        what = f"grader {card.grader}: {error.what}"
+        yield Finding(card.name, False, what, error.todo or "Correct the grader")
         return
     found = [
         finding
@@ -93,52 +109,14 @@ def _task(suite: Suite, card: TaskCard, write: bool) -> Iterator[Finding]:
         found += _wrong(card, splits["test"], suite.protocol, matcher)
         found += _one_sided(card, splits["test"])
     if {"train", "test"} <= splits.keys():
-        found += _apart(card, splits["train"], splits["test"])
+        found += apart(card, splits["train"], splits["test"])
     if card.licence.strip().lower() in ("", "unknown", "todo", "?"):
         what, cure = f"its licence is {card.licence!r}", "Name the data's licence in the card"
         found.append(Finding(card.name, None, what, cure))
     yield from found
     whole = len(splits) == len(card.splits) and not any(f.ok is False for f in found)
     for split in splits:
-        yield from _pinned(card, split, write and whole)
-
-
-def _sized(card: TaskCard, split: str) -> TaskCard:
-    """The card with as many samples as its files have, where no draw decides that."""
-    if not isinstance(card.source, Files) or card.splits[split].draw is not None:
-        return card
-    sized = card.splits[split].model_copy(update={"n": len(usable_rows(card, split)) or 1})
-    return card.model_copy(update={"splits": {**card.splits, split: sized}})
-
-
-def _is_pinned(card: TaskCard, split: str) -> bool:
-    return card.splits[split].sha256 is not None
-
-
-def _pinned(card: TaskCard, split: str, write: bool) -> Iterator[Finding]:
-    place = f"{card.name}/{split}"
-    if write and not isinstance(card.source, Hub):
-        samples = made_split(card, split, check=False)
-        sha256, folder = split_digest(samples), card.folder or Path()
-        changed = pin(folder / f"{card.name}.yaml", split, len(samples), sha256)
-        done = "written" if changed else "as in the card"
-        yield Finding(place, True, f"{len(samples)} samples, sha256 {sha256[:12]}… {done}")
-    elif write and is_prepared(card, split):
-        sha256 = str(card.splits[split].sha256)
-        pin((card.folder or Path()) / f"{card.name}.yaml", split, card.splits[split].n, sha256)
-        yield Finding(place, True, f"{card.splits[split].n} samples, sha256 {sha256[:12]}… written")
-    elif not _is_pinned(card, split):
-        cure = "Mend what is wrong, then run: cptbench suite check SUITE --pin"
-        yield Finding(place, False, "has no sha256: nobody could tell whether it changed", cure)
-    else:
-        n = card.splits[split].n
-        half = 196 * (0.25 / n) ** 0.5
-        what = f"{n} samples, as published"
-        yield Finding(
-            place,
-            True,
-            f"{what}; a cell's interval is at most ±{half:.0f} points" if split == "test" else what,
-        )
+        yield from pinned(suite, card, split, written if whole else None)
 
 
 def _samples(card: TaskCard, split: str, samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -166,6 +144,7 @@ def _samples(card: TaskCard, split: str, samples: Sequence[Sample]) -> Iterator[
             cure = "Correct it, or leave it out; answer_kinds names the kinds that a task may have"
             yield Finding(place, False, f"{sample.id}: {problem}", cure)
             return
+    yield from _choices(place, samples)
     golds: dict[tuple[object, ...], Sample] = {}
     for sample in samples:
         first = golds.setdefault((sample.question, tuple(sample.images)), sample)
@@ -173,6 +152,21 @@ def _samples(card: TaskCard, split: str, samples: Sequence[Sample]) -> Iterator[
             what = f"{first.id} and {sample.id} are one question with two gold answers"
             yield Finding(place, None, what, "Give all accepted answers in one sample")
             return
+
+
+def _choices(place: str, samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Whether a question shows its choices, each once."""
+    lettered = [sample for sample in samples if sample.choices and sample.kind == "letter"]
+    alike = [s for s in lettered if len({c.casefold() for c in s.choices}) < len(s.choices)]
+    if alike:
+        what = f"{alike[0].id}: two of its choices are the same"
+        yield Finding(place, None, what, "Only one of the two letters is right: leave it out")
+    hidden = [s for s in lettered if not all(c.strip() in s.question for c in s.choices)]
+    if lettered and len(hidden) == len(lettered):
+        what = f"no question shows its choices ({hidden[0].id})"
+        yield Finding(
+            place, None, what, "Put {options} into map.question, unless pictures show them"
+        )
 
 
 def _pictures(card: TaskCard, split: str, samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -204,11 +198,14 @@ def _gold(
                 what = f"grader {card.grader} gave {shown(score)} to {sample.id}"
                 yield Finding(place, False, what, "A grader returns a number from 0 to 1")
                 return
+            if (again := matcher(sample.answers[0], sample)) != score:
+                yield Finding(place, False, *_unsteady(card, sample, score, again))
+                return
             got = grade(protocol.target(sample.answers[0]), sample, protocol.form, matcher)
         except CptBenchError as error:
             yield Finding(place, False, error.what, error.todo or "Choose another grader")
             return
-        except Exception as error:  # a plug-in's: anything may be wrong with it
+        except (Exception, SystemExit) as error:  # a plug-in's: anything may be wrong with it
             what = f"grader {card.grader} failed on {sample.id} ({type(error).__name__}: {error})"
             yield Finding(place, False, " ".join(what.split()), "Correct the grader")
             return
@@ -225,6 +222,12 @@ def _gold(
             return
 
 
+def _unsteady(card: TaskCard, sample: Sample, score: float, again: float) -> tuple[str, str]:
+    """The line and the cure for a grader that scores one answer in two ways."""
+    what = f"grader {card.grader} gave {score:g} and then {again:g} to one answer to {sample.id}"
+    return what, "A grader is a function of answer and sample alone: no chance, no memory"
+
+
 def _wrong(
     card: TaskCard, samples: Sequence[Sample], protocol: Protocol, matcher: Matcher
 ) -> Iterator[Finding]:
@@ -233,9 +236,15 @@ def _wrong(
     for sample in samples[:: max(1, len(samples) // 25)]:
         for answer in wrong_answers(sample, samples):
             try:
-                score = grade(protocol.target(answer), sample, protocol.form, matcher).score
-            except Exception:  # reported for the gold answers
+                score, again = (
+                    grade(protocol.target(answer), sample, protocol.form, matcher).score
+                    for _ in range(2)
+                )
+            except (Exception, SystemExit):  # reported for the gold answers
                 continue
+            if score != again:
+                yield Finding(card.name, False, *_unsteady(card, sample, score, again))
+                return
             given.append(score)
             if score >= 1:
                 gold = shown(sample.answers[0])
@@ -288,21 +297,6 @@ def _one_sided(card: TaskCard, samples: Sequence[Sample]) -> Iterator[Finding]:
         yield Finding(
             card.name, None, what, "Balance the answers with source.where, or draw others"
         )
-
-
-def _apart(card: TaskCard, train: Sequence[Sample], test: Sequence[Sample]) -> Iterator[Finding]:
-    found = leaks(train, test)
-    if found.questions:
-        what = f"{len(found.questions)} test questions are in train too ({some(found.questions)})"
-        cure = "Take both splits from one table with draw, or leave the rows out with source.where"
-        yield Finding(card.name, False, what, cure)
-    if found.pictures:
-        what = (
-            f"{len(found.pictures)} test questions show a picture of train ({some(found.pictures)})"
-        )
-        yield Finding(card.name, None, what, "Draw by picture: draw: {seed: 0, by: IMAGE_COLUMN}")
-    if not found.questions and not found.pictures:
-        yield Finding(card.name, True, "train and test have no question and no picture in common")
 
 
 # -------------------------------------------------------------------------------------- a suite

@@ -70,6 +70,7 @@ def prepare(
               f"  {facts['repo']}")  # fmt: skip
         for reason in facts["passed_over"] if not there else ():
             print(f"{'':<20} passed over {reason}", file=sys.stderr)
+    _tell_leaks(opened, [card for card, _ in wanted], failures)
     if failures:
         todo = "What was prepared is saved: mend the cause and run the same command again"
         raise CptBenchError(
@@ -111,6 +112,29 @@ def status(
         print(f"in {prepared.root()}")
     if not all(row["prepared"] for row in (rows if model is None else [model, *rows])):
         raise typer.Exit(1)
+
+
+def _tell_leaks(suite: Suite, cards: list[TaskCard], failures: list[str]) -> None:
+    """Print what the train and test splits of prepared tasks have in common."""
+    from cpt_bench.sources.apart import APART, declared, prepared_leaks
+    from cpt_bench.sources.leakage import some
+
+    for card in {card.name: card for card in cards}.values():
+        if not {"train", "test"} <= card.splits.keys():
+            continue
+        if {f"{card.name}/{split}" for split in card.splits} & {*failures}:
+            continue
+        found = prepared_leaks(suite.card(card.name))
+        for what, pairs in (
+            ("are in train too", found.questions),
+            ("show a picture of train", found.pictures),
+        ):
+            if pairs:
+                print(f"{card.name:<20} note: {len(pairs)} test questions {what} ({some(pairs)})",
+                      file=sys.stderr)  # fmt: skip
+        if declared(card) and len(found.questions) > card.splits["test"].in_train:
+            todo = APART.format(n=len(found.questions))
+            print(f"{'':<20} a run will refuse this. {todo}", file=sys.stderr)
 
 
 def _packages(suite: Suite, tasks_alone: bool) -> None:

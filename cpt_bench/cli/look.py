@@ -178,7 +178,7 @@ def show(
         print(f"fingerprint {suite.fingerprint()}")
         return
     card = suite.card(task)
-    role = f", in the role of {card.role}" if card.role else ""
+    role = f", in the role of {card.role}" if card.role and card.role != card.title else ""
     print(f"{suite.name}/{card.name} v{card.version}: {card.title}{role}\n")
     print(f"{card.description}\n")
     for split, published in card.splits.items():

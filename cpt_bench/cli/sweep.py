@@ -60,6 +60,7 @@ def sweep(
     found = read_sweep(file)
     require_training()
     from cpt_bench.sources import require_prepared
+    from cpt_bench.sources.apart import require_apart
     from cpt_bench.sweep.jobs import jobs_of
     from cpt_bench.sweep.loop import Loop
 
@@ -77,6 +78,7 @@ def sweep(
         _show_jobs(jobs, json_)
         return
     require_prepared(jobs[0].plan.suite, jobs[0].plan.suite_spec)
+    require_apart(jobs[0].plan.suite)
     backend = _backend(found.resources, workers, ray, found.threads)
     with _shown(len(jobs), json_) as shown:
         loop = shown.loop = Loop(jobs, backend, found.retries, found.keep, shown)

@@ -71,7 +71,8 @@ def _digits(number: str) -> str:
 
 def _only(piece: str, kind: str) -> str | None:
     """The answer in the words after 'the answer is'; None if they hold two, or deny one."""
-    if _DENIED.match(piece) or re.match(r"(?:not|never)\b", piece, re.I):
+    # 'not 12' denies its answer; 'never' alone is one (what is the opposite of always?).
+    if re.match(r"(?:not|never)\b\W*\w", piece, re.I):
         return None
     if kind == "number":
         result = piece.rpartition("=")[2]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from cpt_bench.leaderboard.entry import Manifest
 from cpt_bench.leaderboard.gold import Gold
 from cpt_bench.leaderboard.tables import Table
-from cpt_bench.results.scoring import Outcomes, Scores, compute
+from cpt_bench.results.outcomes import Outcomes
+from cpt_bench.results.scoring import Scores, compute
 from cpt_bench.suite import Suite
 
 TOLERANCE = 1e-9

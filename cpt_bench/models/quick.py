@@ -2,7 +2,8 @@
 
 This is the one place that knows which models those are. Engines and trainers ask :func:`of`, and
 use transformers' ``generate`` and TRL's losses where it returns None. Numbers are the same either
-way, up to rounding. Without :mod:`cpt_bench.models.qwen_cpu` everything runs, more slowly.
+way, up to rounding. Without :mod:`cpt_bench.models.qwen_cpu` and :mod:`cpt_bench.models.text_cpu`
+everything runs, more slowly.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
-MODEL_TYPE, PROCESSOR = "qwen2_5_vl", "Qwen2_5_VLProcessor"
-"""The ``model_type`` of a model's config, and the class of its processor."""
+PICTURES = ("qwen2_5_vl", "Qwen2_5_VLProcessor")
+TEXT = ("llama", "qwen2", "qwen3")
+"""The ``model_type`` of a model's config, or the class of its processor."""
 
 
 class Scores(Protocol):
@@ -118,13 +120,20 @@ def arrange_processor(processor: Any) -> Any:
 
 def package_for(kind: str | None) -> ModuleType | None:
     """The code for a model of this type or a processor of this class; None where there is none."""
-    if kind not in (MODEL_TYPE, PROCESSOR):
-        return None
     try:
-        # Here, because it imports torch, which is not needed to compute digests.
-        from cpt_bench.models.qwen_cpu import path
+        # Here, because they import torch, which is not needed to compute digests.
+        if kind in PICTURES:
+            from cpt_bench.models.qwen_cpu import path
+
+            return path
+        if kind in TEXT:
+            from cpt_bench.models import text_cpu
+
+            return text_cpu
     except ModuleNotFoundError as error:
-        if error.name != "cpt_bench.models.qwen_cpu":
+        if not str(error.name).startswith("cpt_bench.models."):
             raise
-        return None
-    return path
+    except ImportError as error:
+        if error.name != "cpt_bench.models":
+            raise
+    return None

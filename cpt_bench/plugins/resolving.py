@@ -78,6 +78,9 @@ def locate(kind: str, spec: str) -> Located:
         if place.endswith(".py") and not Path(place).is_file():
             raise CptBenchError("no such file", where=place, todo="Give ./file.py:Class")
         return Located(attribute, spec, {"spec": spec}, _code_folder(spec))
+    if spec.endswith(".py"):
+        what = f"names a file, and not what in it is the {kind[:-1]}"
+        raise CptBenchError(what, where=spec, todo=f"Write {spec}:NAME")
     found = [*_others(kind, spec.partition("/")[0])] if "/" in spec else []
     named = [located for located in found if located.origin["spec"] == spec]
     if len(named) > 1:
@@ -195,6 +198,8 @@ def load(target: str, folder: Path | None = None) -> Any:
         CptBenchError: It cannot be imported, or is not there.
     """
     place, _, attribute = target.rpartition(":")
+    if not place:
+        raise CptBenchError("names no function", where=target, todo=f"Write {target}:NAME")
     if not place.endswith(".py"):
         return _attribute(_import(place, target), attribute, target)
     file = Path(place) if folder is None else folder / place
@@ -223,7 +228,7 @@ def _run(file: Path, name: str, shown: str) -> ModuleType:
     sys.modules[module_name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CptBenchError(f"{type(error).__name__}: {error}", where=shown) from error
     return module
 
@@ -239,7 +244,7 @@ def _import(module_name: str, spec: str) -> ModuleType:
                 todo="Install it with: pip install 'cptbench[train]'",
             ) from error
         raise CptBenchError(f"cannot import {module_name!r} ({error})", where=spec) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"importing {module_name!r} failed ({type(error).__name__}: {error})"
         raise CptBenchError(problem, where=spec) from error
 

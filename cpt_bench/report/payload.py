@@ -12,7 +12,7 @@ from cpt_bench.report.grids import name as shown_name
 from cpt_bench.report.samples import browser
 from cpt_bench.report.text import visible
 from cpt_bench.results.load import Run, costs, methods, train_logs
-from cpt_bench.results.scoring import percent
+from cpt_bench.results.outcomes import percent
 
 POINTS = 250
 """Maximal number of points of a stage's curve; longer curves are averaged in bins."""

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cpt_bench import general
-from cpt_bench.errors import CptBenchError
-from cpt_bench.evaluation.predictions import graded, read_predictions
-from cpt_bench.files import parse_jsonl, read_bytes, write_json
+from cpt_bench.files import write_json
 from cpt_bench.metrics import (
     DRAWS,
     Matrix,
@@ -32,38 +29,13 @@ from cpt_bench.metrics import (
     rounded,
 )
 from cpt_bench.metrics.passports import TWO_TASKS
+from cpt_bench.results.divergence import divergence_passports, read_divergence
 from cpt_bench.results.folder import RunFolder, is_joint
-from cpt_bench.results.losses import Kinds, kinds_of, lost_and_won, prefixes
+from cpt_bench.results.losses import Kinds, lost_and_won
+from cpt_bench.results.outcomes import Array, Outcomes, percent, read_outcomes
 from cpt_bench.results.suites import suite_of
 from cpt_bench.sources import load_split
-from cpt_bench.suite import Protocol, Sample, Suite, TaskCard
-
-Array = npt.NDArray[np.float64]
-
-
-class Outcomes(NamedTuple):
-    """The scores of each sample of one benchmark: shape (T+1, n), NaN rows where not measured.
-
-    Attributes:
-        strict: The scores that rank, in [0, 1].
-        lenient: Scores of the best reading.
-        format_ok: 1 if the reply has the protocol's form.
-        tokens: Length of the reply; None if unknown.
-        reasoned: 1 if the reply contains a thought; None if unknown.
-        forced: After the last stage: prefix name to best-reading scores of replies whose beginning
-            was forced, shape (n,), NaN where not asked. None if nothing was asked.
-    """
-
-    strict: Array
-    lenient: Array
-    format_ok: Array
-    tokens: Array | None = None
-    reasoned: Array | None = None
-    forced: dict[str, Array] | None = None
-
-    def kinds(self, task: bool) -> Kinds | None:
-        """The losses by the end, by kind; see :func:`cpt_bench.results.losses.kinds_of`."""
-        return kinds_of(self.strict, self.lenient, self.forced, task)
+from cpt_bench.suite import Sample, Suite
 
 
 class Scores(NamedTuple):
@@ -148,11 +120,6 @@ def general_cell(name: str, row: int, tasks: tuple[str, ...]) -> str:
     return f"G[{row}][{name}]: {name} {when}"
 
 
-def percent(scores: Array) -> Array:
-    """Row means in percent; NaN rows stay NaN."""
-    return np.asarray(100 * scores.mean(axis=1), dtype=np.float64)
-
-
 def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores:
     """Regrade every prediction in ``folder`` and compute the matrix and all metrics.
 
@@ -174,60 +141,6 @@ def score(folder: Path, splits: dict[str, list[Sample]] | None = None) -> Scores
     if others is not None:
         scores.metrics["GeneralDelta_others"] = others
     return scores._replace(rows=(0, len(suite.sequence))) if is_joint(run) else scores
-
-
-def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sample]) -> Outcomes:
-    """One benchmark's predictions of all stages, graded."""
-    card, protocol, last = suite.card(name), suite.protocol, len(suite.sequence)
-    thought = protocol.form.thought[0]
-    table = np.full((5, last + 1, len(samples)), np.nan)
-    for t in range(last + 1):
-        file = paths.predictions(t, name)
-        if not file.exists():
-            continue
-        rows = read_predictions(file, [sample.id for sample in samples])
-        for i, row in enumerate(graded(rows, card, samples, protocol)):
-            length = math.nan if row["tokens"] is None else row["tokens"]
-            thinks = bool(thought) and thought in row["reply"]
-            table[:, t, i] = row["score"], row["lenient"], row["format_ok"], length, thinks
-    strict, lenient, form, tokens, reasoned = table
-    forced = _read_forced(paths, card, protocol, samples, last)
-    return Outcomes(strict, lenient, form, tokens, reasoned, forced)
-
-
-def _read_forced(
-    paths: RunFolder, card: TaskCard, protocol: Protocol, samples: list[Sample], last: int
-) -> dict[str, Array] | None:
-    found = {}
-    for prefix in prefixes(protocol):
-        file = paths.forced(last, prefix, card.name)
-        if not file.exists():
-            continue
-        rows = read_predictions(file, [sample.id for sample in samples], some=True)
-        asked = {row["id"] for row in rows}
-        at = [i for i, s in enumerate(samples) if s.id in asked]
-        scores = np.full(len(samples), np.nan)
-        regraded = graded(rows, card, [samples[i] for i in at], protocol)
-        scores[at] = [row["lenient"] for row in regraded]
-        found[prefix] = scores
-    return found or None
-
-
-def read_divergence(paths: RunFolder, suite: Suite) -> dict[int, dict[str, list[dict[str, Any]]]]:
-    """Stage to benchmark to rows of ``kl.jsonl``, for the stages that have one."""
-    out: dict[int, dict[str, list[dict[str, Any]]]] = {}
-    for t in range(1, len(suite.sequence) + 1):
-        file = paths.divergence(t)
-        if file.exists():
-            for where, row in parse_jsonl(read_bytes(file), file):
-                figures = [row.get(key) for key in ("kl", "entropy", "base_entropy")]
-                numbers = all(isinstance(x, int | float) and abs(x) < 1e300 for x in figures)
-                if not numbers or not isinstance(row.get("name"), str):
-                    raise CptBenchError(
-                        "not a KL row: name, kl, entropy, base_entropy", where=where
-                    )
-                out.setdefault(t, {}).setdefault(row["name"], []).append(row)
-    return out
 
 
 def compute(
@@ -253,7 +166,7 @@ def compute(
     metrics = evaluate(matrix, samples, resampled)
     metrics |= _share_passports(matrix, samples, shares)
     metrics["GeneralDelta"] = _general(suite, outcomes, split)
-    metrics |= divergence_passports(suite, divergence or {})
+    metrics |= divergence_passports(suite, divergence or {}, DRAWS)
     called = {t: suite.benchmarks_after(t) for t in range(len(tasks) + 1)}
     return Scores(matrix, outcomes, metrics, suite.general, called=called)
 
@@ -345,59 +258,6 @@ def _general(
             if name not in measured[when]
         ]
     return out
-
-
-# ----------------------------------------------------------------------------------- KL to the base
-
-
-def divergence_passports(
-    suite: Suite, rows: Mapping[int, Mapping[str, list[dict[str, Any]]]]
-) -> dict[str, Any]:
-    """``KL_new`` and ``KL_general`` after the last stage, and each stage's figures."""
-    last, out = len(suite.sequence), {}
-    for key, title in (
-        ("KL_new", "KL(base || policy) on the last task's prompts"),
-        ("KL_general", "KL(base || policy) on general prompts"),
-    ):
-        stages = {}
-        for t, found in rows.items():
-            names = [suite.sequence[t - 1]] if key == "KL_new" else [*suite.general]
-            if names and all(name in found for name in names):
-                stages[t] = _divergence([found[name] for name in names], f"{key}:{t}")
-        end = stages.get(last)
-        out[key] = passport(
-            None if end is None else end["kl"],
-            title=title,
-            formula="mean over prompts of KL(base || policy) a token, along base's greedy reply",
-            sign="0 = unchanged; nats a token",
-            source="RL's Razor (arXiv 2509.04259); exact over the vocabulary, teacher-forced",
-            divisor=None if end is None else end["n"],
-            n=None if end is None else end["n"],
-            missing=[f"{key} after stage {last} (not measured in this run)"] if end is None else (),
-            stages={str(t): figures for t, figures in stages.items()},
-        )
-        if end is not None:
-            out[key]["interval"] = end["interval"]
-    return out
-
-
-def _divergence(groups: list[list[dict[str, Any]]], seed: str) -> dict[str, Any]:
-    """Means over benchmarks of the means over their prompts."""
-    drawn = np.zeros(DRAWS)
-    for i, group in enumerate(groups):
-        values = np.array([[row["kl"] for row in group]])
-        drawn += bootstrap_means(values, DRAWS, f"{seed}:{i}")[:, 0] / len(groups)
-
-    def mean(field: str) -> float:
-        return rounded(float(np.mean([np.mean([row[field] for row in g]) for g in groups])))
-
-    return {
-        "kl": mean("kl"),
-        "interval": interval(drawn, method="bootstrap over prompts")._asdict(),
-        "entropy": mean("entropy"),
-        "base_entropy": mean("base_entropy"),
-        "n": sum(len(group) for group in groups),
-    }
 
 
 def write_scores(folder: Path) -> Scores:

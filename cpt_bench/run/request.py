@@ -30,6 +30,7 @@ from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
 from cpt_bench.run.requirements import require_graders, require_method, require_tools
 from cpt_bench.sources import require_prepared
+from cpt_bench.sources.apart import require_apart
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, Method, find_method
 from cpt_bench.suite import Suite, open_suite
@@ -153,6 +154,7 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
         given = find_stages(elsewhere.stages, suite)
     if method is None:
         require_prepared(suite, spec)
+        require_apart(suite, lambda line: _tell(f"note: {line}"))
         require_tools(request.trainer, request.launch, request.general)
         require_graders(suite)
     overlap, seen, engine = _computers(request)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.scaffold.proposal import LOOKED_AT, SPLITS, Proposal, propose, slug
-from cpt_bench.sources.hub import Unfit, encoded, load
+from cpt_bench.sources.hub_tables import Unfit, encoded, load
 
 
 class Published(NamedTuple):

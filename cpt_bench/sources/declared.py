@@ -41,6 +41,10 @@ def read_declared(card: TaskCard, split: str, asked_only: bool = False) -> list[
     if len(chosen) != published.n:
         rule = "rows from this draw" if published.draw else "rows"
         todo = f"Set n: {len(chosen)}" if chosen else "Correct the files, or the conditions"
+        if not chosen and usable:
+            todo = f"Only {len(usable)} rows fit, so skip and n together may be no more than that"
+        if len(chosen) > published.n:
+            todo += f", or choose {published.n} of them by a rule: draw: {{seed: 0}}"
         raise CptBenchError(f"{len(chosen)} {rule}, not {published.n}", where=where, todo=todo)
     with _within(where):
         samples = [_sample(card, card.source, one, asked_only) for one in chosen]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
+from cpt_bench.sources.store import Pictures
 from cpt_bench.suite import Sample
 
 
@@ -24,29 +25,68 @@ class Leak(NamedTuple):
     pictures: list[tuple[str, str]]
 
 
-def leaks(train: Iterable[Sample], test: Iterable[Sample]) -> Leak:
+def leaks(
+    train: Iterable[Sample],
+    test: Iterable[Sample],
+    pictures_of: Callable[[Sample], Sequence[str]] | None = None,
+) -> Leak:
     """What a test split shares with a train split.
 
     Words are compared without case, spacing and punctuation, pictures by their pixels: a copy in
     another file format is found, one that was cropped or scaled is not.
+
+    Args:
+        train: The samples that a method learns from.
+        test: Those that it is tested on.
+        pictures_of: What pictures are compared by, in place of their pixels.
     """
     asked: dict[tuple[str, ...], str] = {}
     shown: dict[str, str] = {}
     seen: dict[str, str] = {}
+
+    def by_pixels(sample: Sample) -> Sequence[str]:
+        return [pixels(image, seen) for image in sample.images]
+
+    named = pictures_of or by_pixels
     for sample in train:
-        pictures = [pixels(image, seen) for image in sample.images]
+        pictures = named(sample)
         asked.setdefault((words(sample), *pictures), sample.id)
         for picture in pictures:
             shown.setdefault(picture, sample.id)
     found = Leak([], [])
     for sample in test:
-        pictures = [pixels(image, seen) for image in sample.images]
+        pictures = named(sample)
         key = (words(sample), *pictures)
         if key in asked:
             found.questions.append((sample.id, asked[key]))
         elif other := next((shown[picture] for picture in pictures if picture in shown), None):
             found.pictures.append((sample.id, other))
     return found
+
+
+def repeated(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[str, str]]:
+    """(id in ``test``, id in ``train``) of questions in both: the same words and picture files.
+
+    It is quick: pictures are read only where the words are the same, and none is decoded.
+    """
+    common = {words(sample) for sample in test} & {words(sample) for sample in train}
+
+    def asked(samples: Sequence[Sample]) -> dict[tuple[str, ...], str]:
+        found: dict[tuple[str, ...], str] = {}
+        for sample in samples if common else ():
+            if (text := words(sample)) in common:
+                found.setdefault((text, *files(sample)), sample.id)
+        return found
+
+    learned = asked(train)
+    return [(name, learned[key]) for key, name in asked(test).items() if key in learned]
+
+
+def files(sample: Sample) -> tuple[str, ...]:
+    """The hashes of a sample's picture files; prepared ones are named by theirs."""
+    if isinstance(sample.images, Pictures):
+        return sample.images.digests
+    return tuple(hashlib.sha256(image).hexdigest() for image in sample.images)
 
 
 _BETWEEN = re.compile(r"[\W_]+")

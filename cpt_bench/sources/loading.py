@@ -103,7 +103,7 @@ def _made(card: TaskCard, split: str, source: Generator) -> list[Sample]:
         samples = list(make(split, n, **source.options))
     except CptBenchError:
         raise
-    except Exception as error:  # somebody else's code: anything may be wrong with it
+    except (Exception, SystemExit) as error:  # somebody else's code: anything may be wrong with it
         what = f"{source.target} failed ({type(error).__name__}: {error})"
         todo = f"It is called as {source.target.rpartition(':')[2]}({split!r}, {n}, **options)"
         raise CptBenchError(" ".join(what.split())[:400], where=where, todo=todo) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.files import parse_jsonl, read_bytes
+from cpt_bench.files import decoded, parse_jsonl, read_bytes
 from cpt_bench.suite.columns import Files
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -53,7 +54,7 @@ def _jsonl(file: Path) -> Iterator[Row]:
 
 def _json(file: Path) -> Iterator[Row]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = json.loads(decoded(read_bytes(file), file))
     except ValueError as error:
         raise CptBenchError(f"not JSON ({error})", where=file) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -64,19 +65,21 @@ def _json(file: Path) -> Iterator[Row]:
 
 
 def _csv(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        sample = lines.read(1 << 16)
-        lines.seek(0)
-        tabs = sample.partition("\n")[0].count("\t")
-        reader = csv.DictReader(lines, delimiter="\t" if tabs else ",", strict=True)
-        try:
-            for values in reader:
-                if None in values or None in values.values():
-                    what = f"has {'more' if None in values else 'fewer'} cells than the first line"
-                    raise CptBenchError(what, where=f"{file}:{reader.line_num}")
-                yield Row(dict(values), f"{file}:{reader.line_num}", file.parent)
-        except csv.Error as error:
-            raise CptBenchError(f"not CSV ({error})", where=f"{file}:{reader.line_num}") from None
+    text = decoded(read_bytes(file), file)
+    tabs = "\t" in text.partition("\n")[0]
+    lines = io.StringIO(text, newline="")
+    reader = csv.DictReader(lines, delimiter="\t" if tabs else ",", strict=True)
+    try:
+        names = reader.fieldnames or ()
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise CptBenchError(f"two columns are called {twice!r}", where=f"{file}:1")
+        for values in reader:
+            if None in values or None in values.values():
+                what = f"has {'more' if None in values else 'fewer'} cells than the first line"
+                raise CptBenchError(what, where=f"{file}:{reader.line_num}")
+            yield Row(dict(values), f"{file}:{reader.line_num}", file.parent)
+    except csv.Error as error:
+        raise CptBenchError(f"not CSV ({error})", where=f"{file}:{reader.line_num}") from None
 
 
 def _arrow(file: Path) -> Iterator[Row]:

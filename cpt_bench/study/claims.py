@@ -98,7 +98,7 @@ class Claim(BaseModel):
     def holds_on(self) -> str:
         """On how many of the base models that were measured the verdict is this one."""
         same = sum(verdict == self.verdict for verdict in self.bases.values())
-        return f"{1 + same} of {1 + len(self.bases)}"
+        return f"{1 + same} of {1 + len(self.bases)} base models" if self.bases else "only one"
 
     @field_validator("supports", "refutes")
     @classmethod

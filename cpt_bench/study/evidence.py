@@ -62,7 +62,7 @@ def by_seed(found: list[Point], key: str) -> dict[int, float]:
 
 
 def too_few(method: str, key: str, found: dict[int, float]) -> str:
-    return f"{method}: {len(found)} of {SEEDS} seeds with {key}"
+    return f"{method} has {len(found)} of {SEEDS} seeds with {key}"
 
 
 # ------------------------------------------------------------------------------------ over seeds
@@ -82,7 +82,7 @@ def difference(points: Points, key: str, first: str, second: str) -> Evidence:
     common = sorted(a.keys() & b.keys())
     if len(common) < SEEDS:
         lacking = [too_few(m, key, f) for m, f in ((first, a), (second, b)) if len(f) < SEEDS]
-        why = "; ".join(lacking) or f"{first} and {second}: {len(common)} seeds in common"
+        why = "; ".join(lacking) or f"{first} and {second} have {len(common)} seeds in common"
         return absent(why, len(a) + len(b))
     return _over_seeds({seed: a[seed] - b[seed] for seed in common}, 2)
 
@@ -134,7 +134,7 @@ def orders(points: Points, key: str, first: str, second: str) -> Evidence:
             found.append(float(np.mean([a[seed] - b[seed] for seed in common])))
             runs += 2 * len(common)
     if len(found) < ORDERS:
-        return absent(f"{first} and {second} in {len(found)} of {ORDERS} orders", runs)
+        return absent(f"{first} and {second} have {len(found)} of {ORDERS} orders", runs)
     ends = {"least": rounded(min(found)), "most": rounded(max(found))}
     details = {"by_order": [rounded(v) for v in found], **ends}
     return Evidence(

@@ -22,10 +22,10 @@ GREY: Final = "#7f7f7f"
 """The colour of methods beyond the list of colours."""
 PARTS: Final = {"format": "#e0b354", "mode": "#7fa6c9", "content": "#7a3b46"}
 LAWS: Final = (
-    ("kl_new", "all", "first", "KL, new task's prompts"),
-    ("kl_new", "rewarded", "first", "KL, new task's prompts"),
-    ("kl_new", "all", "all", "KL, new task's prompts"),
-    ("kl_general", "all", "all", "KL, general prompts"),
+    ("kl_new", "all", "first", "KL on the new task's prompts"),
+    ("kl_new", "rewarded", "first", "KL on the new task's prompts"),
+    ("kl_new", "all", "all", "KL on the new task's prompts"),
+    ("kl_general", "all", "all", "KL on general prompts"),
     ("varied", "rewarded", "all", "prompts with reward variance"),
     ("step", "rewarded", "all", "step²"),
     ("push", "rewarded", "all", "share with reward variance × step²"),
@@ -228,10 +228,14 @@ def _laws(plt: Any, points: Points) -> Any:
     fits = [(law, *words[1:]) for law, words in found if law is not None]
     if not fits:
         return None
+    columns = min(3, len(fits))
+    rows = -(-len(fits) // columns)
     figure, grid = plt.subplots(
-        1, len(fits), figsize=(2.5 * len(fits), 3.6), sharey=True, squeeze=False
+        rows, columns, figsize=(2.9 * columns, 0.9 + 2.7 * rows), sharey=True, squeeze=False
     )
-    for axes, (law, who, stages, label) in zip(grid[0], fits, strict=True):
+    for axes in grid.flat[len(fits) :]:
+        axes.set_axis_off()
+    for axes, (law, who, stages, label) in zip(grid.flat, fits, strict=False):
         runs, most = among(points, who), float(law.points[:, 0].max())
         unit = 10.0 ** np.floor(np.log10(most)) if 0 < most < 0.01 else 1.0
         for method in points.methods():
@@ -249,10 +253,11 @@ def _laws(plt: Any, points: Points) -> Any:
         low, high = law.interval.low, law.interval.high
         when = "after the first task" if stages == "first" else "after every task"
         axes.set_title(f"{when}\nR² {law.r2:.2f} [{low:.2f}, {high:.2f}]", fontsize=9)
-    grid[0][0].set_ylabel("general capability, points")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("general capability, points")
     handles = {
         name: handle
-        for axes in grid[0]
+        for axes in grid.flat
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)

@@ -16,6 +16,7 @@ from cpt_bench.study.evidence import SEEDS, Evidence, by_seed, difference, law, 
 from cpt_bench.study.figures import LAWS, order_name
 from cpt_bench.study.points import Points
 from cpt_bench.study.power import need
+from cpt_bench.study.words import AMONG, WHEN, measured, reason
 
 HERE = Path(__file__).parent
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
@@ -54,7 +55,8 @@ def page(
         gist=gist(points),
         power=power_table(claims, evidence),
         unmeasured=sum("value" not in claim.figures for claim in claims),
-        claims=[{**claim.model_dump(), "holds_on": claim.holds_on} for claim in claims],
+        measured=sum("value" in claim.figures for claim in claims),
+        claims=[_shown(claim) for claim in claims],
         bases=1 + len({base for claim in claims for base in claim.bases}),
         figures=figures,
         table=methods_table(points),
@@ -73,6 +75,17 @@ def page(
     lines = [line.rstrip() for line in text.splitlines()]
     shown = [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
     return "\n".join(shown).strip() + "\n"
+
+
+def _shown(claim: Claim) -> dict[str, object]:
+    """A claim with what the page says of it."""
+    words = {"holds_on": claim.holds_on, "measured": measured(claim.evidence)}
+    return {**claim.model_dump(), **words, "reason": reason(claim), "number": number(claim)}
+
+
+def number(claim: Claim) -> str:
+    """Its number with the 95 % interval; empty if it was not measured."""
+    return claim.because.partition(":")[0] if "value" in claim.figures else ""
 
 
 def _p(value: float | None) -> str:
@@ -102,10 +115,10 @@ def gist(points: Points) -> str:
         if len(runs) >= SEEDS:
             avg, fm, general = (_mean(values[key], key) for key in values)
             found.append(
-                f"{method} ends at {avg} % on all tasks, having forgotten {fm} points (FM) and "
-                f"changed general capability by {general} ({len(runs)} seeds)"
+                f"{method} ends with {avg} % accuracy over all tasks; its forgetting (FM) is {fm} "
+                f"points, its change of general capability {general} points ({len(runs)} seeds)."
             )
-    return "; ".join(found)
+    return " ".join(found)
 
 
 def earlier(claims: Sequence[Claim]) -> dict[str, int]:
@@ -123,11 +136,11 @@ def power_table(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> str:
         asked = need(claim, found)
         total = "·" if asked.need is None else f"{asked.need:,}"
         runs = "·" if asked.more is None else f"{round(asked.more * found.runs / asked.have):,}"
-        rows.append([claim.id, claim.because.partition(":")[0], f"{asked.have} {asked.of}", total,
-                     runs, asked.why])  # fmt: skip
+        rows.append([claim.id, claim.claim.replace("|", "\\|"), number(claim),
+                     f"{asked.have} {asked.of}", total, runs, asked.why])  # fmt: skip
     if not rows:
         return "Every claim that was measured is decided."
-    header = ["claim", "measured", "has", "needs", "more runs", ""]
+    header = ["id", "claim", "measured", "has", "needs", "runs to add", "why none would do"]
     return _grid(header, rows)
 
 
@@ -212,12 +225,19 @@ def law_table(points: Points) -> str:
     """R² of each law, for general capability and for earlier tasks."""
     rows: list[list[str]] = []
     for x, who, stages, label in LAWS:
-        when = "the first task" if stages == "first" else "every task"
+        when = WHEN[stages].removeprefix("after ")
         general = law(points, x, "general", who, stages)
         tasks = _found(law(points, x, "tasks", who, stages), 2) if stages == "all" else "·"
         shown = _found(general, 2) if general.value is not None else general.missing
-        rows.append([label, who, when, str(general.runs), shown, tasks])
-    header = ["x", "methods", "after", "runs", "R² of general capability", "R² of earlier tasks"]
+        rows.append([label, AMONG[who].partition(" ")[0], when, str(general.runs), shown, tasks])
+    header = [
+        "predictor",
+        "methods",
+        "after",
+        "runs",
+        "R² of general capability",
+        "R² of earlier tasks",
+    ]
     return _grid(header, rows)
 
 
@@ -232,7 +252,11 @@ def kinds_table(points: Points) -> str:
         if seeds:
             means = [f"{np.mean([values[s] for s in seeds]):.1f}" for values in found]
             rows.append([method, str(len(seeds)), *means])
-    header = ["method", "seeds", "tasks: lost", *kinds, "general: lost", *kinds]
+    header = [
+        "method",
+        "seeds",
+        *(f"{of}: {k}" for of in ("tasks", "general") for k in ("lost", *kinds)),
+    ]
     return _grid(header, rows)
 
 
@@ -245,6 +269,6 @@ def ablations(points: Points) -> str:
         ]
         cells = [_found(f) for f in found]
         if found[0].value is None:
-            cells = [found[0].missing.replace(" with AvgAcc", ""), "·", "·"]
+            cells = [f"not yet: {found[0].missing.replace(' with AvgAcc', '')}", "·", "·"]
         rows.append([f"{pair.first} − {pair.second}", pair.what, *cells])
     return _grid(["methods", "the difference", "AvgAcc", "FM", "GeneralDelta"], rows)

@@ -118,7 +118,7 @@ def missing(name: str, found: Sequence[Setting]) -> str:
     enough = repeated(found)
     if len(enough) >= RATES:
         return ""
-    return f"{name}: {len(enough)} of {RATES} learning rates with two seeds"
+    return f"{name} has {len(enough)} of {RATES} learning rates with two seeds"
 
 
 def _means(found: Sequence[Setting]) -> Array:

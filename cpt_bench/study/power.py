@@ -120,7 +120,7 @@ def need(claim: Claim, found: Evidence) -> Need:
     if not decided(claim, widened(found, 0.0)):
         return Need(claim, have, None, of, _unreachable(claim, found))
     if not enough(MOST * have):
-        return Need(claim, have, None, of, f"more than {MOST * have:,}")
+        return Need(claim, have, None, of, f"it would take more than {MOST * have:,} {of}")
     return Need(claim, have, _first(enough, have, MOST * have), of)
 
 
@@ -137,7 +137,7 @@ def _width(found: Evidence, have: int, n: int) -> float:
 
 def _unreachable(claim: Claim, found: Evidence) -> str:
     if {"least", "most"} & found.details.keys():
-        return f"not by {found.over or 'runs'}: differences of two signs at different levels"
+        return f"the sign changes between single {found.over or 'levels of learning'}"
     return "the value is on the threshold"
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.leaderboard.strict import lines, row_of
 from cpt_bench.results.folder import is_joint
-from cpt_bench.results.scoring import Outcomes
+from cpt_bench.results.outcomes import Outcomes
 
 FORMAT: Final = 1
 ENDING: Final = ".jsonl.zst"

@@ -59,7 +59,7 @@ class TaskCard(Declared):
     source: Source
     splits: dict[str, Split]
     grader: str
-    answer_kinds: tuple[str, ...]
+    answer_kinds: tuple[str, ...] = Field(min_length=1)
     licence: str
     citation: str = ""
     instruction: str = ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cpt_bench.suite.base import Declared
 
@@ -123,7 +123,21 @@ class Among(Declared):
 
 
 Value = str | int | float | bool | None
-Condition = Value | tuple[Value, ...] | Among
+
+
+def _form_of(condition: Any) -> str:
+    """Which of the forms of a condition is given: the others' complaints would hide its own."""
+    if isinstance(condition, Mapping | Among):
+        return "range"
+    return "list" if isinstance(condition, list | tuple) else "value"
+
+
+Condition = Annotated[
+    Annotated[Value, Tag("value")]
+    | Annotated[tuple[Value, ...], Tag("list")]
+    | Annotated[Among, Tag("range")],
+    Discriminator(_form_of),
+]
 
 
 class SplitFiles(Declared):

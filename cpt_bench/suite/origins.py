@@ -195,11 +195,14 @@ class Split(Declared):
             when the card was written: then it is recorded when the split is first prepared.
         draw: The rule that selects rows, if not all are used.
         ids: SHA-256 over the ids in order, if they are known without the data.
+        in_train: How many questions of a test split may be in the train split too, where the data
+            are published so; more are refused.
     """
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"draw", "ids"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"draw", "ids", "in_train"})
 
     n: int = Field(gt=0)
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     draw: Draw | None = None
     ids: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    in_train: int = Field(default=0, ge=0)

@@ -8,13 +8,21 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cpt_bench.documents import read_mapping
-from cpt_bench.errors import CptBenchError, explain
+from cpt_bench.errors import CptBenchError, explain, shown
 from cpt_bench.plugins import SUITE, builtin, listing, resolve
 from cpt_bench.suite.cards import TaskCard
 from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.prepared import recorded
 from cpt_bench.suite.suite import Suite
-from cpt_bench.suite.variants import card_data, choose, split_spec, suite_data
+from cpt_bench.suite.variants import (
+    OVERLAYS,
+    Data,
+    card_data,
+    choose,
+    protocols_of,
+    split_spec,
+    suite_data,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -69,14 +77,51 @@ def load_suite(folder: Path) -> Suite:
 def _load(folder: Path, tag: str) -> Suite:
     main = folder / SUITE
     declared = read_mapping(main)
+    require_shape(declared, main)
     variant = choose(tag, declared, main)
     data = suite_data(declared, variant, main)
     protocol = data.get("protocol") or {}
     chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
     cards = {}
-    for name in (*data.get("sequence", ()), *data.get("general", ())):
-        cards[str(name)] = load_card(folder / f"{name}.yaml", *chosen)
+    for name in (*(data.get("sequence") or ()), *(data.get("general") or ())):
+        file = folder / f"{name}.yaml"
+        cards[str(name)] = card = load_card(file, *chosen)
+        if card.name != str(name):
+            todo = f"Write name: {name}, or rename the file and what names it in {SUITE}"
+            raise CptBenchError(f"is the card of {card.name!r}", where=file, todo=todo)
     return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+
+
+def require_shape(suite: Data, where: object) -> None:
+    """Refuse a ``suite.yaml`` whose lists and mappings are not such, before they are looked into.
+
+    Raises:
+        CptBenchError: The message names the key.
+    """
+    for key in ("sequence", "general", "tiers"):
+        given = suite.get(key) or []
+        if not isinstance(given, list) or not all(isinstance(name, str | int) for name in given):
+            what = f"{key}: not a list of names, but {shown(suite[key])}"
+            raise CptBenchError(what, where=where, todo=f"Write {key}: [NAME, NAME]")
+    require_mappings(suite, "protocols", where)
+    for name, protocol in protocols_of(suite).items():
+        for key in ("prompts", "styles", "suite"):
+            if not isinstance(protocol.get(key) or {}, dict):
+                what = f"protocol {name}: {key}: not a mapping, but {shown(protocol[key])}"
+                raise CptBenchError(what, where=where, todo=f"Write {key}: {{NAME: …}}")
+        require_mappings(protocol, "styles", where)
+
+
+def require_mappings(data: Data, key: str, where: object) -> None:
+    """Refuse a key whose value is not a mapping of names to mappings.
+
+    Raises:
+        CptBenchError: The message names the key.
+    """
+    given = data.get(key) or {}
+    if not isinstance(given, dict) or not all(isinstance(x or {}, dict) for x in given.values()):
+        what = f"{key}: not a mapping of names to mappings, but {shown(given)}"
+        raise CptBenchError(what, where=where, todo=f"Write {key}: {{NAME: {{KEY: VALUE}}}}")
 
 
 def load_card(file: Path, protocol: str = "", style: str = "", tier: str | None = None) -> TaskCard:
@@ -85,7 +130,10 @@ def load_card(file: Path, protocol: str = "", style: str = "", tier: str | None 
     Raises:
         CptBenchError: It is missing, is not YAML, or has a wrong type.
     """
-    data = card_data(read_mapping(file), protocol, style, tier)
+    declared = read_mapping(file)
+    for kind in OVERLAYS:
+        require_mappings(declared, kind, file)
+    data = card_data(declared, protocol, style, tier)
     return pinned(_validate(TaskCard, {**data, "folder": file.parent}, file))
 
 

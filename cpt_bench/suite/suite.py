@@ -61,8 +61,12 @@ class Suite(Declared):
     @property
     def place(self) -> Path:
         """The path, with the variant, from which ``load_suite`` reads exactly this suite."""
-        tag = self.variant.tag
-        return self.folder.with_name(f"{self.folder.name}@{tag}") if tag else self.folder
+        return self.place_of(self.variant)
+
+    def place_of(self, variant: Variant) -> Path:
+        """The path from which ``load_suite`` reads another variant of this suite."""
+        folder = self.folder if self.folder.name else self.folder.absolute()  # of '.'
+        return folder.with_name(f"{folder.name}@{variant.tag}") if variant.tag else folder
 
     @property
     def recipe_folder(self) -> str:

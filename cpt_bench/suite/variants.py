@@ -134,15 +134,46 @@ def suite_data(suite: Data, variant: Variant, where: object) -> Data:
 
 def card_data(card: Data, protocol: str, style: str, tier: str | None) -> Data:
     """A card for one protocol, style and tier."""
-    card = dict(card)
-    by_protocol, by_tier = card.pop("protocols", None) or {}, card.pop("tiers", None) or {}
-    for changes in (
-        by_tier.get(tier) if tier else None,
-        by_protocol.get(protocol),
-        by_protocol.get(f"{protocol}.{style}"),
-    ):
-        card = overlay(card, changes or {})
-    return card
+    out = {key: value for key, value in card.items() if key not in OVERLAYS}
+    for path in overlays(card, protocol, style, tier):
+        out = overlay(out, card[path[0]][path[1]] or {})
+    return out
+
+
+OVERLAYS = ("tiers", "protocols")
+"""The keys of a card whose values are overlays by name."""
+
+
+def overlays(card: Data, protocol: str, style: str, tier: str | None) -> list[tuple[str, str]]:
+    """The keys of the overlays that a card has for one variant, in the order they are applied."""
+    wanted = [("tiers", tier), ("protocols", protocol), ("protocols", f"{protocol}.{style}")]
+    return [(kind, name) for kind, name in wanted if name and name in (card.get(kind) or {})]
+
+
+def place_of_split(
+    card: Data, split: str, protocol: str, style: str, tier: str | None
+) -> tuple[str, ...]:
+    """The keys of the overlay that decides a variant's samples; empty where it is the card itself.
+
+    A split's size and hash belong there: written above it, they would be another variant's.
+    """
+    place: tuple[str, ...] = ()
+    for kind, name in overlays(card, protocol, style, tier):
+        changes = card[kind][name] or {}
+        if split in (changes.get("splits") or {}) or changes.keys() & {"source", "answer_kinds"}:
+            place = (kind, name)
+    return place
+
+
+def variants_of(suite: Data) -> list[Variant]:
+    """Every protocol, style and tier of a ``suite.yaml`` by their full names."""
+    tiers: list[str | None] = [*tiers_of(suite)]
+    return [
+        Variant(name, style, tier)
+        for tier in tiers or [None]
+        for name, protocol in protocols_of(suite).items()
+        for style in map(str, protocol.get("prompts") or ())
+    ]
 
 
 def overlay(base: Data, changes: Data) -> Data:

@@ -1,4 +1,4 @@
-"""Facts that a language model learns from its pre-training: capitals and chemical elements.
+"""Facts that a language model learns from its pre-training: capitals, chemical elements, opposites.
 
 Only capitals of one word, so that a reply's word can be compared with them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def _pairs(text: str) -> dict[str, str]:
-    pairs = (pair.split("=") for pair in text.split(";"))
+    pairs = (pair.split("=") for pair in " ".join(text.split()).split(";"))
     return {name.strip(): value.strip() for name, value in pairs}
 
 
@@ -59,3 +59,25 @@ NAMES = {
     "Kyiv": ("Kyiv", "Kiev"),
 }
 """Names that are written in two ways."""
+
+OPPOSITES = _pairs(
+    """
+    hot=cold; big=small, little; up=down; open=closed, close, shut; fast=slow; happy=sad, unhappy;
+    light=dark, heavy; day=night; left=right; old=new, young; high=low; rich=poor; full=empty;
+    wet=dry; strong=weak; early=late; easy=hard, difficult; good=bad, evil; black=white;
+    true=false; love=hate, hatred; war=peace; begin=end, finish; buy=sell; push=pull;
+    inside=outside; first=last; near=far; loud=quiet, silent, soft; clean=dirty; hard=soft, easy;
+    long=short; male=female; north=south; east=west; summer=winter; life=death; win=lose;
+    sweet=sour, bitter; thick=thin; wide=narrow; above=below; before=after; alive=dead;
+    brave=cowardly, timid, afraid; cheap=expensive; deep=shallow; enemy=friend; smooth=rough;
+    tall=short; accept=refuse, reject; ancient=modern; arrive=leave, depart; ask=answer;
+    awake=asleep; beautiful=ugly; bottom=top; crowded=empty; future=past; generous=stingy,
+    selfish; guilty=innocent; increase=decrease; man=woman; maximum=minimum; always=never;
+    import=export; laugh=cry; lend=borrow; many=few; morning=evening; polite=rude; public=private;
+    question=answer; remember=forget; safe=dangerous; same=different; sick=healthy, well;
+    single=married; sunrise=sunset; tight=loose; victory=defeat; young=old; simple=complex,
+    complicated; heaven=hell; noisy=quiet, silent; possible=impossible; success=failure;
+    tame=wild; temporary=permanent; visible=invisible; wise=foolish; cruel=kind; front=back, rear;
+    give=take, receive; king=queen; fresh=stale"""
+)
+"""Words and what may be called their opposites."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from cpt_bench.suite import Sample
-from cpt_bench.tasks.gym.facts import CAPITALS, ELEMENTS, NAMES
+from cpt_bench.tasks.gym.facts import CAPITALS, ELEMENTS, NAMES, OPPOSITES
 
 
 def make(split: str, n: int, probe: str, seed: int) -> list[Sample]:
@@ -14,10 +14,10 @@ def make(split: str, n: int, probe: str, seed: int) -> list[Sample]:
     Args:
         split: ``test``; a probe has no other.
         n: How many.
-        probe: ``capitals``, ``elements`` or ``form``.
+        probe: One of :data:`PROBES`.
         seed: Of the order.
     """
-    drafts = {"capitals": _capitals, "elements": _elements, "form": _form}[probe]()
+    drafts = PROBES[probe]()
     random.Random(f"gym {seed} {probe} {split}").shuffle(drafts)
     return [
         Sample(id=f"{probe}-{name}", question=question, answers=golds, kind=kind)
@@ -40,29 +40,45 @@ def _capitals() -> list[Draft]:
     ]
 
 
-def _elements() -> list[Draft]:
+def _symbols() -> list[Draft]:
     return [
-        (symbol, f"Which chemical element has the symbol {symbol}?", _golds(name), "word")
+        (symbol, f"What is the chemical symbol of {name}?", (symbol,), "word")
         for symbol, name in ELEMENTS.items()
     ]
 
 
-def _form() -> list[Draft]:
+def _opposites() -> list[Draft]:
     return [
-        (_id(f"{count}-{thing}"), f"Describe {thing} in exactly {words}.", (str(count),), "whole")
-        for count, words in WORDS.items()
-        for thing in THINGS
+        (word, f"What is the opposite of {word}?", tuple(golds.split(", ")), "word")
+        for word, golds in OPPOSITES.items()
     ]
+
+
+def _digits() -> list[Draft]:
+    return [
+        (str(n), f"Write the number {in_words(n)} in digits.", (str(n),), "number")
+        for n in range(100)
+    ]
+
+
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+
+def in_words(n: int) -> str:
+    """A number below 100 in words."""
+    if n < len(ONES):
+        return ONES[n]
+    tens, ones = divmod(n, 10)
+    return TENS[tens - 2] + (f"-{ONES[ones]}" if ones else "")
 
 
 def _id(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-WORDS = {1: "one word", 2: "two words", 3: "three words"}
-THINGS = (
-    "the sea", "a cat", "the moon", "winter", "a river", "bread", "fire", "music", "a mountain",
-    "rain", "gold", "night", "a tree", "summer", "a horse", "ice", "coffee", "the wind",
-    "a library", "the sun", "a rose", "snow", "honey", "a child", "the desert", "a storm", "silk",
-    "the forest", "a city", "sleep",
-)  # fmt: skip
+PROBES = {"capitals": _capitals, "symbols": _symbols, "opposites": _opposites, "digits": _digits}
+"""Facts of two kinds, words and numbers: what makes each probe."""

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from cpt_bench.advice.suites import check, wrong_answers
+from cpt_bench.errors import CptBenchError
+from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, load_suite
 from cpt_bench.suite.pinning import pin
 from tests.support.commands import here
@@ -95,6 +97,12 @@ def test_a_sound_suite_is_pinned_and_stays_as_it_is(folder: Path) -> None:
     assert (folder / "colours.yaml").read_text() == text
 
 
+def tiered(folder: Path) -> None:
+    """Gives the suite a second size."""
+    text = (folder / "suite.yaml").read_text()
+    (folder / "suite.yaml").write_text(f"{text}tiers: [full, mini]\n")
+
+
 def break_picture(folder: Path) -> None:
     (folder / "test-red.png").write_bytes(png("red")[:60])
 
@@ -109,12 +117,21 @@ def reword(folder: Path, **changes: Any) -> None:
 
 
 GRADERS = """
+def leave(split, n): raise SystemExit("no data")
 def none(answer, sample): return None
 def two(answer, sample): return 2
 def yes(answer, sample): return 1
 def half(answer, sample): return 1.0 if answer == sample.answers[0] else 0.5
 def fails(answer, sample): return sample.golds
+def ends(answer, sample): raise SystemExit("no")
+asked = []
+def fewer(answer, sample): asked.append(answer); return 1 / len(asked)
 """
+LETTERS = {
+    "grader": "choice",
+    "answer_kinds": ["letter"],
+    "source": {"map": {"choices": "options", "gold": "text"}},
+}
 WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     # what: (changes to the card, what is done to the folder, the line)
     "a key that is none": ({"grade": "exact"}, None, "grade: Extra inputs are not permitted"),
@@ -146,6 +163,24 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "gold with a tag in it": ({}, lambda f: reword(f, a="</answer>x"), "does not have the form"),
     "part credit": ({"grader": "./g.py:half"}, None, "wrong answers earn 0.50 on average, and up to 0.50: grader ./g.py:half gives part credit"),
     "a licence nobody knows": ({"licence": "unknown"}, None, "its licence is 'unknown'. Name the data's licence in the card"),
+    "a grader with a memory": ({"grader": "./g.py:fewer"}, None, "grader ./g.py:fewer gave 1 and then 0.5 to one answer to train0. A grader is a function of"),
+    "a grader that ends the program": ({"grader": "./g.py:ends"}, None, "grader ./g.py:ends failed on train0 (SystemExit: no). Correct the grader"),
+    "a grader that is a file": ({"grader": "./g.py"}, None, "colours: grader ./g.py: names a file, and not what in it is the grader. Write ./g.py:NAME"),
+    "a grader that is no Python": ({"grader": "./broken.py:f"}, lambda f: (f / "broken.py").write_text("def f(:"), "grader ./broken.py:f: SyntaxError: invalid syntax"),
+    "a generator that is a file": ({"source": {"kind": "generator", "target": "./g.py", "splits": "REMOVED", "map": "REMOVED"}}, None, "g.py: names no function. Write ./g.py:NAME"),
+    "a generator that ends the program": ({"source": {"kind": "generator", "target": "./g.py:leave", "splits": "REMOVED", "map": "REMOVED"}}, None, "./g.py:leave failed (SystemExit: no data). It is called as leave('train', 10, **options)"),
+    "a draw beyond the rows": ({"splits": {"test": {"n": 2, "draw": {"seed": 0, "skip": 99}}}}, None, "0 rows from this draw, not 2. Only 10 rows fit, so skip and n together may be no more than that"),
+    "a condition that is none": ({"source": {"where": {"a": {"atleast": 2}}}}, None, "colours.yaml: source.jsonl.where.a.range.atleast: Extra inputs are not permitted, not 2. Correct the file"),
+    "the card of another task": ({"name": "colors"}, None, "colours.yaml: is the card of 'colors'. Write name: colours, or rename the file"),
+    "no kind of answers": ({"answer_kinds": []}, None, "answer_kinds: Tuple should have at least 1 item"),
+    "choices that nobody sees": (over(LETTERS, {"source": {"map": {"question": "{q}"}}}), None, "no question shows its choices (train0). Put {options} into map.question"),
+    "a choice twice": (over(LETTERS, {"source": {"map": {"question": "{q}{options}"}}}), lambda f: reword(f, a="red", options=["red", "Pink", "pink"]), "test0: two of its choices are the same"),
+    "a tier that the suite has not": ({"tiers": {"small": {"licence": "MIT"}}}, None, "tiers.small is not a name that suite.yaml has: it is never used. There is: none"),
+    "a protocol that the suite has not": ({"protocols": {"direct": {"licence": "MIT"}}}, None, "protocols.direct is not a name that suite.yaml has: it is never used. There is: plain, plain.neutral"),
+    "tiers that are a list": ({"tiers": ["small"]}, None, "colours.yaml: tiers: not a mapping of names to mappings, but ['small']. Write tiers: {NAME: {KEY: VALUE}}"),
+    "a table in another encoding": ({"source": {"kind": "csv", "splits": {"test": "latin.csv"}}}, lambda f: (f / "latin.csv").write_bytes(b"id,q,a,image\n1,caf\xe9?,red,test-red.png\n"), "latin.csv:2: not UTF-8 (byte 0xe9: invalid continuation byte). Save it as UTF-8"),
+    "a column twice": ({"source": {"kind": "csv", "splits": {"test": "twice.csv"}}}, lambda f: (f / "twice.csv").write_text("id,q,a,a,image\n1,?,red,blue,test-red.png\n"), "twice.csv:1: two columns are called 'a'"),
+    "a smaller split without a rule": ({"tiers": {"mini": {"splits": {"test": {"n": 2}}}}}, lambda f: tiered(f), "colours@mini/test: 10 rows, not 2. Set n: 10, or choose 2 of them by a rule: draw: {seed: 0}"),
     "draws that overlap": ({"source": {"splits": "REMOVED", "files": "test.jsonl"}, "splits": {"train": {"n": 6, "draw": {"seed": 0}}, "test": {"n": 4, "draw": {"seed": 0}}}}, None, "4 test questions are in train too"),
 }  # fmt: skip
 
@@ -154,9 +189,9 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
 def test_a_wrong_card_is_one_line_with_a_cure(folder: Path, what: str) -> None:
     changes, done, line = WRONG[what]
     (folder / "g.py").write_text(GRADERS)
+    write(folder, over(CARD, changes))
     if done:
         done(folder)
-    write(folder, over(CARD, changes))
     result = here(folder.parent, "suite", "check", folder)
     lines = [text for text in (result.stdout + result.stderr).splitlines() if line in text]
     assert 1 <= len(lines) <= 2, result.stdout + result.stderr  # each split has its own
@@ -175,6 +210,11 @@ SUITES: dict[str, tuple[dict[str, Any], str]] = {
     "a prompt without the question": ({"protocol": {"prompts": {"neutral": "say <answer>"}}}, "prompts.neutral has no {question}"),
     "braces in a prompt": ({"protocol": {"prompts": {"neutral": "{question} {hint} <answer>"}}}, "has braces besides {question}"),
     "a form nobody names": ({"protocol": {"prompts": {"neutral": "{question}"}}}, "no prompt names <answer>, in which an answer has to stand"),
+    "a sequence that is a name": ({"sequence": "colours"}, "sequence: not a list of names, but 'colours'. Write sequence: [NAME, NAME]"),
+    "no sequence": ({"sequence": None}, "sequence: Input should be a valid tuple"),
+    "tiers that are a mapping": ({"tiers": {"mini": 1}}, "tiers: not a list of names, but {'mini': 1}"),
+    "protocols that are a list": ({"protocols": ["plain"]}, "protocols: not a mapping of names to mappings, but ['plain']"),
+    "prompts that are a text": ({"protocol": {"prompts": "{question} <answer>"}}, "protocol plain: prompts: not a mapping, but '{question} <answer>'"),
     "a style that is none": ({"protocol": {"style": "direct"}}, "style 'direct' is not among prompts"),
 }  # fmt: skip
 
@@ -238,6 +278,112 @@ def test_wrong_answers_are_wrong() -> None:
     assert len(wrong_answers(made("x"), [made(str(i)) for i in range(50)])) == 10
 
 
+# ------------------------------------------------------------------------------------- variants
+
+TIERS: dict[str, Any] = {
+    "tiers": ["full", "mini", "tiny"], "protocol": "plain",
+    "protocols": {
+        "plain": {**SUITE["protocol"]},
+        "asked": {**SUITE["protocol"], "name": "asked", "prompts": {"neutral": "{question} <answer>", "terse": "{question}<answer>"}},
+    },
+}  # fmt: skip
+NESTED: dict[str, Any] = {
+    "tiers": {
+        "mini": {"splits": {"train": {"n": 4, "draw": {"seed": 1}}, "test": {"n": 3, "draw": {"seed": 1}}}},
+        "tiny": {"splits": {"test": {"n": 2, "draw": {"seed": 1}}}},
+    },
+}  # fmt: skip
+
+
+def every_variant(folder: Path) -> dict[str, str]:
+    """Variant, split -> the hash in its card, after a look whether its samples have it."""
+    found = {}
+    for protocol in ("plain.neutral", "asked.neutral", "asked.terse"):
+        for tier in ("full", "mini", "tiny"):
+            card = load_suite(folder.with_name(f"{folder.name}@{protocol}+{tier}")).card("colours")
+            for split, published in card.splits.items():
+                assert len(load_split(card, split)) == published.n
+                found[f"{protocol}+{tier}/{split}"] = str(published.sha256)
+    return found
+
+
+def test_each_tier_has_its_own_sizes_and_hashes(folder: Path) -> None:
+    write(folder, {**CARD, **NESTED}, over(SUITE, TIERS))
+    before = {f.place for f in check(str(folder)) if f.ok is False}
+    places = ("colours", "colours@asked.neutral+mini", "colours@mini", "colours@tiny")
+    assert before == {
+        f"{place}/{s}" for place in (places[0], *places[2:]) for s in ("train", "test")
+    }
+    found = check(str(folder), write=True)
+    assert all(f.ok for f in found), found
+    hashes = every_variant(folder)
+    card = yaml.safe_load((folder / "colours.yaml").read_text())
+    assert card["splits"]["test"]["n"] == 10 and card["tiers"]["mini"]["splits"]["test"]["n"] == 3
+    assert card["tiers"]["tiny"]["splits"].keys() == {"test"}  # its train split is that of the top
+    assert len({hashes[f"plain.neutral+{tier}/test"] for tier in ("full", "mini", "tiny")}) == 3
+    assert hashes["plain.neutral+tiny/train"] == hashes["plain.neutral+full/train"]
+    assert all(f.ok for f in check(str(folder))) and all(f.ok for f in check(f"{folder}@tiny"))
+
+
+def test_a_protocol_and_a_style_that_ask_other_words_have_their_own_hashes(folder: Path) -> None:
+    """Where no size is given, it is that of the files; a style is more exact than its protocol."""
+    asked = {"asked": {"source": {"map": {"question": "Say: {q}"}}}, "asked.terse": {"source": {"map": {"question": "{q}!"}}}}  # fmt: skip
+    splits = {split: {"n": 1, "sha256": None} for split in ("train", "test")}
+    suite = over(SUITE, {**TIERS, "tiers": "REMOVED"})
+    write(folder, {**CARD, "splits": splits, "protocols": asked}, suite)
+    found = check(str(folder), write=True)
+    assert all(f.ok for f in found), found
+    card = yaml.safe_load((folder / "colours.yaml").read_text())
+    parts = [card, card["protocols"]["asked"], card["protocols"]["asked.terse"]]
+    assert [part["splits"]["test"]["n"] for part in parts] == [10, 10, 10]
+    assert len({part["splits"]["test"]["sha256"] for part in parts}) == 3
+    assert all(f.ok for f in check(str(folder)))
+
+
+def test_one_hash_for_two_different_splits_is_refused(folder: Path) -> None:
+    """A protocol's own questions in two sizes: the card has one place for both hashes."""
+    asked = {"asked": {"source": {"map": {"question": "Say: {q}"}}}}
+    write(folder, {**CARD, **NESTED, "protocols": asked}, over(SUITE, TIERS))
+    wrong = [f for f in check(str(folder), write=True) if f.ok is False]
+    assert wrong and all("protocols.asked of its card has other samples in another variant" in f.what for f in wrong)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [".", ".@mini", "@mini"])
+def test_a_suite_is_checked_from_inside_its_folder(
+    folder: Path, spec: str, monkeypatch: Any
+) -> None:
+    write(folder, {**CARD, **NESTED}, over(SUITE, TIERS))
+    monkeypatch.chdir(folder)
+    named = spec if spec.startswith(".") else f"{folder}{spec}"
+    assert all(f.ok for f in check(named, write=True))
+    text = (folder / "colours.yaml").read_text()
+    assert text.count("null") == (0 if spec == "." else 2)
+
+
+# ----------------------------------------------------------------------------- leaks across tasks
+
+
+def test_test_questions_that_another_task_trains_on_are_named(folder: Path) -> None:
+    write(folder, CARD, {**SUITE, "sequence": ["colours", "shades"]})
+    other = over(CARD, {"name": "shades", "source": {"splits": {"train": "test.jsonl", "test": "more.jsonl"}}})  # fmt: skip
+    (folder / "shades.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    table(folder, "more", [{**row, "q": f"more: {row['q']}"} for row in rows("test")])
+    found = [f for f in check(str(folder), write=True) if f.place == "mine" and f.ok is None]
+    assert [f.what for f in found] == [
+        "10 test questions of colours are in the train split of shades "
+        "(test0 = test0, test1 = test1 and 8 more)"
+    ]
+
+
+def test_a_published_leak_is_declared_and_no_more_than_that(folder: Path) -> None:
+    repeat(folder, "train")
+    for declared, ok in ((0, False), (1, None)):
+        write(folder, over(CARD, {"splits": {"test": {"in_train": declared}}}))
+        (found,) = [f for f in check(str(folder)) if "are in train too" in f.what]
+        assert found.ok is ok
+        assert ("splits.test.in_train: 1" in found.cure) == (ok is False)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -255,3 +401,38 @@ def test_a_hash_is_written_into_the_card_and_nothing_else(
     assert pin(file, "test", 7, "ab")
     assert file.read_text() == expected
     assert not pin(file, "test", 7, "ab")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tiers:\n  mini: {splits: {test: {n: 1}}} # few\n", "tiers:\n  mini: {splits: {test: {sha256: ab, n: 7}}} # few\n"),
+        ("tiers:\n  mini:\n    licence: x\n", "tiers:\n  mini:\n    splits: {test: {sha256: ab, n: 7}}\n    licence: x\n"),
+        ("tiers: {mini: {splits: {train: {n: 2}}}}\n", "tiers: {mini: {splits: {test: {sha256: ab, n: 7}, train: {n: 2}}}}\n"),
+        ("base: &b {n: 9}\ntiers: {mini: {splits: {test: {<<: *b}}}}\n", "base: &b {n: 9}\ntiers: {mini: {splits: {test: {sha256: ab, n: 7, <<: *b}}}}\n"),
+    ],
+)  # fmt: skip
+def test_a_hash_is_written_into_the_overlay_that_it_belongs_to(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "card.yaml"
+    file.write_text(text)
+    assert pin(file, "test", 7, "ab", ("tiers", "mini"))
+    assert file.read_text() == expected
+    assert not pin(file, "test", 7, "ab", ("tiers", "mini"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "splits: {train: &s {n: 1, sha256: null}, test: *s}\n",
+        "splits: {train: {n: 2, sha256: &h null}, test: {n: 3, sha256: *h}}\n",
+        "splits: &s\n  test: {n: 1, sha256: null}\ntiers: {mini: {splits: *s}}\n",
+    ],
+)
+def test_a_hash_that_would_be_another_split_s_too_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "card.yaml"
+    file.write_text(text)
+    with pytest.raises(CptBenchError, match=r"splits\.test cannot be written alone: its YAML"):
+        pin(file, "test", 7, "ab")
+    assert file.read_text() == text

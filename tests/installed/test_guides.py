@@ -161,6 +161,7 @@ def test_the_guide_to_a_suite_of_one_s_own_works_as_it_stands(
 ) -> None:
     """docs/suite.md, from data to a verified entry, in one shell as its reader has it."""
     pytest.importorskip("sklearn")
+    pytest.importorskip("easy_vqa")
     guide = (ROOT / "docs/suite.md").read_text()
     script = re.search(r"```python title=\"make_data.py\"\n(.*?)```", guide, re.S)
     block = re.search(r"```sh\n(python make_data.py.*?)```", guide, re.S)
@@ -178,6 +179,10 @@ def test_the_guide_to_a_suite_of_one_s_own_works_as_it_stands(
     assert [len(row) for row in matrix["accuracy"]] == [3, 3, 3, 3]
     cards = [(home[0] / f"my-lab/src/my_lab/{t}.yaml").read_text() for t in matrix["tasks"]]
     assert all("null" not in card for card in cards)
+    (shown,) = re.findall(r"^(splits:\n  train: .*?\nanswer_kinds: .*?)$", guide, re.S | re.M)
+    for line in shown.splitlines():  # the card that the page explains is the one that is made
+        plain = re.escape(line).replace("null", "[0-9a-f]{64}")
+        assert re.search(f"^{plain}( #.*)?$", cards[2], re.M), (line, cards[2])
 
 
 def test_an_installed_package_is_found_and_a_broken_one_spoils_nothing(

@@ -19,7 +19,10 @@ from tests.support.places import ROOT
 
 FOLDERS = {"cpt_bench": ROOT / "cpt_bench", "cpt_bench.tasks": ROOT / "tasks",
            "cpt_bench.trainers": ROOT / "trainers"}  # fmt: skip
-PACKAGE, SEAM = "cpt_bench.models.qwen_cpu", "cpt_bench.models.quick"
+PACKAGES, SEAM = (
+    ("cpt_bench.models.qwen_cpu", "cpt_bench.models.text_cpu"),
+    "cpt_bench.models.quick",
+)
 
 
 def modules() -> dict[str, Path]:
@@ -49,24 +52,30 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def test_the_seam_alone_imports_the_quick_path() -> None:
-    importers = {name for name, file in MODULES.items()
-                 if any(i == PACKAGE or i.startswith(f"{PACKAGE}.") for i in imports(file))}  # fmt: skip
-    assert {name for name in importers if not name.startswith(f"{PACKAGE}.")} == {SEAM}
+    importers = {name for name, file in MODULES.items() if any(map(within, imports(file)))}
+    assert {name for name in importers if not within(name)} == {SEAM}
+
+
+def within(module: str) -> bool:
+    """Whether a module is of the quick path."""
+    return any(module == name or module.startswith(f"{name}.") for name in PACKAGES)
 
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package that has no quick path."""
     home = tmp_path_factory.mktemp("without")
-    ignore = shutil.ignore_patterns("__pycache__", "qwen_cpu")
+    ignore = shutil.ignore_patterns("__pycache__", "qwen_cpu", "text_cpu.py")
     for name, folder in FOLDERS.items():
         shutil.copytree(folder, home.joinpath(*name.split(".")), ignore=ignore)
-    found = "import cpt_bench, importlib.util as i; print(cpt_bench.__file__, i.find_spec(%r))"
+    found = (
+        "import cpt_bench, importlib.util as i; print(cpt_bench.__file__, *map(i.find_spec, %r))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", found % PACKAGE], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", found % (PACKAGES,)], capture_output=True, text=True, check=True,
         cwd=home, env={**os.environ, "PYTHONPATH": str(home)},
     )  # fmt: skip
-    assert done.stdout.split() == [str(home / "cpt_bench/__init__.py"), "None"]
+    assert done.stdout.split() == [str(home / "cpt_bench/__init__.py"), "None", "None"]
     return home
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
-from cpt_bench.models.qwen_cpu import decoding
+from cpt_bench.models.qwen_cpu import decoding, path
 from cpt_bench.models.qwen_cpu.layers import Attention, Norm, arrange
 from cpt_bench.models.qwen_cpu.vision import PatchEmbedding, VisionAttention
 from cpt_bench.trainers.sft import SFT
@@ -57,8 +57,8 @@ def test_replies_are_those_of_generate(tiny_model: Path, images: bool) -> None:
         )[:, inputs["input_ids"].shape[1] :]
         ends = [int(free[0, 3]), int(free[1, 7])]
         for stops in ([-1], ends):
-            prefix = decoding.read(engine.model, inputs)
-            got = decoding.decode(engine.model, prefix, 12, decoding.sampler(0), stops, 0)
+            reading = path.QuickQwen(engine.model).read(inputs)
+            got = reading.write(12, temperature=0, ends=stops, padding=0)
             for ours, theirs in zip(got.tolist(), free.tolist(), strict=True):
                 until = next((i + 1 for i, t in enumerate(theirs) if t in stops), 12)
                 assert ours == theirs[:until] + [0] * (12 - until)

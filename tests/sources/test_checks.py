@@ -18,6 +18,7 @@ from PIL import Image
 from cpt_bench.errors import CptBenchError
 from cpt_bench.sources import hub, load_split
 from cpt_bench.sources.checks import check_sample
+from cpt_bench.sources.hub_tables import encoded
 from cpt_bench.sources.pictures import Repository, check_picture
 from cpt_bench.suite import Sample, Suite
 from cpt_bench.suite.origins import HubSplit
@@ -68,7 +69,7 @@ def test_a_row_that_cannot_be_asked_is_refused(
     shutil.copytree(cpt7_tables / repo, tables / repo)
 
     def first_row(rows: Dataset) -> Dataset:
-        plain = hub.encoded(rows).to_list()
+        plain = encoded(rows).to_list()
         return Dataset.from_list([{**plain[0], **change}, *plain[1:]], features=rows.features)
 
     fx.rewrite(tables, repo, config, split, first_row)

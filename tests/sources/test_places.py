@@ -12,7 +12,7 @@ datasets = pytest.importorskip("datasets")
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.sources import hub
-from cpt_bench.sources.hub import load
+from cpt_bench.sources.hub_tables import load
 from cpt_bench.sources.places import is_full
 
 

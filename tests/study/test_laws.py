@@ -41,7 +41,7 @@ def test_methods_at_matched_learning_by_hand() -> None:
     assert found.value == pytest.approx(3.75) and found.level == 10 and found.runs == 12
     assert found.interval.low == pytest.approx(3.75)  # its runs do not differ from each other
     assert pareto.matched(settings(-1, (4,)), settings(-1, (-4,))) is None
-    assert pareto.missing("m", settings(-1, (4, 5))) == "m: 2 of 3 learning rates with two seeds"
+    assert pareto.missing("m", settings(-1, (4, 5))) == "m has 2 of 3 learning rates with two seeds"
     assert pareto.missing("m", settings(-1, (4, 5, 6))) == ""
 
 

@@ -98,13 +98,17 @@ def test_what_no_number_of_runs_decides_says_why() -> None:
     curve = Evidence(1.0, Interval(-0.5, 2.5, 0.95, "t, redrawn over runs"), 30,
                      details={"least": -0.2, "most": 3.0})  # fmt: skip
     asked = need(both, curve)
-    assert asked.need is None and asked.more is None and "two signs" in asked.why
+    assert (
+        asked.need is None
+        and asked.more is None
+        and asked.why == ("the sign changes between single levels of learning")
+    )
     one = need(both, curve._replace(details={"least": 0.2, "most": 3.0}))
     # Half the interval is 1.5 and has to be 1 (1.96 + 0.84 over 1.96): (1.5 · 1.43)² · 30 runs.
     assert one.need == pytest.approx(30 * (1.5 * (1.95996 + 0.84162) / 1.95996) ** 2, rel=0.02)
     assert one.of == "runs"
     tiny = need(claim(), over_seeds([1e-6, 1.0, -1.0]))
-    assert tiny.need is None and tiny.why == "more than 3,000"
+    assert tiny.need is None and tiny.why == "it would take more than 3,000 seeds"
     on_it = Evidence(0.0, Interval(-1.0, 1.0, 0.95, "t over 3 seeds"), 3, repeated=3, over="seeds")
     assert need(claim(), on_it).why == "the value is on the threshold"
 

@@ -102,7 +102,7 @@ def test_other_runs_give_other_verdicts(study: Study) -> None:
     fewer = study.points._replace(used=tuple(p for p in study.points.used if p.seed < 2))
     lacking = judge(claim, fewer)
     assert lacking.verdict == "undecided"
-    assert "rft-grpo: 2 of 3 seeds with FM" in lacking.because
+    assert "rft-grpo has 2 of 3 seeds with FM" in lacking.because
     assert "value" not in lacking.figures
 
 
@@ -224,14 +224,14 @@ def test_a_verdict_says_on_how_many_bases_it_holds(study: Study) -> None:
         p.name for p in points(runs, suite, about).used
     }
     same = with_base(claim, points(both, suite, about, sister), "sister")
-    assert same.bases == {"sister": "supported"} and same.holds_on == "2 of 2"
+    assert same.bases == {"sister": "supported"} and same.holds_on == "2 of 2 base models"
     # A sister on which every method ends at the same place tells nothing apart.
     ceiling = [*runs, *(elsewhere(r, 1.0) for r in runs)]
     other = with_base(claim, points(ceiling, suite, about, sister), "sister")
-    assert other.bases == {"sister": "undecided"} and other.holds_on == "1 of 2"
+    assert other.bases == {"sister": "undecided"} and other.holds_on == "1 of 2 base models"
     # One that lacks the runs does not count.
     few = [*runs, elsewhere(runs[0], 0.0)]
-    assert with_base(claim, points(few, suite, about, sister), "sister").holds_on == "1 of 1"
+    assert with_base(claim, points(few, suite, about, sister), "sister").holds_on == "only one"
 
 
 # ------------------------------------------------------------------------------------------ claims

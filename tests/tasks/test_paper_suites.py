@@ -6,9 +6,11 @@ with the packages it uses.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cpt_bench.plugins import load
 from cpt_bench.sources import load_split
 from cpt_bench.suite import Sample, load_suite
 from tests.support.commands import here
+from tests.support.picture_families import maker
 from tests.support.places import ROOT
 
 SUITES = ROOT / "examples/suites"
@@ -155,31 +158,57 @@ def trace(folder: Path) -> Path:
     return home
 
 
-COPY = """
-import shutil
-from cpt_bench.trainer import Trainer
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    pytest.importorskip("torch")
+    return maker(tmp_path_factory.mktemp("families"))
 
-class Copy(Trainer):
-    def train(self, stage):
-        earned = [stage.reward(s, s.target).total for s in stage.samples]
-        assert earned == [1.0] * len(earned), earned
-        shutil.copytree(stage.policy, stage.output, dirs_exist_ok=True)
-"""
+
+def trained(home: Path, base: Path, tag: str, trainer: str, **settings: object) -> list[bool]:
+    """Run a suite of two stages with a trainer; whether each stage changed the weights."""
+    from safetensors.numpy import load_file
+
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    out = home.parent / f"run-{home.name}-{trainer}"
+    done = here(home.parent, "run", "--suite", f"{home.name}{tag}", "--base", base,
+                "--trainer", trainer, *given, "--set", "device=cpu", "--out", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "matrix.json").read_text())["accuracy"]
+    assert [len(row) for row in rows] == [2, 2, 2] and all(None not in row for row in rows)
+    stages = [base, *sorted((out / "stages").glob("[12]-*/checkpoint"))]
+    assert len(stages) == 3
+    weights = [load_file(stage / "model.safetensors") for stage in stages]
+    return [any((x[n] != y[n]).any() for n in x) for x, y in itertools.pairwise(weights)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", [mrcl, trace])
-def test_two_stages_run_on_fixtures(suite: Any, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_mrcl_s_two_stages_are_trained_under_both_prompts(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As published: SFT under the direct prompt, reinforcement under the other one."""
     pytest.importorskip("math_verify")
-    home = suite(tmp_path)
-    (tmp_path / "copying.py").write_text(COPY)
+    home = mrcl(tmp_path)
     pinned = here(tmp_path, "suite", "check", home.name, "--pin")
     assert pinned.returncode == 0, pinned.stdout + pinned.stderr
-    done = here(tmp_path, "run", "--suite", home.name, "--base", tiny_model,
-                "--trainer", "./copying.py:Copy", "--out", "runs/copy")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "runs/copy/matrix.json").read_text())["accuracy"]
-    assert [len(row) for row in rows] == [2, 2, 2] and all(None not in row for row in rows)
+    base = models("Qwen3-VL")
+    assert trained(home, base, "", "sft", learning_rate=1e-2, max_steps=1) == [True, True]
+    changed = trained(
+        home, base, "@reasoning", "rft", learning_rate=1e-2, max_steps=1, prompts_per_step=2, rollouts=2
+    )  # fmt: skip
+    logs = sorted((tmp_path / "run-mrcl-rft/stages").glob("[12]-*/train.jsonl"))
+    rows = [json.loads(log.read_text().splitlines()[-1]) for log in logs]
+    assert [row["samples"] for row in rows] == [2, 2] and all(0 <= r["reward"] <= 1 for r in rows)
+    # Where all replies to a prompt earn the same, as those of random weights do, nothing is learned.
+    assert changed == [row["frac_reward_zero_std"] < 1 for row in rows]
+
+
+@pytest.mark.slow
+def test_trace_s_two_stages_are_trained(models: Callable[[str], Path], tmp_path: Path) -> None:
+    home = trace(tmp_path)
+    pinned = here(tmp_path, "suite", "check", home.name, "--pin")
+    assert pinned.returncode == 0, pinned.stdout + pinned.stderr
+    assert trained(home, models("Llama"), "", "sft", learning_rate=1e-2, max_steps=1) == [True, True]  # fmt: skip
 
 
 def test_mrcl_s_two_prompts_are_in_the_repository_s_words(tmp_path: Path) -> None:
@@ -205,6 +234,25 @@ def test_mrcl_s_two_prompts_are_in_the_repository_s_words(tmp_path: Path) -> Non
         "Note: There is one and only one shortest path. Rules for the final answer in \\boxed{}:"
         + after
     )
+
+
+def test_each_of_mrcl_s_prompts_has_hashes_of_its_own(tmp_path: Path) -> None:
+    """Its protocols put other words before the questions, so their samples differ."""
+    home = mrcl(tmp_path)
+    done = here(tmp_path, "suite", "check", "mrcl", "--pin")
+    assert done.returncode == 0, done.stdout
+    found = {}
+    for protocol in ("direct", "reasoning"):
+        opened = load_suite(home.with_name(f"mrcl@{protocol}"))
+        for task, split in itertools.product(("navigation", "finmme"), ("train", "test")):
+            samples = load_split(opened.card(task), split)
+            assert (
+                len(samples) == opened.card(task).splits[split].n == {"train": 4, "test": 3}[split]
+            )
+            found[protocol, task, split] = opened.card(task).splits[split].sha256
+    assert len(set(found.values())) == 8
+    again = here(tmp_path, "suite", "check", "mrcl")
+    assert again.returncode == 0, again.stdout
 
 
 def test_finmme_s_tolerance_reaches_its_grader(tmp_path: Path) -> None:

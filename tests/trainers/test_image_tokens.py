@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from cpt_bench.engines import GREEDY, Request
 from cpt_bench.models import quick
-from cpt_bench.models.qwen_cpu.decoding import sampler
+from cpt_bench.models.continuing import sampler
 from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.rollouts import Rollouts
 from cpt_bench.trainers.shared import SharedPrompts

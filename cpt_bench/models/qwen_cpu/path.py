@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from cpt_bench.models.continuing import Reading, Scores
 from cpt_bench.models.processor import Qwen2_5_VLProcessor
 from cpt_bench.models.qwen_cpu import decoding, layers, processing, vision
-
-
-class Reading(NamedTuple):
-    """See :class:`cpt_bench.models.quick.Reading`."""
-
-    model: Any
-    prefix: decoding.Prefix
-
-    def rows(self, which: torch.Tensor) -> Reading:
-        return Reading(self.model, self.prefix.rows(which))
-
-    def write(
-        self,
-        most: int,
-        *,
-        temperature: float,
-        top_p: float = 1.0,
-        ends: Sequence[int],
-        padding: int,
-        never: Sequence[int] = (),
-        watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-    ) -> torch.Tensor:
-        pick = decoding.sampler(temperature, top_p, never)
-        return decoding.decode(self.model, self.prefix, most, pick, ends, padding, watch)
-
-    def score(
-        self, replies: torch.Tensor, mask: torch.Tensor, temperature: float
-    ) -> decoding.Scores:
-        return decoding.score(self.model, self.prefix, replies, mask, temperature)
 
 
 class QuickQwen(NamedTuple):
@@ -46,9 +17,9 @@ class QuickQwen(NamedTuple):
     model: Any
 
     def read(self, inputs: dict[str, torch.Tensor]) -> Reading:
-        return Reading(self.model, decoding.read(self.model, inputs))
+        return Reading(decoding.Decoder(self.model), decoding.read(self.model, inputs))
 
-    def score_answers(self, inputs: dict[str, torch.Tensor], length: int) -> decoding.Scores:
+    def score_answers(self, inputs: dict[str, torch.Tensor], length: int) -> Scores:
         return decoding.score_answers(self.model, inputs, length)
 
 

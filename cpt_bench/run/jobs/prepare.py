@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cpt_bench.files import digest_json, write_json
 from cpt_bench.sources import load_split
+from cpt_bench.sources.apart import require_questions_apart
 from cpt_bench.sources.opened import opened_files
 from cpt_bench.stage.split import write_split
 from cpt_bench.suite import Suite, TaskCard, load_suite
@@ -43,8 +44,9 @@ def look(send: Callable[[dict[str, Any]], None], job: LookJob) -> None:
             continue
         assert isinstance(card.source, Generator)
         with opened_files(card.source.target) as found:
-            for split in card.splits:
-                load_split(card, split)
+            made = {split: load_split(card, split) for split in card.splits}
+        if {"train", "test"} <= made.keys():
+            require_questions_apart(card, made["train"], made["test"])
         write_json(file, sorted(map(str, found)))
 
 
