@@ -307,15 +307,19 @@ def check_trainer(
     settings: Settings = (),
     privileges: Settings = (),
     stage_timeout: float | None = None,
+    suite: str | Path | None = None,
+    base: str | Path | None = None,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> list[Check]:
-    """Try a trainer on two short stages of nano: does it keep the contract? Takes a minute.
+    """Try a trainer on two short stages: does it keep the contract? Takes a minute on nano.
 
     Args:
         trainer: As for :func:`run`.
         settings: Its settings.
         privileges: What a ``cmd:`` trainer uses beyond its task.
         stage_timeout: End a stage's training after this many seconds; None: 120.
+        suite: The suite whose first two tasks are used; None is nano.
+        base: The model to start from: a folder or ``org/name[@revision]``; None is the suite's.
         progress: Receives each event.
 
     Returns:
@@ -333,6 +337,8 @@ def check_trainer(
             settings=_pairs(settings),
             privileges=_pairs(privileges),
             stage_timeout=stage_timeout,
+            suite="" if suite is None else str(suite),
+            base=None if base is None else str(base),
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)

@@ -56,11 +56,14 @@ class Needs(NamedTuple):
         packages: Modules that it imports under its settings, in addition to those of its file.
         gpu: Whether it trains on a GPU, one for each process.
         launch: Whether several processes must train (``--launch``).
+        pixels: The least and the most pixels that pictures are brought to in training, which the
+            base model's processor must be able to do.
     """
 
     packages: tuple[str, ...] = ()
     gpu: bool = False
     launch: bool = False
+    pixels: tuple[int | None, int | None] = (None, None)
 
 
 class Budget(BaseModel):

@@ -94,6 +94,8 @@ class TRLConfig(PartSettings):
         if self.lora_rank and self.sharding != "none":
             raise ValueError("adapters need no sharding: set sharding=none with lora_rank")
         sharded = self.sharding != "none" or bool(self.deepspeed)
+        if sharded and self.device == "cpu":  # accelerate would train without splitting anything
+            raise ValueError("a model is split over GPUs: set sharding=none with device=cpu")
         if (self.ewc or self.lwf) and sharded:
             raise ValueError(
                 "ewc and lwf need whole weights: set sharding=none, and lora_rank to fit a GPU"
@@ -121,7 +123,12 @@ class TRLConfig(PartSettings):
             "vllm": getattr(self, "use_vllm", False),
         }
         packages = tuple(package for package, needed in found.items() if needed)
-        return Needs(packages, gpu=self.device == "cuda", launch=self.sharding != "none")
+        return Needs(
+            packages,
+            gpu=self.device == "cuda" or self.sharding != "none" or bool(self.deepspeed),
+            launch=self.sharding != "none",
+            pixels=(self.min_pixels, self.max_pixels),
+        )
 
     def prompts_in_stage(self, stage: Stage, batch: int) -> int | None:
         """Prompts that a stage draws, ``batch`` at a time; None where ``epochs`` decide."""

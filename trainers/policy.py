@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from cpt_bench.models import families, quick
-from cpt_bench.models.checkpoint import load_model, load_processor
+from cpt_bench.models.checkpoint import adapter_base, load_model, load_processor
 from cpt_bench.models.families import pictures
+from cpt_bench.models.files import GENERATION
 from cpt_bench.trainer import Stage
 from cpt_bench.trainers.config import TRLConfig, processes
 
@@ -66,7 +69,7 @@ def pass_on(model: Any, processor: Any, stage: Stage, why: str) -> None:
     """Write the stage's start as its result, because its method found nothing to learn from."""
     stage.tell(f"stage {stage.index} ({stage.task}): {why}; the policy stays as it is")
     model.save_pretrained(stage.output)
-    _save_processor(processor, stage)
+    _save_rest(processor, stage)
 
 
 def save(trainer: Any, processor: Any, stage: Stage) -> None:
@@ -82,9 +85,13 @@ def save(trainer: Any, processor: Any, stage: Stage) -> None:
     else:
         trainer.save_model(str(stage.output))
     if trainer.args.should_save:
-        _save_processor(processor, stage)
+        _save_rest(processor, stage)
 
 
-def _save_processor(processor: Any, stage: Stage) -> None:
+def _save_rest(processor: Any, stage: Stage) -> None:
+    """Write what a checkpoint has besides weights and their settings, as at the stage's start."""
+    start = Path(adapter_base(stage.policy) or stage.policy) / GENERATION
+    if start.is_file():  # the model was loaded without what it says of sampling
+        shutil.copyfile(start, stage.output / GENERATION)
     pictures.restore_size(processor, processor.full_size)
     processor.save_pretrained(stage.output)

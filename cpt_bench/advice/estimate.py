@@ -94,6 +94,11 @@ class Settings(BaseModel):
     max_pixels: int | None = Field(default=None, gt=0)
 
     @property
+    def sharded(self) -> bool:
+        """Whether the model is split over the processes that train it."""
+        return bool(self.deepspeed) or self.sharding != "none"
+
+    @property
     def width(self) -> int:
         """Bytes of a weight."""
         return 2 if self.dtype == "bfloat16" else 4
@@ -278,13 +283,12 @@ def memory(
         longest: Tokens of a long sequence; activations follow it.
     """
     s = settings
-    sharded = bool(s.deepspeed) or s.sharding != "none"
-    share = gpus if sharded else 1
+    share = gpus if s.sharded else 1
     width = s.width
     trained = lora(model, s.lora_rank) if s.lora_rank else model.parameters
     weights = width * model.parameters / share
     # Gradients and AdamW's two moments; sharded, a float32 copy too, and all in float32.
-    each = (width + 4 + 4 + 4) if sharded else 3 * (4 if s.lora_rank else width)
+    each = (width + 4 + 4 + 4) if s.sharded else 3 * (4 if s.lora_rank else width)
     optimiser = each * trained / share
     # Adapters switched off are the reference.
     reference = width * model.parameters / share if rl and s.kl > 0 and not s.lora_rank else 0

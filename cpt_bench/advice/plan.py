@@ -26,17 +26,17 @@ from cpt_bench.models.start import hub_base
 from cpt_bench.plugins import SUITE, Located, builtin, default, listing, locate
 from cpt_bench.settings import assigned, value_of
 from cpt_bench.stage.command import PREFIX
-from cpt_bench.stage.recipes import named, of_suite, recipes, shipped, typed
+from cpt_bench.stage.recipes import SMALLER, named, of_suite, recipes, shipped, smaller, typed
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.origins import Hub
 from cpt_bench.suite.reading import suite_folder
 
 REWARDED, TAUGHT = "prompts_per_step", "batch_size"
 """The setting that only recipes of this kind of trainer have."""
-ADAPTERS: Final = "-lora"
-"""``recipes/<suite>/<trainer>-lora.yaml`` trains adapters, for one GPU."""
 BASE_CONFIG: Final = "base_config.json"
 """Next to ``suite.yaml``: facts of ``config.json``, for a base model that is not shipped."""
+MOST: Final = 64
+"""GPUs at most among which one is advised to split a model."""
 KEPT: Final = ("all", "last", "none")
 COUNTED: Final = frozenset({
     "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "temperature",
@@ -51,8 +51,8 @@ class Asked(NamedTuple):
 
     Attributes:
         trainer: Its spec.
-        recipe: ``<suite>/<name>`` or a file; None is the trainer's own, by adapters where one GPU
-            is too small for the whole model.
+        recipe: ``<suite>/<name>`` or a file; None is the trainer's own, or where that does not fit
+            the GPUs the first of its smaller ones that does.
         changes: ``key=value``.
         gpu: A key of :data:`~cpt_bench.advice.estimate.GPUS`.
         gpus: How many train.
@@ -105,13 +105,43 @@ def plan(suite: Suite, asked: Asked) -> dict[str, Any]:
     model = architecture(suite, asked.base)
     chosen = _recipe(suite, trainer, asked)
     made = _estimate(suite, trainer, chosen, model, asked)
-    if asked.recipe is None and asked.gpus == 1 and not made["fits"]:
-        adapters = shipped(trainer, suite.recipe_folder, f"{trainer.name}{ADAPTERS}")
-        if adapters is not None:
-            name = f"{suite.recipe_folder}/{trainer.name}{ADAPTERS}"
-            chosen = _settings(name, adapters, asked.changes)
-            made = _estimate(suite, trainer, chosen, model, asked)
-    return {"suite": suite.label, "trainer": asked.trainer, "recipe": chosen.name, **made}
+    # A recipe that splits the model has fewer samples a step on one GPU than it is written for.
+    suits = made["fits"] and not (asked.gpus == 1 and chosen.settings.sharded)
+    if asked.recipe is None and not suits:
+        for name in smaller(suite.recipe_folder, trainer.name):
+            other = _settings(name, named(name), asked.changes, chosen.rewarded)
+            found = _estimate(suite, trainer, other, model, asked)
+            if found["fits"] and (asked.gpus == 1 or not other.settings.sharded):
+                chosen, made = other, found
+                break
+    return {
+        "suite": suite.label,
+        "trainer": asked.trainer,
+        "recipe": chosen.name,
+        "options": _options(chosen, asked),
+        "fits_on": None if made["fits"] else _fits_on(suite, trainer, chosen, model, asked),
+        **made,
+    }
+
+
+def _options(chosen: Recipe, asked: Asked) -> list[str]:
+    """The options of ``cptbench run`` under which it runs as planned, besides those asked for."""
+    split = chosen.settings.sharded or asked.gpus > 1
+    given = asked.recipe or chosen.name.endswith(SMALLER)  # a trainer's own need not be named
+    options = ["--recipe", chosen.name] if given else []
+    return [*options, *(["--launch", f"torchrun --nproc_per_node {asked.gpus}"] if split else [])]
+
+
+def _fits_on(
+    suite: Suite, trainer: Located, chosen: Recipe, model: Architecture, asked: Asked
+) -> int | None:
+    """On how many GPUs of the same kind it would fit; None: on no number up to :data:`MOST`."""
+    for gpus in (2**n for n in range(MOST.bit_length())):
+        if gpus > asked.gpus:
+            more = _estimate(suite, trainer, chosen, model, asked._replace(gpus=gpus))
+            if more["fits"] is True:
+                return int(gpus)
+    return None
 
 
 # ---------------------------------------------------------------------------------------- recipes
@@ -129,7 +159,9 @@ def _recipe(suite: Suite, trainer: Located, asked: Asked) -> Recipe:
     other = next((key for key in (REWARDED, TAUGHT) if key in found and key not in kinds), None)
     if kinds and other is not None:
         what = f"{asked.recipe} sets {other}, which {trainer.name} does not have"
-        todo = f"Plan it with the trainer that it is for: --trainer {Path(asked.recipe).stem}"
+        whose = Path(asked.recipe).stem
+        whose = next((whose.removesuffix(end) for end in SMALLER if whose.endswith(end)), whose)
+        todo = f"Plan it with the trainer that it is for: --trainer {whose}"
         raise CptBenchError(what, where="--recipe", todo=todo)
     return _settings(asked.recipe, found, asked.changes, REWARDED in kinds)
 

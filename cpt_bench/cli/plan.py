@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -25,8 +26,8 @@ def plan(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="The recipe: SUITE/NAME or a YAML file [default: the trainer's own, by adapters "
-            "where one GPU is too small for the whole model]."
+            help="The recipe: SUITE/NAME or a YAML file [default: the trainer's own; where that "
+            "does not fit these GPUs, the first of its smaller ones that does]."
         ),
     ] = None,
     set_: Annotated[
@@ -75,6 +76,8 @@ def text(r: dict[str, Any]) -> str:
     tested, memory, disk, a = r["evaluation"], r["memory_gib"], r["disk_gib"], r["assumed"]
     parts = ", ".join(f"{k} {memory[k]:.1f}" for k in memory if k not in ("total", "has"))
     verdict = "fits" if r["fits"] else "DOES NOT FIT"
+    if r["fits_on"]:
+        verdict += f"; it would on {r['fits_on']} of them"
     lines += [
         f"\nevaluation   {tested['questions']:,} questions, {tested['written'] / 1e6:.1f} M tokens "
         f"written, {tested['hours']:.1f} h on one GPU with transformers",
@@ -84,6 +87,7 @@ def text(r: dict[str, Any]) -> str:
         "time         "
         + ", or ".join(f"{h:.0f} h ({how})" for how, h in r["hours"].items())
         + "; correct to a factor of two at best",
+        f"run it with  {shlex.join(r['options']) or 'no further options'}",
         "\nassumed:",
         f"  a question has {a['words']:.0f} tokens of words; an answer {a['target']:.0f}, a reply "
         f"that thinks {a['thought']:.0f}",

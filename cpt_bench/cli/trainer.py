@@ -59,6 +59,14 @@ def check(
         float | None,
         typer.Option(min=0, help="End a stage's training after this many seconds [default: 120]."),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="The suite whose first two tasks are used [default: nano]."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Start from this model, a folder or org/name on the hub, instead."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Run a trainer on two short stages and check that it keeps the contract (a minute)."""
@@ -72,6 +80,8 @@ def check(
         settings=set_ or (),
         privileges=privilege or (),
         stage_timeout=stage_timeout,
+        suite=suite,
+        base=base,
         progress=show,
     )
     if json_:

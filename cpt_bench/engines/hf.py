@@ -8,6 +8,7 @@ from typing import Any
 
 from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
+from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.models import batches, families, quick
 from cpt_bench.models.checkpoint import load_model, load_processor, weights_digest
@@ -141,18 +142,26 @@ class TransformersEngine:
             [part["image"] for part in turn[0]["content"] if part["type"] == "image"]
             for turn in turns
         ]
-        return self.processor(
+        inputs = self.processor(
             text=self.texts(turns, [r.prefix for r in requests]),
             images=pictures if any(pictures) else None,
             padding=True,
             return_tensors="pt",
-        ).to(self.model.device)
+        )
+        words = self.model.get_input_embeddings().weight.shape[0]
+        most = int(inputs["input_ids"].max())
+        if most >= words:  # on a GPU nobody could tell what went wrong
+            token = self.processor.tokenizer.convert_ids_to_tokens(most)
+            raise CptBenchError(
+                f"its tokenizer writes token {most} ({token}), and the model has {words}",
+                where=self.model.name_or_path,
+                todo="Give the tokenizer that the model was trained with",
+            )
+        return inputs.to(self.model.device)
 
     def texts(self, turns: list[list[dict[str, Any]]], replies: Sequence[str]) -> list[str]:
         """Chats as text, up to and including the given beginning of each reply."""
-        prompts = self.processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
-        )
+        prompts = families.written_chats(self.processor, turns, self.model.name_or_path)
         return [prompt + reply for prompt, reply in zip(prompts, replies, strict=True)]
 
     def write(self, inputs: Any, most: int, sampling: Sampling, replies: int = 1) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
-from cpt_bench.models.checkpoint import ADAPTER, adapter_base, broken
+from cpt_bench.models.checkpoint import adapter_base, broken
+from cpt_bench.models.files import ADAPTER
 
 BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")
 """Files that an engine may read in addition to the weights."""

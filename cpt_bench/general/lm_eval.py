@@ -97,11 +97,15 @@ def measure(
             f"lm-eval {version('lm-eval')} has no task {name!r}",
             todo=did_you_mean(name, manager.all_tasks[:2000]),
         )
-    kind = families.kind_of(Path(adapter_base(checkpoint) or checkpoint))
+    base = adapter_base(checkpoint)
+    kind = families.kind_of(Path(base or checkpoint))
     image_only.install(kind)
     if backend is None:
         backend = "hf-multimodal" if families.reads_pictures(kind) else "hf"
-    arguments = {"pretrained": str(checkpoint), "dtype": dtype, **(model_args or {})}
+    loaded = {"pretrained": str(checkpoint)}
+    if base is not None:
+        loaded = {"pretrained": base, "peft": str(checkpoint)}
+    arguments = {**loaded, "dtype": dtype, **(model_args or {})}
     found = simple_evaluate(
         model=backend,
         model_args=arguments,
@@ -131,7 +135,7 @@ def measure(
             "filter": filter_name,
             "n_shot": found.get("n-shot", {}),
             "backend": backend,
-            "model_args": {k: v for k, v in arguments.items() if k != "pretrained"},
+            "model_args": {k: v for k, v in arguments.items() if k not in loaded},
             "batch_size": batch_size,
             "chat_template": chat_template,
             "limit": limit,

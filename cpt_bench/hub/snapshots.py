@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, read_json
+from cpt_bench.files import digest
 from cpt_bench.hub.faults import AGAIN, cache, explain, failed, no_room, size
 from cpt_bench.hub.names import HubName, is_commit, page
+from cpt_bench.hub.shards import INDEX, shards_of
 
 Tell = Callable[[str], None]
 """Receives a line about what is being done."""
@@ -28,7 +29,6 @@ SECONDS = 10.0
 """How long the hub may take to answer what a repository holds."""
 
 MAIN = "main"
-INDEX = "model.safetensors.index.json"
 CONFIGS = ("config.json", "adapter_config.json")
 """One of them makes a folder a model."""
 
@@ -60,9 +60,8 @@ def cached(name: HubName) -> Path | None:
     listed = _listed(name.id, folder.name)
     if listed is not None:
         return folder if all((folder / file).is_file() for file in wanted(listed)) else None
-    shards = [*folder.glob("*.safetensors")]
-    if (folder / INDEX).is_file():
-        shards = [folder / file for file in read_json(folder / INDEX)["weight_map"].values()]
+    named = [folder / file for file in shards_of(folder)]
+    shards = named or [*folder.glob("*.safetensors")]
     return folder if shards and all(file.is_file() for file in shards) else None
 
 
@@ -222,8 +221,7 @@ def _download(name: HubName, found: _Listing, absent: Sequence[_File]) -> Path:
             where=name,
             todo=AGAIN,
         )
-    shards = read_json(folder / INDEX)["weight_map"] if (folder / INDEX).is_file() else {}
-    absent_shard = next((s for s in shards.values() if not (folder / s).is_file()), None)
+    absent_shard = next((s for s in shards_of(folder) if not (folder / s).is_file()), None)
     if absent_shard is not None:
         raise CptBenchError(
             f"{INDEX} names {absent_shard}, which the repository does not hold",

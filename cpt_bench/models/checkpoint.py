@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 from cpt_bench.errors import CptBenchError
 from cpt_bench.files import digest, digest_json, read_json
 from cpt_bench.hub.names import HubName, cached_as, parse
+from cpt_bench.hub.shards import settings_of, shards_of
 from cpt_bench.models import base as bases
 from cpt_bench.models import families, quick
+from cpt_bench.models.files import (
+    ADAPTER,
+    GENERATION,
+    NO_TOKENIZER,
+    has_tokenizer,
+    lacking,
+    require_weights,
+)
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-ADAPTER = "adapter_config.json"
-"""The file that makes a folder a PEFT adapter rather than a whole model."""
-NO_TOKENIZER = "the tokenizer is missing (tokenizer.json, tokenizer_config.json)"
 
 
 def adapter_base(folder: Path) -> str | None:
@@ -80,7 +87,7 @@ def load_processor(folder: Path) -> Any:
     base = adapter_base(folder)
     if base is not None and not (folder / "tokenizer_config.json").is_file():
         return load_processor(Path(base))
-    if not _has_tokenizer(folder):  # transformers makes an empty one
+    if not has_tokenizer(folder):  # transformers makes an empty one
         raise broken(folder, NO_TOKENIZER)
     try:
         return quick.arrange_processor(families.open_processor(folder))
@@ -92,6 +99,8 @@ def load_processor(folder: Path) -> Any:
 
 def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", attention: str) -> Any:
     """The model saved in ``folder``, of whatever family; an adapter is merged into its base.
+
+    Its own settings for generation are left out (:func:`families.forget_sampling`).
 
     Args:
         folder: A checkpoint, or a hub id.
@@ -110,6 +119,7 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
     else:
         model = _merged(_load_whole(Path(base), dtype, attention), folder)
     _require_finite(model, folder)
+    families.forget_sampling(model)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return quick.arrange(model.to(device))
@@ -117,24 +127,64 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", atten
 
 def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     from safetensors import SafetensorError
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if (folder / GENERATION).is_file():
+        settings_of(folder / GENERATION)  # transformers goes on without one that it cannot read
+    shards_of(folder)
+    if (folder / "config.json").is_file():
+        require_weights(folder, AUTO_QUANTIZATION_CONFIG_MAPPING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, info = families.auto_class(folder).from_pretrained(
-                folder, dtype=dtype, attn_implementation=attention, output_loading_info=True
+                folder,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # to name one: its own error does not
             )
     except ImportError as error:
         raise _lacks(folder, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise broken(folder, error) from error
-    absent = set(info["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
-    if absent:  # transformers fills them with random numbers and goes on
-        raise broken(folder, f"{len(absent)} weights are missing, among them {sorted(absent)[0]}")
+    if wrong := _misfits(model, info):
+        raise broken(folder, wrong)
     return model
+
+
+def _misfits(model: Any, info: dict[str, Any]) -> str:
+    """In what files and settings do not fit together; empty where they do.
+
+    transformers fills what is missing with random numbers, leaves out what is too much, and goes
+    on.
+    """
+    named = dict(model.named_parameters(remove_duplicate=False))
+    missing = set(info["missing_keys"])
+    # A tied head is in the files under the name of the embeddings.
+    filled = {id(tensor) for name, tensor in named.items() if name not in missing}
+    absent = sorted(n for n in missing if n not in named or id(named[n]) not in filled)
+    if absent:
+        return f"{len(absent)} weights are missing, among them {absent[0]}"
+    if other := sorted(info["mismatched_keys"]):
+        name, there, here = other[0]
+        return (
+            f"{len(other)} weights have another shape than config.json says, among them "
+            f"{name}: {[*there]} in the file, {[*here]} in the model"
+        )
+    known = {_anonymous(name) for name in named}
+    more = sorted(name for name in info["unexpected_keys"] if _anonymous(name) in known)
+    if more:
+        return f"there are weights of layers that config.json does not have, such as {more[0]}"
+    return ""
+
+
+def _anonymous(name: str) -> str:
+    """A weight's name without the number of its layer."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _merged(whole: Any, folder: Path) -> Any:
@@ -204,26 +254,3 @@ def broken(folder: Path, error: object) -> CptBenchError:
     else:
         todo = "Give a whole checkpoint: config.json, *.safetensors, tokenizer and processor"
     return CptBenchError(f"the checkpoint cannot be loaded ({reason})", where=folder, todo=todo)
-
-
-def lacking(folder: Path) -> str:
-    """Which file that a checkpoint needs is not in ``folder``; empty where none is missing.
-
-    The error of transformers for a missing file is often a guess about the network.
-    """
-    if (folder / ADAPTER).is_file():
-        return ""
-    if not (folder / "config.json").is_file():
-        return "config.json is missing"
-    index = folder / "model.safetensors.index.json"
-    shards = read_json(index).get("weight_map", {}).values() if index.is_file() else ()
-    for shard in shards:
-        if not (folder / shard).is_file():
-            return f"{shard} is missing, which {index.name} names"
-    if not shards and not any(folder.glob("*.safetensors")):
-        return "*.safetensors are missing"
-    return "" if _has_tokenizer(folder) else NO_TOKENIZER
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab.*", "*.model"))

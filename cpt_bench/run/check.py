@@ -1,7 +1,7 @@
 """``cptbench trainer check``: tests a trainer on two small stages, in a minute.
 
-The stages are nano's first two tasks, cut to a few samples, from nano's base model: a real
-Qwen2.5-VL, so that a trainer that passes can run the whole suite.
+The stages are a suite's first two tasks, cut to a few samples. By default they are nano's, from
+nano's base model: a real Qwen2.5-VL, so that a trainer that passes can run the whole suite.
 """
 
 from __future__ import annotations

@@ -28,11 +28,17 @@ from cpt_bench.results.schema import read_run
 from cpt_bench.run.lanes import find_stages
 from cpt_bench.run.naming import run_name
 from cpt_bench.run.plan import Plan
-from cpt_bench.run.requirements import require_graders, require_method, require_tools
+from cpt_bench.run.requirements import (
+    require_graders,
+    require_limits,
+    require_method,
+    require_tools,
+)
 from cpt_bench.sources import require_prepared
 from cpt_bench.sources.apart import require_apart
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Asked, Method, find_method
+from cpt_bench.stage.recipes import smaller
 from cpt_bench.suite import Suite, open_suite
 from cpt_bench.suite.reading import absolute_spec
 from cpt_bench.suite.variants import compose
@@ -162,9 +168,12 @@ def plan_of(request: Request, method: Method | None = None) -> Plan:
     model = elsewhere.model if elsewhere is not None else None
     served = elsewhere is not None and elsewhere.endpoint is not None
     if method is None and elsewhere is None:
-        require_method(found, request.launch, devices.visible())
+        recipes = smaller(suite.recipe_folder, found.name)
+        require_method(found, request.launch, devices.visible(), recipes)
     # Last, because a model that is not here is fetched, which may take hours.
     start = start_of(suite, request.base or model, _tell, fetch=method is None and not served)
+    if method is None and elsewhere is None:
+        require_limits(found, start.folder)
     plan = Plan(
         suite_spec=spec,
         suite=suite,

@@ -6,17 +6,23 @@ What is missing would otherwise be found when it is first used, which may be hou
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from cpt_bench import general
 from cpt_bench.errors import CptBenchError
 from cpt_bench.grading.matchers import package_of
+from cpt_bench.models.checkpoint import load_processor
+from cpt_bench.models.families.pictures import limit_pixels
 from cpt_bench.stage import launch as launching
 from cpt_bench.stage.command import PREFIX
 from cpt_bench.stage.method import Method
 from cpt_bench.suite import Suite
 from cpt_bench.worker import devices
+from cpt_bench.worker.process import Worker
 
 EXTRAS = {
     "deepspeed": "'cptbench[deepspeed]'",
@@ -58,13 +64,16 @@ def require_graders(suite: Suite) -> None:
             _require(package, f"grading {name}")
 
 
-def require_method(method: Method, launch: str | None, gpus: Sequence[str]) -> None:
+def require_method(
+    method: Method, launch: str | None, gpus: Sequence[str], smaller: Sequence[str] = ()
+) -> None:
     """Require what a trainer needs under its settings.
 
     Args:
         method: The trainer and its settings.
         launch: ``--launch``.
         gpus: The GPUs that are visible.
+        smaller: Recipes of the trainer for fewer GPUs.
 
     Raises:
         CptBenchError: A package is not installed, there are too few GPUs, or one process trains
@@ -90,8 +99,32 @@ def require_method(method: Method, launch: str | None, gpus: Sequence[str]) -> N
         raise CptBenchError(
             "its settings split the model over several processes, and one trains",
             where=where,
-            todo='Give --launch "torchrun --nproc_per_node N", or set sharding=none',
+            todo='Give --launch "torchrun --nproc_per_node N"'
+            + (
+                f", or --recipe {' or '.join(smaller)} (cptbench plan --gpus 1 chooses)"
+                if smaller
+                else ", or set sharding=none"
+            ),
         )
+
+
+def require_limits(method: Method, base: Path) -> None:
+    """Require a base model whose pictures a trainer can limit as its settings ask.
+
+    Raises:
+        CptBenchError: Its family measures pictures differently, or its processor cannot be opened.
+    """
+    if method.needs.pixels == (None, None):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        what = "looking at the base model"
+        Worker(_limited, (base, *method.needs.pixels), Path(folder) / "log", what).result()
+
+
+def _limited(
+    say: Callable[[dict[str, Any]], None], base: Path, least: int | None, most: int | None
+) -> None:
+    limit_pixels(load_processor(base), least, most)
 
 
 def _require(package: str, what: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cpt_bench.engines.swapping import VIDEO, meaning
 from cpt_bench.errors import TrainerFault
-from cpt_bench.models.checkpoint import ADAPTER
+from cpt_bench.models.files import ADAPTER
 
 PROMPT_FILES = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.jinja",

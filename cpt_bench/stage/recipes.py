@@ -17,6 +17,12 @@ from cpt_bench.trainer import Privileges, Trainer, TrainerConfig
 RECIPES = "recipes"
 """In the folder of a trainer's code: ``recipes/<suite>/<trainer>.yaml``."""
 
+SMALLER = ("-1gpu", "-lora")
+"""Endings of a trainer's recipes for fewer GPUs than its own: all weights on one GPU, and adapters.
+
+Which of them fits depends on the size of the base model: ``cptbench plan`` chooses.
+"""
+
 
 def recipe(suite: str, trainer: Resolved | Located, home: Path | None = None) -> dict[str, Any]:
     """The recipe that comes with a trainer for a suite; empty where there is none.
@@ -38,6 +44,12 @@ def other_recipes(suite: str, name: str) -> str:
     """What to say where a suite has no recipe of a trainer: which suites have one."""
     known = [spec for spec in recipes() if spec.rpartition("/")[2] == name]
     return f" or --recipe {known[0]}: suite {suite} has no recipe of {name}" if known else ""
+
+
+def smaller(suite: str, trainer: str) -> list[str]:
+    """The recipes of a trainer for fewer GPUs than its own, by name, larger ones first."""
+    known = recipes()
+    return [name for end in SMALLER if (name := f"{suite}/{trainer}{end}") in known]
 
 
 def shipped(trainer: Resolved | Located, suite: str, name: str) -> dict[str, Any] | None:

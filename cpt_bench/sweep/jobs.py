@@ -104,6 +104,7 @@ def _job(sweep: Sweep, spec: str, suite: Suite, cell: Cell, out: Path) -> Job:
         threads=sweep.threads,
         overlap=False,
         keep=sweep.keep,
+        save_every=sweep.save_every,
         gpus=(),  # the run will see its machine's GPUs
     )
     plan = plan_of(request, _described(asked._replace(settings=tuple(needed))))
@@ -155,6 +156,7 @@ def _arguments(request: Request, ordered: Suite, folder: Path, suite: Suite) -> 
         "--budget": request.budget,
         "--stage-timeout": request.stage_timeout,
         "--memory-limit": request.memory_limit,
+        "--save-every": request.save_every,
     }
     for option, value in options.items():
         if value is not None:

@@ -77,6 +77,7 @@ class Sweep(Strict):
         memory_limit: GiB of memory at which it is ended.
         general: Benchmarks of other harnesses.
         engine: The engine that answers; ``engine_set`` are its settings.
+        save_every: Steps after which a stage saves a state to go on from after an interruption.
         keep: Which checkpoints are kept when the sweep has finished.
         retries: How often a run whose worker was lost is restarted.
         resources: Resources of one run on a Ray cluster.
@@ -97,6 +98,7 @@ class Sweep(Strict):
     general: list[str] = []
     engine: str = "transformers"
     engine_set: Settings = {}
+    save_every: int | None = Field(default=None, ge=1)
     keep: str = Field(default="none", pattern="^(all|last|none)$")
     retries: int = Field(default=2, ge=0)
     resources: Resources = Resources()

@@ -12,6 +12,7 @@ import pytest
 from cpt_bench.advice import estimate as p
 from cpt_bench.advice.plan import architecture, pixels
 from cpt_bench.models.families.weights import Architecture
+from cpt_bench.stage.recipes import named
 from cpt_bench.suite import open_suite
 from tests.support.commands import LIGHT, Cli
 
@@ -246,6 +247,15 @@ def test_mistakes(args: list[str], line: str, cli: Cli) -> None:
     assert done.returncode == 2 and line in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("trainer", ["sft", "rft"])
+def test_a_recipe_for_fewer_gpus_draws_as_many_samples_a_step(trainer: str) -> None:
+    many, few = (named(f"cpt7/{trainer}{end}") for end in ("", "-1gpu"))
+    drawn = [r["gradient_accumulation"] * r.get("batch_size", 1) for r in (many, few)]
+    assert 8 * drawn[0] == drawn[1]
+    changed = {key for key in many.keys() | few.keys() if many.get(key) != few.get(key)}
+    assert changed <= {"gradient_accumulation", "vllm_memory"}
+
+
 @pytest.mark.slow
 def test_the_plan_s_defaults_are_the_trainers() -> None:
     """And every shipped recipe is one its trainer accepts."""
@@ -253,7 +263,6 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
     import importlib.resources
 
     from cpt_bench.plugins import builtin, resolve
-    from cpt_bench.stage.recipes import named
     from cpt_bench.trainers import rft
     from cpt_bench.trainers.sft import SFT
 
@@ -262,10 +271,11 @@ def test_the_plan_s_defaults_are_the_trainers() -> None:
         assert fields[key].get_default(call_default_factory=True) == value, key
     folder = importlib.resources.files("cpt_bench.trainers") / "recipes/cpt7"
     names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
-    # rft-lora is no trainer of its own: rft, on one GPU.
-    assert names == sorted([*builtin("trainers"), "rft-lora"])
+    # These are no trainers of their own: rft and sft, on one GPU.
+    variants = {"rft-lora": "rft", "rft-1gpu": "rft", "sft-1gpu": "sft"}
+    assert names == sorted([*builtin("trainers"), *variants])
     for name in names:
-        trainer = resolve("trainers", name.replace("rft-lora", "rft")).value
+        trainer = resolve("trainers", variants.get(name, name)).value
         made: Any = trainer.Config.model_validate(named(f"cpt7/{name}"))
         # A model of 7B is split over GPUs, or trained by adapters on one; what acts on whole
         # weights needs a GPU that holds them with their optimiser.

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from cpt_bench.advice.plan import Asked, plan
 from cpt_bench.models.families.weights import Architecture
+from cpt_bench.suite import open_suite
 from tests.support.commands import LIGHT, Cli
 from tests.support.places import WORDS
 
+CPT7 = open_suite("cpt7")
 QWEN3 = {
     "model_type": "qwen3", "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
@@ -107,6 +110,53 @@ def test_the_formula_and_the_layout_agree() -> None:
         assert (laid.language, laid.vision) == (counted.language, counted.vision)
         if not counted.vision:
             assert laid.adapted == counted.adapted
+
+
+QWEN_VL_72B = {
+    **QWEN_VL_3B, "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 152064,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+ONE = ["--launch", "torchrun --nproc_per_node 1"]
+
+
+@pytest.mark.parametrize(
+    ("config", "trainer", "gpu", "gpus", "recipe", "options"),
+    [
+        (QWEN_VL_3B, "sft", "a100-80", 8, "sft", ["--launch", "torchrun --nproc_per_node 8"]),
+        (QWEN_VL_3B, "sft", "a100-80", 1, "sft-1gpu", ["--recipe", "cpt7/sft-1gpu", *ONE]),
+        (QWEN_VL_3B, "rft", "a100-80", 1, "rft-lora", ["--recipe", "cpt7/rft-lora"]),
+        (QWEN_VL_3B, "rft", "h200", 1, "rft-1gpu", ["--recipe", "cpt7/rft-1gpu", *ONE]),
+        (None, "sft", "a100-80", 1, "sft-lora", ["--recipe", "cpt7/sft-lora"]),
+        (None, "sft", "h200", 1, "sft-1gpu", ["--recipe", "cpt7/sft-1gpu", *ONE]),
+        (None, "rft", "h200", 1, "rft-lora", ["--recipe", "cpt7/rft-lora"]),
+        (None, "replay", "a100-80", 8, "replay", ["--launch", "torchrun --nproc_per_node 8"]),
+    ],
+)
+def test_a_recipe_is_chosen_by_the_size_of_the_base(
+    config: dict[str, Any] | None, trainer: str, gpu: str, gpus: int, recipe: str,
+    options: list[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """The suite's own where it fits these GPUs, else all weights on one, else adapters."""
+    base = None
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        base = str(tmp_path)
+    made = plan(CPT7, Asked(trainer, gpu=gpu, gpus=gpus, base=base))
+    assert (made["recipe"], made["options"]) == (f"cpt7/{recipe}", options)
+    assert made["fits"] and made["fits_on"] is None
+
+
+def test_a_model_that_fits_nowhere_here_is_told_from_how_many_gpus_on_it_would(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_VL_72B))
+    words = ["plan", "--suite", "cpt7", "--base", str(tmp_path), "--trainer"]
+    done = cli(*words, "sft")
+    assert "DOES NOT FIT; it would on 16 of them" in done.stdout, done.stdout
+    assert "run it with  --launch 'torchrun --nproc_per_node 8'" in done.stdout
+    alone = plan(CPT7, Asked("sft", gpus=1, base=str(tmp_path), recipe="cpt7/sft-lora"))
+    assert not alone["fits"] and alone["fits_on"] is None, "adapters are not split"
 
 
 def test_a_text_model_is_planned_without_torch(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
 from cpt_bench.engines import Request, open_engine
 from cpt_bench.engines.hf import TransformersEngine
@@ -20,7 +20,7 @@ from cpt_bench.suite import load_suite
 from tests.support import places
 from tests.support.families import TEXT
 from tests.support.picture_families import PICTURES, maker
-from tests.support.serving import Server
+from tests.support.serving import AnyModel, Server
 from tests.support.stages import TINY
 
 WORDS = load_suite(places.WORDS)
@@ -60,13 +60,6 @@ def test_what_vllm_does_not_open_is_one_line(family: str, models: Callable[[str]
         open_engine("vllm", models(family), eager=True, max_model_len=512, max_images=1)
 
 
-class AnyModel(Server):
-    """``transformers serve`` of whatever model a request names."""
-
-    def command(self) -> list[str]:
-        return [word for word in super().command() if word != str(self.checkpoint)]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = AnyModel(Path("none"), tmp_path_factory.mktemp("server") / "log")
@@ -77,19 +70,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.kill()
 
 
-def decodes() -> bool:
-    """Whether torchvision, which transformers' server opens pictures with, can do so here."""
-    import torchvision.io  # noqa: F401 - loads what there is
-
-    return hasattr(torch.ops.image, "decode_image")
-
-
 @pytest.mark.parametrize("family", [*TEXT, *PICTURES])
 def test_transformers_serve_answers_as_transformers_does(
     family: str, models: Callable[[str], Path], server: Server
 ) -> None:
-    if family in PICTURES and not decodes():
-        pytest.skip("this build of torchvision decodes no pictures")
     place, requests = models(family), asked(family)
     served = open_engine("endpoint", server.url, model=str(place), nonce="one", retries=0)
     own = TransformersEngine(place, device="cpu").generate(requests, 8)

@@ -12,12 +12,13 @@ pytest.importorskip("trl")
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.run import requirements
-from cpt_bench.run.requirements import require_graders, require_method
+from cpt_bench.run.requirements import require_graders, require_limits, require_method
 from cpt_bench.stage.method import Asked, Method, describe
-from cpt_bench.stage.recipes import recipes
+from cpt_bench.stage.recipes import recipes, smaller
 from cpt_bench.suite import open_suite
 from cpt_bench.trainer import Needs
 from tests.support.commands import Cli
+from tests.support.picture_families import maker
 
 EIGHT = 'torchrun --nproc_per_node 8'  # fmt: skip
 
@@ -25,11 +26,11 @@ EIGHT = 'torchrun --nproc_per_node 8'  # fmt: skip
 @pytest.mark.parametrize(
     ("trainer", "recipe", "settings", "needs"),
     [
-        ("sft", None, (), Needs(("deepspeed",), gpu=True, launch=True)),
-        ("rft", None, (), Needs(("deepspeed", "vllm"), gpu=True, launch=True)),
-        ("sft", "cpt7/sft-lora", (), Needs(("peft",), gpu=True)),
-        ("sft", None, ("sharding=fsdp", "attention=flash_attention_2"), Needs(("flash_attn",), gpu=True, launch=True)),
-        ("sft", None, ("sharding=none", "device=cpu"), Needs()),
+        ("sft", None, (), Needs(("deepspeed",), gpu=True, launch=True, pixels=(None, 4194304))),
+        ("rft", None, (), Needs(("deepspeed", "vllm"), gpu=True, launch=True, pixels=(200704, 1003520))),
+        ("sft", "cpt7/sft-lora", (), Needs(("peft",), gpu=True, pixels=(None, 1003520))),
+        ("sft", None, ("sharding=fsdp", "attention=flash_attention_2", "max_pixels=null"), Needs(("flash_attn",), gpu=True, launch=True)),
+        ("sft", None, ("sharding=none", "device=cpu", "max_pixels=null"), Needs()),
     ],
 )  # fmt: skip
 def test_a_method_states_its_needs(
@@ -41,7 +42,12 @@ def test_a_method_states_its_needs(
 def test_no_recipe_needs_what_no_extra_brings() -> None:
     for spec in recipes():
         suite, _, name = spec.partition("/")
-        trainer = name.removesuffix("-lora").removesuffix("-low").removesuffix("-direct")
+        trainer = (
+            name.removesuffix("-lora")
+            .removesuffix("-1gpu")
+            .removesuffix("-low")
+            .removesuffix("-direct")
+        )
         for package in describe(Asked(trainer, suite, (), (), spec)).needs.packages:
             assert package in requirements.EXTRAS, spec
 
@@ -66,6 +72,34 @@ def test_what_is_missing_is_one_line(
     monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     with pytest.raises(CptBenchError, match=line):
         require_method(method(**needs), launch, tuple(gpus))
+
+
+def test_recipes_for_one_process_are_named() -> None:
+    """Those that there are for the suite; which one fits is a matter of the base's size."""
+    fewer = smaller("cpt7", "rft")
+    assert fewer == ["cpt7/rft-1gpu", "cpt7/rft-lora"] and smaller("nano", "rft") == []
+    line = r'nproc_per_node N", or --recipe cpt7/rft-1gpu or cpt7/rft-lora \(cptbench plan'
+    with pytest.raises(CptBenchError, match=line):
+        require_method(method(launch=True), None, (), fewer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("base", "pixels", "line"),
+    [
+        ("Gemma 3", (None, 4096), "max_pixels=4096 cannot be applied: Gemma3ImageProcessor"),
+        ("Idefics3", (4096, 9999), "min_pixels=4096 cannot be applied"),
+        ("Qwen3", (None, 4096), "max_pixels=4096 cannot be applied: the model reads no pictures"),
+    ],
+)
+def test_limits_on_pictures_are_tried_on_the_base_before_it_is_asked_anything(
+    base: str, pixels: Any, line: str, tmp_path: Path
+) -> None:
+    """They were found out when the first stage was trained, after hours of evaluation."""
+    place = maker(tmp_path)(base)
+    with pytest.raises(CptBenchError, match=line):
+        require_limits(method(pixels=pixels), place)
+    require_limits(method(), place)
 
 
 def test_nothing_is_missing() -> None:

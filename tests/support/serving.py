@@ -68,6 +68,13 @@ class Server:
             self.process.wait()
 
 
+class AnyModel(Server):
+    """``transformers serve`` of whatever model a request names."""
+
+    def command(self) -> list[str]:
+        return [word for word in super().command() if word != str(self.checkpoint)]
+
+
 class VLLMServer(Server):
     """``vllm serve CHECKPOINT``, called ``nano``; ``more`` are further options, and may change."""
 

@@ -1,4 +1,4 @@
-"""The commands of docs/cpt7.md, copied from the page, from an empty home to a matrix.
+"""The commands for cpt7 in docs/cpt7.md, README and docs/models.md, copied from the pages, from an empty home to a matrix.
 
 A hub on loopback serves small data sets and two-layer models under the real names. What makes the
 runs small is added at the end of a command; nothing in it is changed.
@@ -46,6 +46,17 @@ def commands(heading: str) -> list[list[str]]:
     block = re.search(rf"^## {heading}$.*?```sh\n(.*?)```", page, re.M | re.S)
     assert block is not None
     return [shlex.split(line, comments=True) for line in block[1].splitlines()]
+
+
+def all_of(page: str) -> list[list[str]]:
+    """The commands for cpt7 in all blocks of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [
+        shlex.split(line, comments=True)
+        for line in lines
+        if re.match(r"cptbench .*--suite cpt7\b", line)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +154,24 @@ def test_so_does_another_family_by_its_name(home: Path, served: fake.Hub) -> Non
     run, _ = commands("Base model")
     types(home, [NEWER if word == SMALL else word for word in run])
     (folder,) = (home / "work/runs").glob("cpt7-Qwen3-VL-4B-Instruct-sft-seed0*")
+    whole(folder)
+    assert read_json(folder / "run.json")["base"]["path"] == NEWER
+
+
+def test_the_commands_of_readme(home: Path, served: fake.Hub) -> None:
+    (run,) = all_of("README.md")
+    types(home, run)
+    (folder,) = (home / "work/runs").glob("cpt7-Qwen2.5-VL-3B-Instruct-rft-seed0*")
+    whole(folder)
+    base = read_json(folder / "run.json")["base"]
+    assert (base["path"], base["revision"]) == (SMALL, served.commit("models", SMALL))
+
+
+def test_the_commands_of_the_page_on_models(home: Path) -> None:
+    run, plan = all_of("docs/models.md")
+    assert "run it with" in types(home, plan)
+    types(home, run)
+    (folder,) = (home / "work/runs").glob("cpt7-Qwen3-VL-4B-Instruct-rft-seed0*")
     whole(folder)
     assert read_json(folder / "run.json")["base"]["path"] == NEWER
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from cpt_bench.trainers.rft import RFT
 from cpt_bench.trainers.selfsft import SelfSFT
 from cpt_bench.trainers.sft import SFT
 from tests.support.commands import Cli
-from tests.support.places import TINY
+from tests.support.places import ROOT, TINY
 from tests.support.stages import make_stage
 
 STEPS, EVERY = 12, 2
@@ -179,6 +181,59 @@ def test_a_run_whose_stage_is_killed_has_the_same_matrix(
 @pytest.mark.skipif("CPTBENCH_LONG" not in os.environ, reason="six processes start: a minute")
 def test_so_has_one_of_two_processes(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
     killed_and_whole(cli, tiny_model, tmp_path, "--launch", "torchrun --nproc_per_node 2")
+
+
+@pytest.mark.skipif("CPTBENCH_LONG" not in os.environ, reason="six processes start: a minute")
+def test_so_has_a_model_that_is_split_by_fsdp(tiny_model: Path, tmp_path: Path) -> None:
+    """Over two processes on a CPU, which accelerate has to be made to do: see the script."""
+
+    def drive(name: str, kill: int) -> int:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                   "-m", "tests.support.drive_fsdp", tmp_path / name, tiny_model, kill]  # fmt: skip
+        done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        (tmp_path / f"{name}.log").write_text(done.stderr)
+        return done.returncode
+
+    assert drive("whole", 0) == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    assert drive("killed", 5) != 0
+    assert [p.name for p in tmp_path.glob("killed/resume/checkpoint-*")] == ["checkpoint-4"]
+    assert drive("killed", 0) == 0, (tmp_path / "killed.log").read_text()[-3000:]
+    whole, killed = (read_json(tmp_path / name / "split.json") for name in ("whole", "killed"))
+    assert 0 < whole["mine"] < 0.6 * whole["whole"], "each process has its share"
+    assert [*map(without_time, killed["rows"])] == [*map(without_time, whole["rows"])]
+    first, second = (weights_digest(tmp_path / name / "0/out") for name in ("whole", "killed"))
+    assert first == second != weights_digest(tiny_model)
+
+
+def test_a_sweep_s_run_goes_on_inside_its_stage(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    """Its worker is lost, it is started again, and continues from the state that was saved."""
+    mark = tmp_path / "mark"
+    (tmp_path / "dies.py").write_text(DIES.format(mark=str(mark)))
+    text = SWEEP.format(suite=one_task(tmp_path / "one"), base=tiny_model)
+    (tmp_path / "killed.yaml").write_text(text + "save_every: 3\n")
+    (tmp_path / "whole.yaml").write_text(text)
+    killed = cli("sweep", "killed.yaml")
+    assert killed.returncode == 0 and mark.exists(), killed.stderr
+    assert "its worker was lost" in killed.stderr
+    assert cli("sweep", "whole.yaml").returncode == 0
+    one, two = (
+        read_json(next(tmp_path.glob(f"runs/{name}/*/ledger/stage-1.train.json")))
+        for name in ("killed", "whole")
+    )
+    assert one["facts"]["weights"] == two["facts"]["weights"] and one["key"] == two["key"]
+    (folder,) = tmp_path.glob("runs/killed/*/stages/1-science")
+    assert [row["step"] for row in read_jsonl(folder / "train.jsonl")] == list(range(1, 8))
+    assert "goes on after 3 steps" in "".join(p.read_text() for p in folder.rglob("*.log"))
+
+
+SWEEP = """
+suite: {suite}
+base: {base}
+limit: 8
+runs:
+  - trainers: [./dies.py:Dies]
+    set: {{learning_rate: 1e-3, max_steps: 7, device: cpu, batch_size: 4}}
+"""
 
 
 def killed_and_whole(cli: Cli, tiny_model: Path, tmp_path: Path, *more: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import read_json
+from cpt_bench.hub.shards import settings_of
 
 
 def kind_of(folder: Path) -> str:
@@ -25,7 +25,7 @@ def kind_of(folder: Path) -> str:
         from transformers import AutoConfig
 
         return str(AutoConfig.from_pretrained(folder).model_type)
-    kind = read_json(file).get("model_type")
+    kind = settings_of(file).get("model_type")
     if not isinstance(kind, str) or not kind:
         raise CptBenchError(
             "names no model_type, so that nobody knows what model it is",
@@ -63,8 +63,35 @@ def auto_class(folder: Path) -> Any:
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    pictures = reads_pictures(kind_of(folder))
+    kind = kind_of(folder)
+    pictures = reads_pictures(kind)
+    _require_parts(folder, kind)
     return AutoModelForImageTextToText if pictures else AutoModelForCausalLM
+
+
+def _require_parts(folder: Path, kind: str) -> None:
+    """Refuse a ``config.json`` that lacks the description of a part of the model.
+
+    transformers would take a part of its own default size, of billions of weights, for it.
+
+    Raises:
+        CptBenchError: It names the part.
+    """
+    from transformers import CONFIG_MAPPING
+
+    file = folder / "config.json"
+    known = settings_of(file) if file.is_file() else None
+    parts = {"text_config", "vision_config"} & set(CONFIG_MAPPING[kind].sub_configs)
+    if known is None or not parts:
+        return
+    flat = {"text_config"} if "hidden_size" in known else set()  # as older versions wrote it
+    for part in sorted(parts - flat):
+        if not isinstance(known.get(part), dict):
+            raise CptBenchError(
+                f"has no {part}, which a model of model_type {kind!r} needs",
+                where=file,
+                todo="Restore it from where the model comes from",
+            )
 
 
 def open_processor(folder: Path) -> Any:
@@ -93,11 +120,39 @@ def open_processor(folder: Path) -> Any:
             todo="Give the model that was tuned for chats (often named -Instruct or -it), or put "
             "its chat_template.jinja there",
         )
+    written_chats(processor, [PLAIN], folder)
     if begins_by_itself(processor):
         # The default of every later call, TRL's among them; it is not saved.
         given = getattr(processor, "text_kwargs", {})
         processor.text_kwargs = {**given, "add_special_tokens": False}
     return processor
+
+
+def written_chats(processor: Any, chats: list[Any], where: object) -> list[str]:
+    """Chats as text, each up to where the reply begins.
+
+    Args:
+        processor: Its template writes them.
+        chats: Lists of turns.
+        where: The model, for errors.
+
+    Raises:
+        CptBenchError: The template cannot write one; it gives the template's own reason.
+    """
+    try:
+        texts: list[str] = processor.apply_chat_template(
+            chats, tokenize=False, add_generation_prompt=True
+        )
+        return texts
+    except CptBenchError:
+        raise
+    except Exception as error:  # a template is somebody's program
+        reason = " ".join(str(error).split())
+        raise CptBenchError(
+            f"its chat template cannot write the question ({type(error).__name__}: {reason})",
+            where=where,
+            todo="Mend its chat_template.jinja, or give another model",
+        ) from error
 
 
 def reply_ends(model: Any, tokenizer: Any) -> list[int]:
@@ -106,16 +161,33 @@ def reply_ends(model: Any, tokenizer: Any) -> list[int]:
     Raises:
         CptBenchError: Neither names one, so that no reply would end.
     """
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    if ends is None:
+    named = model.generation_config.eos_token_id
+    if named is None:
+        named = tokenizer.eos_token_id
+    ends = [named] if isinstance(named, int) else list(named or ())
+    words = model.get_input_embeddings().weight.shape[0]
+    if not any(0 <= end < words for end in ends):
+        what = f"ends its replies with {ends}, of {words} tokens" if ends else ""
         raise CptBenchError(
-            "neither the model nor its tokenizer names a token that ends a reply",
+            what or "neither the model nor its tokenizer names a token that ends a reply",
             where=model.name_or_path,
             todo="Set eos_token_id in its generation_config.json",
         )
-    return [ends] if isinstance(ends, int) else list(ends)
+    return ends
+
+
+def forget_sampling(model: Any) -> None:
+    """Leave of a model's own settings for generation only the tokens that begin, end and pad.
+
+    A checkpoint may ask for beams, penalties, a least length, tokens to suppress. transformers
+    applies them wherever a call does not say otherwise, and refuses to save some combinations. How
+    replies are written is for the protocol and the recipe to decide.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
 
 
 def padding(tokenizer: Any, ends: Sequence[int]) -> int:
