@@ -306,9 +306,9 @@ def check_trainer(
     *,
     settings: Settings = (),
     privileges: Settings = (),
+    stage_timeout: float | None = None,
     suite: str | Path | None = None,
     base: str | Path | None = None,
-    stage_timeout: float | None = None,
     progress: Callable[[Event], None] = lambda event: None,
 ) -> list[Check]:
     """Try a trainer on two short stages: does it keep the contract? Takes a minute on nano.
@@ -317,9 +317,9 @@ def check_trainer(
         trainer: As for :func:`run`.
         settings: Its settings.
         privileges: What a ``cmd:`` trainer uses beyond its task.
+        stage_timeout: End a stage's training after this many seconds; None: 120.
         suite: The suite whose first two tasks are used; None is nano.
         base: The model to start from: a folder or ``org/name[@revision]``; None is the suite's.
-        stage_timeout: End a stage's training after this many seconds; None: 120.
         progress: Receives each event.
 
     Returns:
@@ -336,9 +336,9 @@ def check_trainer(
             trainer=spec_of(trainer, Path(folder) / WRITTEN),
             settings=_pairs(settings),
             privileges=_pairs(privileges),
+            stage_timeout=stage_timeout,
             suite="" if suite is None else str(suite),
             base=None if base is None else str(base),
-            stage_timeout=stage_timeout,
             overlap=False,
         )
         return checking.check(plan_of(request), Path(folder), progress)

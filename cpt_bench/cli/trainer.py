@@ -55,6 +55,10 @@ def check(
             metavar="KEY=VALUE", help="What a cmd: trainer uses beyond its task (repeatable)."
         ),
     ] = None,
+    stage_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="End a stage's training after this many seconds [default: 120]."),
+    ] = None,
     suite: Annotated[
         str | None,
         typer.Option(help="The suite whose first two tasks are used [default: nano]."),
@@ -62,10 +66,6 @@ def check(
     base: Annotated[
         str | None,
         typer.Option(help="Start from this model, a folder or org/name on the hub, instead."),
-    ] = None,
-    stage_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="End a stage's training after this many seconds [default: 120]."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -79,9 +79,9 @@ def check(
         spec,
         settings=set_ or (),
         privileges=privilege or (),
+        stage_timeout=stage_timeout,
         suite=suite,
         base=base,
-        stage_timeout=stage_timeout,
         progress=show,
     )
     if json_:
