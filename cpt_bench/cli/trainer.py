@@ -61,7 +61,9 @@ def check(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="The suite whose first two tasks are used [default: nano]."),
+        typer.Option(
+            help="The suite whose first two tasks are used [default: the suite that ships]."
+        ),
     ] = None,
     base: Annotated[
         str | None,

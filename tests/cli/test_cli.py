@@ -41,10 +41,12 @@ def test_lists_as_json(cli: Cli) -> None:
         (["run", "--trainer", "pkg/mine"], "no trainer is called 'pkg/mine'"),
         (["run", "--trainer", "./none.py:Mine"], "./none.py: no such file"),
         pytest.param(["run", "--trainer", "json:dumps"], "json:dumps is not a Trainer", marks=pytest.mark.slow),
-        (["run", "--trainer", "json:Trainer"], "json has no 'Trainer'"),
+        pytest.param(["run", "--trainer", "json:Trainer"], "json has no 'Trainer'", marks=pytest.mark.slow),
         (["run", "--trainer", "nowhere:Trainer"], "cannot import 'nowhere'"),
         (["run", "--trainer", "sft", "--suite", "nanu"], "no suite is called 'nanu'. Did you mean 'nano'?"),
-        (["run", "--trainer", "sft", "--set", "learning_rat=1"], "Did you mean 'learning_rate'?"),
+        pytest.param(
+            ["run", "--trainer", "sft", "--set", "learning_rat=1"], "Did you mean 'learning_rate'?", marks=pytest.mark.slow
+        ),
         (["run", "--trainer", "sft", "--set", "learning_rate=fast"], "learning_rate: "),
         (["run", "--trainer", "sft", "--set", "learning_rate"], "is not key=value"),
         (["run", "--trainer", "sft", "--order", "text,science"], "is not a permutation of"),

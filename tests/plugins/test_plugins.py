@@ -404,6 +404,7 @@ WORDS = {
     "science",
     "geometry",
     "counting",
+    "digits",
     "presence",
     "exam",
     "knowledge",

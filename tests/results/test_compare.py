@@ -273,6 +273,7 @@ def test_what_cannot_be_seen_becomes_visible() -> None:
     assert visible("x" * 3_000_000).endswith("… (3,000,000 characters in all)")
 
 
+@pytest.mark.slow
 def test_the_command_writes_each_format_without_torch(folder: Path, tmp_path: Path) -> None:
     names = {"--json": "c.json", "--html": "c.html", "--markdown": "c.md", "--latex": "c.tex"}
     args = [x for option, file in names.items() for x in (option, str(tmp_path / file))]

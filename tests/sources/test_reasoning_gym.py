@@ -49,6 +49,7 @@ def test_a_split_is_the_same_every_time_and_its_ids_make_its_entries_again() -> 
     assert made[3].id.startswith("chain_sum(max_digits=1,max_terms=2,min_digits=1,min_terms=2,seed")
 
 
+@pytest.mark.slow
 def test_a_split_is_the_same_in_every_process() -> None:
     """ransom_note draws letters from a set, whose order differs with Python's seed of hashes."""
     program = (

@@ -119,7 +119,7 @@ def test_ewc_s_penalty_is_computed_once_a_step(
 
     def second(batch: int, accumulation: int) -> dict[str, Any]:
         state = shutil.copytree(first.state, tmp_path / f"state-{batch}")
-        stage = make_stage("counting", first.output, tmp_path / f"{batch}", rows := [], index=2, state=state)  # fmt: skip
+        stage = make_stage("counting", first.output, tmp_path / f"cut-{batch}", rows := [], index=2, state=state)  # fmt: skip
         cut = {"batch_size": batch, "gradient_accumulation": accumulation}
         SFT(SFT.Config(**{**config, **cut})).train(stage)
         return rows[-1]
