@@ -8,7 +8,7 @@ are written into tables of their final length instead of being copied at every s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -20,25 +20,43 @@ ENDED = 0.25
 """Ended rows are taken out of a batch from this share on: taking them out copies the others."""
 
 
-class Decoder(Protocol):
-    """The part of a model that continues a text."""
+class Decoder:
+    """The part of a model that continues a text: transformers' language model and its head.
+
+    Args:
+        text: The language model, from tokens to last hidden states.
+        head: From last hidden states to logits.
+    """
+
+    def __init__(self, text: Any, head: Any) -> None:
+        self.text, self.head = text, head
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """The first hidden states of tokens (rows, length), as (rows, length, width)."""
-        ...
+        states: torch.Tensor = self.text.embed_tokens(tokens)
+        return states
 
     def follow(
-        self, states: torch.Tensor, places: torch.Tensor, mask: torch.Tensor, cache: Any
+        self, states: torch.Tensor, places: torch.Tensor, mask: Any, cache: Any
     ) -> torch.Tensor:
         """The last hidden states of tokens that follow those in ``cache``.
 
         Args:
             states: The tokens' first hidden states (rows, length, width).
             places: Their positions (rows, length).
-            mask: 1 for a token, 0 for padding, of the cache's columns and the new ones.
+            mask: 1 for a token, 0 for padding, of the cache's columns and the new ones; or what
+                transformers makes of that.
             cache: Keys and values of what came before; the new ones are added.
         """
-        ...
+        out = self.text(
+            inputs_embeds=states,
+            position_ids=places,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden: torch.Tensor = out.last_hidden_state
+        return hidden
 
     def step(
         self, states: torch.Tensor, places: torch.Tensor, bias: torch.Tensor | None, cache: Any
@@ -51,11 +69,9 @@ class Decoder(Protocol):
             bias: Added to attention's scores (rows, 1, 1, columns); None where nothing is padding.
             cache: Keys and values of what came before; the new ones are added.
         """
-        ...
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (..., words) of last hidden states."""
-        ...
+        if bias is None:  # transformers would ask the cache what to make of no mask
+            bias = states.new_zeros(len(states), 1, 1, cache.length + 1)
+        return self.follow(states, places, bias, cache)
 
 
 class Prefix(NamedTuple):

@@ -127,13 +127,10 @@ def package_for(kind: str | None) -> ModuleType | None:
 
             return path
         if kind in TEXT:
-            from cpt_bench.models import text_cpu
+            import cpt_bench.models.text_cpu as text
 
-            return text_cpu
+            return text
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("cpt_bench.models."):
-            raise
-    except ImportError as error:
-        if error.name != "cpt_bench.models":
             raise
     return None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from cpt_bench.models.continuing import Prefix, Reading, Scores
+from cpt_bench.models.continuing import Decoder, Prefix, Reading, Scores
 
 WORTH = 8
 """A beginning of fewer tokens than this is not worth a pass of its own."""
@@ -27,47 +27,14 @@ class QuickText(NamedTuple):
     model: Any
 
     def read(self, inputs: dict[str, torch.Tensor]) -> Reading:
-        return Reading(Decoder(self.model), read(Decoder(self.model), inputs))
+        decoder = Decoder(self.model.model, self.model.lm_head)
+        return Reading(decoder, read(decoder, inputs))
 
     def score_answers(self, inputs: dict[str, torch.Tensor], length: int) -> Scores:
         names = ("input_ids", "attention_mask")
         prompts = {name: inputs[name][:, :-length] for name in names}
         replies, mask = (inputs[name][:, -length:] for name in names)
         return self.read(prompts).score(replies, mask, temperature=1.0)
-
-
-class Decoder(NamedTuple):
-    """See :class:`cpt_bench.models.continuing.Decoder`."""
-
-    model: Any
-
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.model.get_input_embeddings()(tokens)
-        return states
-
-    def follow(
-        self, states: torch.Tensor, places: torch.Tensor, mask: torch.Tensor, cache: Any
-    ) -> torch.Tensor:
-        out = self.model.model(
-            inputs_embeds=states,
-            position_ids=places,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden: torch.Tensor = out.last_hidden_state
-        return hidden
-
-    def step(
-        self, states: torch.Tensor, places: torch.Tensor, bias: torch.Tensor | None, cache: Any
-    ) -> torch.Tensor:
-        if bias is None:  # transformers would ask the cache what to make of no mask
-            bias = states.new_zeros(len(states), 1, 1, cache.length + 1)
-        return self.follow(states, places, bias, cache)
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model.lm_head(hidden)
-        return logits
 
 
 def read(decoder: Decoder, inputs: dict[str, torch.Tensor]) -> Prefix:

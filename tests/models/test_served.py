@@ -15,18 +15,13 @@ pytestmark = pytest.mark.slow
 
 from PIL import Image
 
-from cpt_bench.engines import Request, open_engine
+from cpt_bench.engines import open_engine
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.engines.serve import decoded
-from cpt_bench.sources import load_split
-from cpt_bench.suite import load_suite
-from tests.support import places
 from tests.support.families import TEXT
 from tests.support.picture_families import PICTURES, maker
-from tests.support.serving import AnyModel
-from tests.support.stages import TINY
-
-WORDS = load_suite(places.WORDS)
+from tests.support.questions import of_family
+from tests.support.serving import AnyModel, any_model
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +32,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyModel]:
     """One server for all families."""
-    running = AnyModel(Path("none"), tmp_path_factory.mktemp("server") / "log")
-    running.start(300)
-    try:
+    with any_model(tmp_path_factory.mktemp("server")) as running:
         yield running
-    finally:
-        running.kill()
 
 
 @pytest.mark.parametrize("family", [*TEXT, *PICTURES])
@@ -50,10 +41,7 @@ def test_a_family_is_asked_over_an_endpoint(
     family: str, models: Callable[[str], Path], server: AnyModel
 ) -> None:
     """The replies are those of the transformers engine, word for word."""
-    suite, place = (WORDS if family in TEXT else TINY), models(family)
-    first, probe = suite.card(suite.sequence[-1]), suite.card(suite.general[0])
-    samples = [*load_split(first, "test")[:2], *load_split(probe, "test")[:1]]
-    asked = [Request(s.id, suite.protocol.prompt(s.question), s.images) for s in samples]
+    place, asked = models(family), of_family(family)
     assert bool(asked[0].images) == (family in PICTURES)
     # While the server loads a model it may drop a connection that it kept open.
     served = open_engine("endpoint", server.url, model=str(place), nonce="one", retries=3)

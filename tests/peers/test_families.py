@@ -12,18 +12,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from cpt_bench.engines import Request, open_engine
+from cpt_bench.engines import open_engine
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.errors import CptBenchError
-from cpt_bench.sources import load_split
-from cpt_bench.suite import load_suite
-from tests.support import places
 from tests.support.families import TEXT
 from tests.support.picture_families import PICTURES, maker
-from tests.support.serving import AnyModel, Server
-from tests.support.stages import TINY
+from tests.support.questions import of_family as asked
+from tests.support.serving import Server, any_model
 
-WORDS = load_suite(places.WORDS)
 ELSEWHERE = {
     "Gemma 3": "vLLM could not open the checkpoint",  # 0.30 does not know the names that 5.23 saves
     "LLaVA-OneVision": "vLLM could not open the checkpoint",
@@ -35,13 +31,6 @@ HERE = [family for family in [*TEXT, *PICTURES] if family not in ELSEWHERE]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return maker(tmp_path_factory.mktemp("families"))
-
-
-def asked(family: str) -> list[Request]:
-    suite = WORDS if family in TEXT else TINY
-    first, probe = suite.card(suite.sequence[-1]), suite.card(suite.general[0])
-    samples = [*load_split(first, "test")[:3], *load_split(probe, "test")[:1]]
-    return [Request(s.id, suite.protocol.prompt(s.question), s.images) for s in samples]
 
 
 @pytest.mark.parametrize("family", HERE)
@@ -62,12 +51,8 @@ def test_what_vllm_does_not_open_is_one_line(family: str, models: Callable[[str]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = AnyModel(Path("none"), tmp_path_factory.mktemp("server") / "log")
-    running.start(300)
-    try:
+    with any_model(tmp_path_factory.mktemp("server")) as running:
         yield running
-    finally:
-        running.kill()
 
 
 @pytest.mark.parametrize("family", [*TEXT, *PICTURES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,14 @@ class Fake:
     def engine(self, **settings: Any) -> EndpointEngine:
         settings = {"model": "m", "nonce": "a", "retries": 0, "timeout": 20} | settings
         return EndpointEngine(self.url, **settings)
+
+
+@contextlib.contextmanager
+def any_model(folder: Path) -> Iterator[AnyModel]:
+    """A server that loads whichever model it is asked for, while the block runs."""
+    running = AnyModel(Path("none"), folder / "log")
+    running.start(300)
+    try:
+        yield running
+    finally:
+        running.kill()

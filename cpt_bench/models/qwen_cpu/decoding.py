@@ -7,12 +7,13 @@ for the last token alone. What follows a prompt is :mod:`cpt_bench.models.contin
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 
+from cpt_bench.models import continuing
 from cpt_bench.models.continuing import Prefix, Scores, scores
 from cpt_bench.models.qwen_cpu.kernels import rotated_heads
 from cpt_bench.models.qwen_cpu.layers import arrange, attend
@@ -127,33 +128,18 @@ def score_answers(model: Any, inputs: dict[str, Any], length: int) -> Scores:
     return scores(Decoder(model), hidden[:, :-1], replies, mask, 1.0)
 
 
-class Decoder(NamedTuple):
-    """See :class:`cpt_bench.models.continuing.Decoder`. Words have one position, on all axes."""
+class Decoder(continuing.Decoder):
+    """Words have one position, on all three axes."""
 
-    model: Any
-
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.model.model.language_model.embed_tokens(tokens)
-        return states
+    def __init__(self, model: Any) -> None:
+        super().__init__(model.model.language_model, model.lm_head)
 
     def follow(
         self, states: torch.Tensor, places: torch.Tensor, mask: Any, cache: Any
     ) -> torch.Tensor:
-        out = self.model.model.language_model(
-            inputs_embeds=states,
-            position_ids=places.expand(3, -1, -1),
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden: torch.Tensor = out.last_hidden_state
-        return hidden
+        return super().follow(states, places.expand(3, -1, -1), mask, cache)
 
     def step(
         self, states: torch.Tensor, places: torch.Tensor, bias: torch.Tensor | None, cache: Any
     ) -> torch.Tensor:
         return self.follow(states, places, {"full_attention": bias}, cache)
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model.lm_head(hidden)
-        return logits
