@@ -1,14 +1,20 @@
-"""A whole ``cptbench run`` on nano against the script that a user would write instead.
+"""A whole ``cptbench run`` on nano or gym against the script that a user would write instead.
 
 The script: TRL's SFTTrainer or GRPOTrainer on one task after the other, the checkpoint saved, then
-lm-eval's command line (``hf-multimodal``, batches of 128) on every task's test split. It has the
-same model, samples, prompts, rewards, settings and both cores, and nothing of cptbench but a
-processor that needs no torchvision. lm-eval has no way to ask ``knowledge``, which has no pictures,
-so that the script evaluates one split less; and the script measures no KL and no kinds of
+lm-eval's command line (``hf-multimodal`` or ``hf``, batches of 128) on every task's test split. It
+has the same model, samples, prompts, rewards, settings and both cores, and nothing of cptbench but
+a processor that needs no torchvision. lm-eval has no way to ask ``knowledge``, which has no
+pictures, so that the script evaluates one split less; and the script measures no KL and no kinds of
 forgetting. Its stages are alike, and one takes minutes: ``--stages`` of them are run, the others
-are taken to be as long. Beside it, evaluating one checkpoint by either command.
+are taken to be as long; so are the steps beyond ``--steps``. Beside it, evaluating one checkpoint
+by either command.
 
     python -m benchmarks.plain --trainer sft --out benchmarks/results/plain-sft.json
+
+A run of gym takes half an hour and more. One that was made on this machine may be given instead:
+its own clock is taken, and no checkpoint is evaluated beside it.
+
+    python -m benchmarks.plain --suite gym --trainer rft --steps 4 --run runs/rft
 """
 
 from __future__ import annotations
@@ -29,13 +35,14 @@ from benchmarks.pictures import with_pictures
 from benchmarks.questions import SUITE, requests, write_task
 from benchmarks.systems.lm_eval import stock_processor
 from cpt_bench import environment
+from cpt_bench.engines import Request
 from cpt_bench.evaluation.predictions import matcher_of
 from cpt_bench.files import write_text
 from cpt_bench.grading import grade, reward
+from cpt_bench.models.start import start_of
 from cpt_bench.sources import load_split
 from cpt_bench.stage.recipes import named
-
-ASKED = [name for name in (*SUITE.sequence, *SUITE.general) if name != "knowledge"]
+from cpt_bench.suite import Suite, open_suite
 
 # lm-eval's command line, with the processor that needs no torchvision.
 LM_EVAL = (
@@ -44,37 +51,66 @@ LM_EVAL = (
 )
 
 
-def questions(task: str, kind: str) -> Dataset:
+def asked_of(suite: Suite) -> dict[str, list[Request]]:
+    """The test splits that lm-eval can ask; of a suite with pictures, those that all have one."""
+    found = {name: requests(name, suite=suite) for name in (*suite.sequence, *suite.general)}
+    pictured = {name: rows for name, rows in found.items() if all(r.images for r in rows)}
+    return pictured or found
+
+
+def questions(suite: Suite, task: str, kind: str) -> Dataset:
     """The train split as TRL takes it."""
     rows = []
-    for i, sample in enumerate(load_split(SUITE.card(task), "train")):
+    for i, sample in enumerate(load_split(suite.card(task), "train")):
         row: dict[str, Any] = {
-            "prompt": [{"role": "user", "content": SUITE.protocol.prompt(sample.question)}],
-            "images": [{"bytes": image, "path": None} for image in sample.images],
+            "prompt": [{"role": "user", "content": suite.protocol.prompt(sample.question)}],
         }
+        if sample.images:
+            row["images"] = [{"bytes": image, "path": None} for image in sample.images]
         if kind == "sft":
-            target = SUITE.protocol.target(sample.answers[0])
+            target = suite.protocol.target(sample.answers[0])
             row["completion"] = [{"role": "assistant", "content": target}]
         else:
             row["sample"] = i
         rows.append(row)
-    return with_pictures(rows)
+    return with_pictures(rows) if "images" in rows[0] else Dataset.from_list(rows)
 
 
-def train(kind: str, task: str, model: Path, out: Path, settings: dict[str, Any]) -> None:
-    """One stage with stock TRL."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def opened(model: Path, pictured: bool, attention: str) -> tuple[Any, Any]:
+    """The model and its processor or tokenizer, by transformers alone."""
+    import transformers
+
+    if not pictured:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        policy = transformers.AutoModelForCausalLM.from_pretrained(
+            model, attn_implementation=attention
+        )
+        return policy, tokenizer
+    stock_processor()
+    processor = transformers.AutoProcessor.from_pretrained(model)
+    policy = transformers.AutoModelForImageTextToText.from_pretrained(
+        model, attn_implementation=attention
+    )
+    return policy, processor
+
+
+def train(
+    kind: str, suite: Suite, task: str, model: Path, out: Path, settings: dict[str, Any], steps: int
+) -> float:
+    """One stage with stock TRL.
+
+    Returns:
+        The seconds that its steps took, by transformers' clock.
+    """
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    stock_processor()
-    processor = AutoProcessor.from_pretrained(model)
-    policy = AutoModelForImageTextToText.from_pretrained(model, attn_implementation="eager")
+    data = questions(suite, task, kind)
+    policy, processor = opened(model, "images" in data.column_names, attention_of(settings))
     common = {
         "output_dir": str(out / "trl"), "use_cpu": True, "bf16": False, "save_strategy": "no",
-        "report_to": "none", "logging_steps": 10, "max_steps": settings["max_steps"],
+        "report_to": "none", "logging_steps": 10, "max_steps": steps,
         "learning_rate": settings["learning_rate"], "warmup_steps": settings["warmup_steps"],
     }  # fmt: skip
-    data = questions(task, kind)
     if kind == "sft":
         arguments = SFTConfig(**common, max_length=None, completion_only_loss=True,
                               per_device_train_batch_size=settings["batch_size"])  # fmt: skip
@@ -82,38 +118,45 @@ def train(kind: str, task: str, model: Path, out: Path, settings: dict[str, Any]
             model=policy, args=arguments, train_dataset=data, processing_class=processor
         )
     else:
-        card = SUITE.card(task)
+        card = suite.card(task)
         known, matcher = load_split(card, "train"), matcher_of(card)
 
         def verifiable(completions: Any, sample: list[int], **_: Any) -> list[float]:
             texts = [completion[0]["content"] for completion in completions]
             graded = [
-                grade(text, known[i], SUITE.protocol.form, matcher)
+                grade(text, known[i], suite.protocol.form, matcher)
                 for i, text in zip(sample, texts, strict=True)
             ]
-            return [reward(g, SUITE.protocol.reward) for g in graded]
+            return [reward(g, suite.protocol.reward) for g in graded]
 
         batch = settings["prompts_per_step"] * settings["rollouts"]
         arguments = GRPOConfig(
             **common, loss_type="grpo", per_device_train_batch_size=batch,
             num_generations=settings["rollouts"],
-            max_completion_length=SUITE.protocol.decoding.max_new_tokens,
+            max_completion_length=suite.protocol.decoding.max_new_tokens,
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=policy, args=arguments, train_dataset=data, processing_class=processor,
             reward_funcs=verifiable,
         )  # fmt: skip
-    trainer.train()
+    runtime = float(trainer.train().metrics["train_runtime"])
     trainer.save_model(str(out / "model"))
     processor.save_pretrained(out / "model")
+    return runtime
 
 
-def evaluate(model: Path, tasks: Path, out: Path) -> None:
+def attention_of(settings: dict[str, Any]) -> str:
+    """As the recipe says; nano's says nothing, and eager is quickest at its size."""
+    return str(settings.get("attention", "eager"))
+
+
+def evaluate(model: Path, splits: dict[str, list[Request]], attention: str, out: Path) -> None:
     """Every split, by lm-eval's command line."""
+    kind = "hf-multimodal" if next(iter(splits.values()))[0].images else "hf"
     command = [
-        sys.executable, "-c", LM_EVAL, "--model", "hf-multimodal", "--model_args",
-        f"pretrained={model},dtype=float32,attn_implementation=eager", "--include_path", tasks,
-        "--tasks", ",".join(ASKED), "--batch_size", "128", "--apply_chat_template",
+        sys.executable, "-c", LM_EVAL, "--model", kind, "--model_args",
+        f"pretrained={model},dtype=float32,attn_implementation={attention}", "--include_path",
+        out.parent, "--tasks", ",".join(splits), "--batch_size", "128", "--apply_chat_template",
         "--device", "cpu", "--log_samples", "--output_path", out / "lm-eval",
     ]  # fmt: skip
     subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr,
@@ -122,53 +165,82 @@ def evaluate(model: Path, tasks: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--suite", default=SUITE.name)
     parser.add_argument("--trainer", choices=["sft", "rft"], default="sft")
     parser.add_argument("--stages", type=int, default=1)
+    parser.add_argument(
+        "--steps", type=int, help="of the script's stages; the recipe's if not given"
+    )
+    parser.add_argument("--run", type=Path, help="a finished run of cptbench, made on this machine")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    settings = named(f"nano/{args.trainer}")
+    suite = open_suite(args.suite)
+    settings = named(f"{suite.name}/{args.trainer}")
+    steps = args.steps or settings["max_steps"]
+    splits = asked_of(suite)
     trained, evaluated = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        folder, model = Path(scratch), SUITE.base_path()
-        for name in ASKED:
-            write_task(name, requests(name), folder)
-        for t, task in enumerate(SUITE.sequence[: args.stages]):
+        folder, model = Path(scratch), start_of(suite, None).folder
+        for name, rows in splits.items():
+            write_task(name, rows, folder, suite.protocol.decoding.max_new_tokens)
+        for t, task in enumerate(suite.sequence[: args.stages]):
             start = time.monotonic()
-            train(args.trainer, task, model, folder / str(t), settings)
-            trained.append(time.monotonic() - start)
+            looped = train(args.trainer, suite, task, model, folder / str(t), settings, steps)
+            around = time.monotonic() - start - looped
+            trained.append(around + looped * settings["max_steps"] / steps)
             model = folder / str(t) / "model"
-            evaluate(model, folder, folder / str(t))
-            evaluated.append(time.monotonic() - start - trained[-1])
-        start = time.monotonic()
-        run = [sys.executable, "-m", "cpt_bench", "run", "--trainer", args.trainer, "--no-share"]
-        subprocess.run([*run, "--out", folder / "run"], check=True, stdout=sys.stderr)
-        ours = time.monotonic() - start
-        start = time.monotonic()
-        ask = [sys.executable, "-m", "cpt_bench", "eval", model, "--out", folder / "eval"]
-        subprocess.run(list(map(str, ask)), check=True, stdout=sys.stderr)
-        asked = time.monotonic() - start
-    stages = len(SUITE.sequence)
+            start = time.monotonic()
+            evaluate(model, splits, attention_of(settings), folder / str(t))
+            evaluated.append(time.monotonic() - start)
+        ours = ran(args.run) if args.run else whole_run(args.suite, args.trainer, folder)
+        asked = None if args.run else whole_evaluation(args.suite, model, folder)
+    stages = len(suite.sequence)
     script = stages * sum(trained) / args.stages + (stages + 1) * sum(evaluated) / args.stages
-    text = (
-        json.dumps(
-            {
-                **environment.hardware(),
-                "script, training a stage": round(sum(trained) / args.stages, 1),
-                "script, evaluating a stage": round(sum(evaluated) / args.stages, 1),
-                f"script, {stages} stages and the base (s)": round(script),
-                "cptbench run (s)": round(ours),
-                "times as fast": round(script / ours, 2),
-                "lm-eval's command, one checkpoint, 9 splits (s)": round(evaluated[0], 1),
-                "cptbench eval, one checkpoint, 10 splits (s)": round(asked, 1),
-                "its times as fast": round(evaluated[0] / asked, 2),
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    found = {
+        **environment.hardware(),
+        "script, training a stage": round(sum(trained) / args.stages, 1),
+        "script, evaluating a stage": round(sum(evaluated) / args.stages, 1),
+        f"script, {stages} stages and the base (s)": round(script),
+        "cptbench run (s)": round(ours),
+        "times as fast": round(script / ours, 2),
+    }
+    if steps != settings["max_steps"]:
+        found["script, steps measured of a stage's"] = f"{steps} of {settings['max_steps']}"
+    if asked is not None:
+        splits_of_ours = len(suite.sequence) + len(suite.general)
+        found |= {
+            f"lm-eval's command, one checkpoint, {len(splits)} splits (s)": round(evaluated[0], 1),
+            f"cptbench eval, one checkpoint, {splits_of_ours} splits (s)": round(asked, 1),
+            "its times as fast": round(evaluated[0] / asked, 2),
+        }
+    text = json.dumps(found, indent=2) + "\n"
     print(text, end="")
     if args.out:
         write_text(args.out, text)
+
+
+def ran(folder: Path) -> float:
+    """The seconds that a finished run took, over all its sessions."""
+    sessions = json.loads((folder / "run.json").read_text())["sessions"]
+    return float(sum(session["wall_seconds"] for session in sessions))
+
+
+def whole_run(suite: str, trainer: str, folder: Path) -> float:
+    """The seconds of ``cptbench run``."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "cpt_bench", "run", "--suite", suite, "--trainer", trainer]
+    subprocess.run([*command, "--no-share", "--out", folder / "run"], check=True, stdout=sys.stderr)
+    return time.monotonic() - start
+
+
+def whole_evaluation(suite: str, model: Path, folder: Path) -> float:
+    """The seconds of ``cptbench eval`` of one checkpoint."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "cpt_bench", "eval", model, "--suite", suite]
+    subprocess.run(
+        list(map(str, [*command, "--out", folder / "eval"])), check=True, stdout=sys.stderr
+    )
+    return time.monotonic() - start
 
 
 if __name__ == "__main__":

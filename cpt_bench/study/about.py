@@ -1,4 +1,4 @@
-"""``study.yaml``: a study's names for its methods, its comparisons and its colours.
+"""``study.yaml``: what a study says of itself, its names for methods, its comparisons and colours.
 
 These are facts of one study and belong in its folder: the code that reads runs names no method.
 Which methods learn from rewards is not declared there; it is found from their runs.
@@ -34,9 +34,17 @@ class Ablation(BaseModel):
 
 
 class About(BaseModel):
-    """A study's facts about its methods; every part is optional.
+    """What is true of one study alone; every part is optional.
 
     Attributes:
+        title: The page's title.
+        scope: A sentence on the model that the study is about.
+        limits: What the study can say, and what not; Markdown.
+        more: What to do next, after the list of runs; Markdown.
+        naming: Which settings of which trainer a method's name stands for.
+        corner: Points learned and points lost, both positive, up to which the large panels of the
+            figures show runs; a run beyond them has collapsed or stands alone.
+        beside: The folder, next to this one, of another study that judges the same claims.
         variants: Settings that turn a trainer into another method, each with its usual value: a
             run with another value is called ``<trainer>-<value>``.
         names: Other names for methods.
@@ -49,6 +57,13 @@ class About(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    title: str = "What does RFT keep and SFT lose?"
+    scope: str = ""
+    limits: str = ""
+    more: str = ""
+    naming: str = "Where a name is a trainer's,"
+    corner: tuple[float, float] = (16.0, 20.0)
+    beside: str = ""
     variants: dict[str, str] = {}
     names: dict[str, str] = {}
     first: tuple[str, ...] = ()

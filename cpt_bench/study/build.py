@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,20 @@ from cpt_bench.suite import open_suite
 from cpt_bench.sweep.spec import cells, read_sweep
 
 
+class Beside(NamedTuple):
+    """The verdicts of another study on the same claims.
+
+    Attributes:
+        suite: The suite that it is about.
+        page: Its page, from this study's page.
+        found: A claim's id to its verdict there, uncorrected.
+    """
+
+    suite: str
+    page: str
+    found: Mapping[str, str]
+
+
 class Study(NamedTuple):
     """A study with its verdicts, before anything is written."""
 
@@ -26,6 +40,7 @@ class Study(NamedTuple):
     claims: tuple[Claim, ...]
     evidence: tuple[Evidence, ...]
     planned: int
+    beside: Beside | None = None
 
     @property
     def page(self) -> Path:
@@ -52,7 +67,22 @@ def open_study(folder: Path) -> Study:
     for base in other_bases(runs, found.suite):
         there = points(runs, found.suite, found.about, base)
         claims = tuple(with_base(claim, there, base[:12]) for claim in claims)
-    return Study(folder, found, claims, evidence, planned(folder))
+    return Study(
+        folder, found, claims, evidence, planned(folder), beside(folder, found.about.beside)
+    )
+
+
+def beside(folder: Path, name: str) -> Beside | None:
+    """The study called ``name`` next to ``folder``; None for an empty name.
+
+    Raises:
+        CptBenchError: There is no such study.
+    """
+    if not name:
+        return None
+    other = folder.parent / name
+    found = {claim.id: claim.verdict for claim in read_claims(other / "claims.yaml")}
+    return Beside(read_sweep(other / "sweep.yaml").suite, f"{name}.md", found)
 
 
 def with_base(claim: Claim, there: Points, name: str) -> Claim:
@@ -96,7 +126,7 @@ def build(study: Study) -> list[Path]:
 
     figures = draw(study.points, study.folder / "figures")
     write_claims(study.folder / "claims.yaml", list(study.claims))
-    write_text(study.page, page(study.points, study.claims, study.evidence, figures, study.planned))
+    write_text(study.page, page(study, figures))
     drawn = [study.folder / "figures" / name for name in figures.values()]
     return [study.page, study.folder / "claims.yaml", *drawn]
 
@@ -115,6 +145,6 @@ def stale(study: Study) -> list[str]:
 
     drawn = {f.stem: f.name for f in (study.folder / "figures").glob("*.svg")}
     text = study.page.read_text(encoding="utf-8") if study.page.is_file() else ""
-    if text != page(study.points, study.claims, study.evidence, drawn, study.planned):
+    if text != page(study, drawn):
         out.append(f"{study.page}: does not match the stored runs")
     return out

@@ -119,12 +119,6 @@ def looks(points: Points) -> dict[str, Look]:
     return found
 
 
-LEARNED: Final = (-1.0, 16.0)
-"""Points learned that the large panels show: where methods can be compared."""
-LOST: Final = -20.0
-"""Below this, a run has collapsed; it is in the small panels alone."""
-
-
 def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
     """Learning against forgetting: runs as dots, and each method's curve through them.
 
@@ -142,6 +136,7 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
     figure, grid = plt.subplots(
         2, 2, figsize=(10.4, 9.0), sharex="row", sharey="row", height_ratios=(3.2, 1)
     )
+    left, (learned, lost) = -1.0, points.about.corner
     families, titles = [points.family(False), points.family(True)], points.about.titles
     panels = ((titles[0], *families), (titles[1], *families[::-1]))
     for (large, small), (title, family, others) in zip(grid.T, panels, strict=True):
@@ -150,9 +145,9 @@ def _learning(plt: Any, points: Points, key: str, label: str) -> Any:
         for axes, size in ((large, 18), (small, 6)):
             _panel(axes, looks(points), own, other, size)
         top = 1.08 * max(3.0, _highest(found))
-        large.set(xlim=LEARNED, ylim=(LOST, top), title=title)
-        corner, width = (LEARNED[0], LOST), LEARNED[1] - LEARNED[0]
-        small.add_patch(plt.Rectangle(corner, width, top - LOST, fill=False, color="#777777"))
+        large.set(xlim=(left, learned), ylim=(-lost, top), title=title)
+        corner, width, height = (left, -lost), learned - left, top + lost
+        small.add_patch(plt.Rectangle(corner, width, height, fill=False, color="#777777"))
         small.set_title("all runs, the collapsed ones too", fontsize=8)
         small.set_xlabel("learned: accuracy just after each task, above the base, points")
     grid[0][0].set_ylabel(label)

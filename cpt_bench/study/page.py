@@ -1,11 +1,11 @@
-"""Writes ``docs/study.md`` from points and claims with verdicts; computes every number in it."""
+"""Writes a study's page from points and claims with verdicts; computes every number in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -18,25 +18,19 @@ from cpt_bench.study.points import Points
 from cpt_bench.study.power import need
 from cpt_bench.study.words import AMONG, WHEN, measured, reason
 
+if TYPE_CHECKING:
+    from cpt_bench.study.build import Study
+
 HERE = Path(__file__).parent
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")
 
 
-def page(
-    points: Points,
-    claims: Sequence[Claim],
-    evidence: Sequence[Evidence],
-    figures: dict[str, str],
-    planned: int,
-) -> str:
+def page(study: Study, figures: dict[str, str]) -> str:
     """The page's Markdown.
 
     Args:
-        points: All runs.
-        claims: The claims, with verdicts.
-        evidence: The evidence of each claim.
+        study: Its runs, and its claims with their verdicts.
         figures: Name to file, as :func:`~cpt_bench.study.figures.draw` returns them.
-        planned: How many runs the sweep file has.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -44,16 +38,21 @@ def page(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True
     )
     environment.filters["p"] = _p
+    points, claims = study.points, study.claims
     changed = [c for c in claims if c.before is not None and c.before.verdict != c.verdict]
     text = environment.get_template("page.md.j2").render(
+        folder=study.folder.name,
+        suite=points.suite.name,
+        about=points.about,
+        beside=study.beside,
         done=len(points.used),
-        planned=planned,
+        planned=study.planned,
         counts=counted([claim.verdict for claim in claims]),
         remaining=counted([claim.corrected for claim in claims]),
         earlier=earlier(claims),
         changed=len(changed),
         gist=gist(points),
-        power=power_table(claims, evidence),
+        power=power_table(claims, study.evidence),
         unmeasured=sum("value" not in claim.figures for claim in claims),
         measured=sum("value" in claim.figures for claim in claims),
         claims=[_shown(claim) for claim in claims],
@@ -139,6 +138,8 @@ def power_table(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> str:
         rows.append([claim.id, claim.claim.replace("|", "\\|"), number(claim),
                      f"{asked.have} {asked.of}", total, runs, asked.why])  # fmt: skip
     if not rows:
+        if all(found.value is None for found in evidence):
+            return "No claim was measured yet."
         return "Every claim that was measured is decided."
     header = ["id", "claim", "measured", "has", "needs", "runs to add", "why none would do"]
     return _grid(header, rows)
@@ -168,6 +169,8 @@ def rates_table(points: Points) -> str:
                 for key in ("LearnGain", "AvgAcc", "FM", "GeneralDelta")
             ]
             rows.append([method, f"{rate:g}", str(len(found)), *cells])
+    if not rows:
+        return "No method was run at another rate yet."
     header = ["method", "learning rate", "seeds", "LearnGain", "AvgAcc", "FM", "GeneralDelta"]
     return _grid(header, rows)
 

@@ -23,12 +23,10 @@ from tests.support.commands import LIGHT
 from tests.support.places import ROOT
 
 FOLDER = ROOT / "docs/study"
+ON_GYM = ROOT / "docs/gym-study"
 
-
-RESULTS = FOLDER / "results"
-
-
-FILES = sorted(RESULTS.glob(f"*{ENDING}"))
+FILES = sorted((FOLDER / "results").glob(f"*{ENDING}"))
+GYM_FILES = sorted((ON_GYM / "results").glob(f"*{ENDING}"))
 
 
 SEEN: Seen = {}
@@ -43,11 +41,23 @@ def study() -> Study:
     return open_study(FOLDER)
 
 
+@pytest.fixture(scope="module")
+def on_gym() -> Study:
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    return open_study(ON_GYM)
+
+
+@pytest.fixture(params=["study", "on_gym"])
+def published(request: pytest.FixtureRequest) -> Study:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
 # ---------------------------------------------------------------------------- what is published
 
 
-def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
-    written = read_claims(FOLDER / "claims.yaml")
+def test_the_verdicts_follow_from_the_stored_runs(published: Study) -> None:
+    study = published
+    written = read_claims(study.folder / "claims.yaml")
     assert [c.id for c in written] == [c.id for c in study.claims]
     for old, new in zip(written, study.claims, strict=True):
         assert old.verdict == new.verdict, old.id
@@ -63,8 +73,23 @@ def test_the_verdicts_follow_from_the_stored_runs(study: Study) -> None:
         assert (new.verdict == "undecided") or "value" in new.figures
 
 
-def test_what_is_written_is_what_the_stored_runs_give(study: Study) -> None:
-    assert stale(study) == []
+def test_what_is_written_is_what_the_stored_runs_give(published: Study) -> None:
+    assert stale(published) == []
+
+
+def test_both_studies_ask_the_same(study: Study, on_gym: Study) -> None:
+    """A claim that both judge is measured and decided alike, and stands beside the other's verdict."""
+    asked = {claim.id: claim for claim in study.claims}
+    page = on_gym.page.read_text(encoding="utf-8")
+    assert "on nano, alone" in page and "on nano, alone" not in study.page.read_text(
+        encoding="utf-8"
+    )
+    for claim in on_gym.claims:
+        other = asked[claim.id]
+        assert (claim.evidence, claim.supports, claim.refutes) == (
+            other.evidence, other.supports, other.refutes,
+        )  # fmt: skip
+        assert on_gym.beside is not None and on_gym.beside.found[claim.id] == other.verdict
 
 
 def test_a_correction_takes_verdicts_away_and_adds_none(study: Study) -> None:
@@ -136,8 +161,12 @@ def test_stored_runs_are_small(study: Study) -> None:
     assert mean * study.planned < 20e6
 
 
-@pytest.mark.parametrize("file", FILES[:: max(1, len(FILES) // 4)], ids=lambda f: f.name[:40])
+@pytest.mark.parametrize(
+    "file", [*FILES[:: max(1, len(FILES) // 4)], *GYM_FILES[:2]], ids=lambda f: f.name[:40]
+)
 def test_stored_runs_verify(file: Path) -> None:
+    if file in GYM_FILES:
+        pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
     report = verify(file, seen=SEEN).report
     assert report.verdict == "verified", [f.line() for f in report.errors]
     # Of a joint run most numbers are not defined.

