@@ -29,6 +29,7 @@ from benchmarks.gpu.scale import CPU, GPU, Place
 from benchmarks.gpu.wheels import Wheel
 from cpt_bench.advice.constants import MEASURED, constants
 from cpt_bench.advice.estimate import ASSUMED
+from cpt_bench.cli.plan import sources
 from cpt_bench.documents import read_mapping
 from cpt_bench.files import read_json
 from tests.support.places import ROOT
@@ -100,6 +101,8 @@ def test_layers_methods_and_profile(found: dict[str, Any]) -> None:
     ends = {name: found[name]["seconds of the stage's end"] for name in ("ewc", "ewc-penalty")}
     assert ends["ewc"] > 0 and ends["ewc-penalty"] is None  # its steps are all
     assert found["ewc-penalty"]["gib stored"] > 0
+    assert found["ewc-penalty"]["log"][-1]["ewc_penalty"] > 0
+    assert not any(row.get("ewc_penalty") for row in found["ewc"]["log"])
     kinds = found["profile"]["seconds by kind"]
     assert kinds["matrix products"] > 0 and kinds["attention"] > 0
     assert sum(kinds.values()) <= 1.05 * found["profile"]["seconds of the step"]
@@ -357,7 +360,12 @@ def test_constants_of_a_card_are_set_from_its_parts(tmp_path: Path) -> None:
     assert given.values.use_training == 0.4 and given.values.start == ASSUMED.start
     assert given.sources["use_training"] == "measured on NVIDIA H200"
     assert given.sources["start"] == "assumed"
-    assert constants("a100-80", tmp_path / "measured.json").values == ASSUMED
+    assert sources(given.sources, "H200 141 GB") == (
+        "measured on NVIDIA H200: use_training, transformers"
+    )
+    other = constants("a100-80", tmp_path / "measured.json")
+    assert other.values == ASSUMED
+    assert sources(other.sources, "A100") == "none of this was measured on the A100"
 
 
 def test_no_figure_comes_from_a_cpu(tmp_path: Path) -> None:

@@ -100,5 +100,5 @@ def penalty(place: Place) -> dict[str, Any]:
 
 
 def few(place: Place) -> dict[str, Any]:
-    """The steps of a method's stage."""
-    return {"max_steps": min(STEPS, place.scale.steps)}
+    """The steps of a method's stage; without a warm-up, whose first step moves nothing."""
+    return {"max_steps": min(STEPS, place.scale.steps), "warmup_steps": 0}
