@@ -26,7 +26,7 @@ from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, misco
 from cpt_bench.engines.client import NoAnswerError, complete, open_client, refused_key
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json
+from cpt_bench.files import digest_json, whole_characters
 from cpt_bench.images import decode
 from cpt_bench.suite.protocol import as_words
 
@@ -198,7 +198,7 @@ class EndpointEngine:
             limit = "the server's limit (vllm serve --max-model-len, --generation-config vllm)"
             raise cut_short(request, tokens, asked, limit)
         self.server.heard(answer, self._client)
-        return Reply(text.strip(), tokens)
+        return Reply(whole_characters(text).strip(), tokens)
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
