@@ -12,7 +12,8 @@ the policy's weights before each batch of rollouts. As it stands in TRL 1.16,
 * a policy may write an image token, for which the trainer then looks for a part of a picture;
 * with ``top_p`` below 1, vLLM's log-probabilities are those within the nucleus. TRL weighs a reply
   by what the trainer computes against them, which is meant for differences in rounding, and so
-  would weigh long replies less; it weighs no reply that transformers wrote.
+  would weigh long replies less; it weighs no reply that transformers wrote. Where the policy's
+  own cannot be had, TRL's weights are off (:func:`~cpt_bench.trainers.rft.nucleus_alone`).
 
 :func:`vllm_generation` puts :class:`Generation` in the place of TRL's class while TRL makes its
 trainer.

@@ -213,7 +213,19 @@ class RFT(TRLTrainer):
             loss_type=loss,
             delta=config.clip_dual,
             importance_sampling_level=config.ratio,
+            vllm_importance_sampling_correction=not nucleus_alone(config),
         )
+
+
+def nucleus_alone(config: Any) -> bool:
+    """Whether the log-probabilities of vLLM's rollouts are those within the nucleus.
+
+    A ratio of the policy's probabilities to these is no difference in rounding, which TRL's
+    correction is for: it would weigh long replies less. A vLLM in this process is asked for the
+    policy's own, which it only has at temperature 1 (:mod:`cpt_bench.trainers.generation`).
+    """
+    own = config.vllm_mode == "colocate" and config.temperature == 1
+    return bool(config.use_vllm and config.top_p < 1 and not own)
 
 
 def rows(stage: Stage) -> Dataset:

@@ -177,7 +177,7 @@ def test_the_workflows_only_read() -> None:
     steps = check["jobs"]["verify"]["steps"]
     runs = " ".join(step.get("run", "") for step in steps)
     assert "${{" not in runs  # nothing of a pull request is pasted into a shell
-    assert runs.count("pip install") == 1 and "pip install ./trusted" in runs
+    assert runs.count("pip install") == 1 and "pip install './trusted[gym]'" in runs
     comment = yaml.safe_load((folder / "entries-comment.yml").read_text())
     assert set(comment["permissions"]) == {"actions", "pull-requests"}
     assert not any(

@@ -101,6 +101,17 @@ def test_it_trains_on_what_vllm_wrote(case: str, told: dict[Any, dict[str, Any]]
         assert ratio == pytest.approx(1, abs=0.02 if case == "several updates" else 1e-4)
 
 
+def test_replies_are_weighed_by_the_policy_s_probabilities_or_not_at_all(
+    told: dict[Any, dict[str, Any]],
+) -> None:
+    """At another temperature vLLM only gives probabilities within the nucleus, from 0.6 of ours."""
+    ratio = "sampling/importance_sampling_ratio/mean"
+    weighed = {
+        name: any(ratio in row for row in told[name]["rows"]) for name in ("a nucleus", "warm")
+    }
+    assert weighed == {"a nucleus": True, "warm": False}
+
+
 def test_remax_s_baseline_is_greedy(told: dict[Any, dict[str, Any]]) -> None:
     """The four rows of a prompt are drawn apart, and then answered alike."""
     checked, drawn, greedy = told["remax"]["written"][:3]
@@ -128,7 +139,7 @@ def test_a_rollout_has_no_image_token(
     first = next(row for row in found["rows"] if row["step"])
     assert first["self_check"] < 1e-5 and first["self_check_after_sync"] < 1e-5
     ratio = first.get("sampling/importance_sampling_ratio/mean", 1.0)
-    assert algorithm == "warm" or ratio == pytest.approx(1, abs=1e-4)
+    assert ratio == pytest.approx(1, abs=1e-4)
 
 
 def test_rollouts_are_drawn_from_the_policy_s_probabilities(

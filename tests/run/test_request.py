@@ -100,13 +100,16 @@ def test_what_a_run_is_known_by() -> None:
 
 
 @pytest.mark.slow
-def test_the_study_s_stored_runs_are_those_its_file_asks_for_today() -> None:
-    """185 runs of versions before this one: their names, settings, seeds and suite are made again."""
+@pytest.mark.parametrize(("folder", "runs"), [("docs/study", 185), ("docs/gym-study", 2)])
+def test_the_stored_runs_of_a_study_are_those_its_file_asks_for_today(
+    folder: str, runs: int
+) -> None:
+    """Runs of versions before this one: their names, settings, seeds and suite are made again."""
     pytest.importorskip("torch")
-    study = PACKAGE.parent / "docs/study"
+    study = PACKAGE.parent / folder
     jobs = {job.name: job for job in jobs_of(read_sweep(study / "sweep.yaml"), Path("runs"), study)}
     stored = sorted((study / "results").glob("*.jsonl.zst"))
-    assert len(stored) >= 185
+    assert len(stored) >= runs
     for file in stored:
         with file.open("rb") as raw:
             text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(raw), "utf-8")

@@ -121,6 +121,27 @@ def test_what_a_loss_is_made_of(tiny_model: Path, tmp_path: Path) -> None:
     assert (other.loss_type, other.delta) == ("dapo", 3.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "weighs"),
+    [
+        ({}, True),
+        ({"top_p": 0.9}, True),
+        ({"top_p": 0.9, "temperature": 0.7}, False),
+        ({"top_p": 0.9, "vllm_mode": "server"}, False),
+        ({"temperature": 0.7}, True),
+        ({"vllm_mode": "server"}, True),
+        ({"use_vllm": False, "top_p": 0.9, "temperature": 0.7}, True),
+    ],
+)
+def test_replies_are_weighed_by_the_policy_s_probabilities_or_not_at_all(
+    settings: dict[str, Any], weighs: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    """TRL divides by vLLM's probabilities, which may be those within the nucleus."""
+    config = RFT.Config(**RL).model_copy(update={"use_vllm": True, **settings})
+    found = RFT(config).arguments(make_stage("science", tiny_model, tmp_path), tmp_path)
+    assert found.vllm_importance_sampling_correction is weighs
+
+
 def test_settings_are_checked() -> None:
     from pydantic import ValidationError
 
