@@ -306,7 +306,7 @@ def test_without_a_home_a_run_works(tiny_model: Path, tmp_path: Path) -> None:
     place.mkdir()
     (place / "sitecustomize.py").write_text(NO_HOME.partition("from cpt_bench")[0])
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CPTBENCH", "HF_", "XDG"))}
-    args = sft_args(tiny_model, "--out", "run", "--limit", "2", "--set", "max_steps=1")
+    args = sft_args(tiny_model, "--out", "run", "--limit", "2")
     done = subprocess.run(
         [sys.executable, "-m", "cpt_bench", *args], capture_output=True, text=True, cwd=tmp_path,
         env={**env, "PYTHONPATH": str(place), "CPTBENCH_DATA": str(tmp_path / "data")},
