@@ -9,31 +9,43 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import PARTS, Part, limit_of, no_longer_read, refusal
+from benchmarks.gpu.parts import (
+    MINUTES,
+    PARTS,
+    Part,
+    limit_of,
+    minutes_for,
+    no_longer_read,
+    refusal,
+)
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import write_json
+from cpt_bench.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 12
 """Lines of a part's errors that are shown and kept."""
+PATIENCE = 5
+"""Times the limits, which are those of a GPU machine, on a CPU: the same code at a tiny size."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and say what became of each part; 1 where one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--out", type=Path, help="a folder for the JSON of each part")
-    parser.add_argument("--scratch", type=Path, help="a folder with 64 GB free, for checkpoints")
+    parser.add_argument("--scratch", type=Path, help="a folder with 50 GB free, for checkpoints")
     parser.add_argument("--only", default="", metavar="PART,…", help="these parts, in their order")
     parser.add_argument("--cpu", action="store_true", help="the same code at a tiny size")
     parser.add_argument("--dry-run", action="store_true", help="print parts, limits and order")
@@ -41,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = select(args.only)
         if args.dry_run:
-            print(listed(chosen, args.minutes))
+            print(listed(chosen, args))
             return 0
         if args.out is None:
             parser.error("--out is needed")
@@ -62,30 +74,55 @@ def select(names: str) -> list[Part]:
     if unknown := sorted(wanted - known):
         todo = f"There is: {', '.join(part.name for part in PARTS)}"
         raise CptBenchError(f"no part is called {unknown[0]!r}", where="--only", todo=todo)
-    wanted |= {need for part in PARTS if part.name in wanted for need in part.needs}
+    for part in reversed(PARTS):  # what a part needs comes before it
+        if part.name in wanted:
+            wanted |= set(part.needs)
     return [part for part in PARTS if not wanted or part.name in wanted]
 
 
-def listed(chosen: Sequence[Part], minutes: float) -> str:
-    """A line for each part: what it may take, and when it ends at the latest."""
-    lines = [f"{minutes:g} minutes; a part begins when its 'least' is left, in this order"]
+def listed(chosen: Sequence[Part], args: Any) -> str:
+    """A line for each part: what it may take and when it ends at the latest; then a second call."""
+    lines = [f"{args.minutes:g} minutes; a part begins when its 'least' is left, in this order"]
     lines.append(f"{'part':<11} {'least':>6} {'limit':>6} {'ends by':>8}  what it measures")
-    ends = 0.0
+    ends, perhaps = 0.0, []
     for part in chosen:
         ends += part.limit
+        if ends > 60 * args.minutes:
+            perhaps.append(part)
         needs = f" (needs {', '.join(part.needs)})" if part.needs else ""
         lines.append(
             f"{part.name:<11} {part.least:>4.0f} s {part.limit:>4.0f} s {ends:>6.0f} s  "
             f"{part.title}{needs}"
         )
+    if perhaps:
+        lines.append(again(perhaps, args))
     return "\n".join(lines)
+
+
+def again(skipped: Sequence[Part], args: Any) -> str:
+    """The command that runs parts which were left out, or may be."""
+    names = ",".join(part.name for part in skipped)
+    parts = select(names)
+    given = os.environ.get("PYTHONPATH")
+    words = ["python3", "-m", "benchmarks.gpu", "--only", names]
+    words += ["--minutes", f"{minutes_for(parts, args.minutes)}", "--out", str(args.out or "found")]
+    words += ["--scratch", str(args.scratch)] if args.scratch else []
+    words += ["--cpu"] if args.cpu else []
+    command = (f"PYTHONPATH={shlex.quote(given)} " if given else "") + shlex.join(words)
+    made = [part for part in parts if part.name == "model"]
+    how = f" (the 7B is made again: {made[0].least:.0f} s are assumed)" if made else ""
+    return f"what does not fit runs by{how}:\n  {command}"
 
 
 def measured(chosen: Sequence[Part], args: Any) -> int:
     """Run what fits; each part's JSON is there once it is done, ``summary.json`` after each."""
     deadline = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
+    summary = args.out / "summary.json"
+    # Parts of an earlier call stay in the summary.
+    before = read_json(summary)["parts"] if summary.is_file() else {}
     became: dict[str, Any] = {}
+    skipped: list[Part] = []
     with folder(args.scratch) as scratch:
         tree = package(scratch)
         for i, part in enumerate(chosen):
@@ -94,13 +131,18 @@ def measured(chosen: Sequence[Part], args: Any) -> int:
             why = refusal(part, left, done)
             if why is not None:
                 became[part.name] = {"state": "skipped", "why": why}
+                skipped.append(part)
             else:
-                became[part.name] = work(part, limit_of(part, left), scratch, tree, args)
+                became[part.name] = work(
+                    part, limit_of(part, left, PATIENCE if args.cpu else 1), scratch, tree, args
+                )
             row = became[part.name]
             print(f"{part.name}: {row['state']}; {row.get('why', '')}", flush=True)
-            write_json(args.out / "summary.json", {"minutes": args.minutes, "parts": became})
+            write_json(summary, {"minutes": args.minutes, "parts": {**before, **became}})
             for name in no_longer_read([*became], chosen[i + 1 :]):
                 shutil.rmtree(scratch / name, ignore_errors=True)
+    if skipped:
+        print(again(skipped, args), flush=True)
     return int(any(row["state"] == "failed" for row in became.values()))
 
 
@@ -122,6 +164,13 @@ def package(scratch: Path) -> Path:
     for name in ("tasks", "trainers"):
         (tree / "cpt_bench" / name).symlink_to(ROOT / name)
     (tree / "benchmarks").symlink_to(ROOT / "benchmarks")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    # An installed package's version is asked for.
+    facts = tree / f"{project['name']}-{project['version']}.dist-info"
+    facts.mkdir()
+    lines = [f"Name: {project['name']}", f"Version: {project['version']}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
+    write_text(facts / "METADATA", "\n".join(["Metadata-Version: 2.1", *lines, ""]))
     return tree
 
 

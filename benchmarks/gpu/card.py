@@ -23,10 +23,13 @@ def name(device: str) -> str:
 def known(device: str) -> GPU:
     """The device as a plan sees it; one that plans do not know has the peak that it shows here."""
     called = name(device)
-    for word, key in KNOWN.items():
-        if word in called:
-            return GPUS[key]
-    return GPU(called, gib(device), products(device))
+    key = key_of(called)
+    return GPUS[key] if key else GPU(called, gib(device), products(device))
+
+
+def key_of(called: str) -> str | None:
+    """What a plan calls a card; None where no plan knows it."""
+    return next((key for word, key in KNOWN.items() if word in called), None)
 
 
 def gib(device: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psutil
+
 from benchmarks.gpu import card
 from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import drawn, memory, synchronize
@@ -25,15 +27,17 @@ def measure(place: Place) -> dict[str, Any]:
         synchronize(scale.device)
         return time.monotonic() - start, replies
 
-    begun = time.monotonic()
     engine = TransformersEngine(place.model, device=scale.device)
-    opened = time.monotonic() - begun
+    # Since the process began: an engine of a run imports as much before it answers.
+    opened = time.time() - psutil.Process().create_time()
     engine.generate(requests[: engine.batch_size], 2)  # the first batch takes longer
     reading, _ = seconds(engine, 1)
     whole, before = seconds(engine, scale.written)
     model, gpu = Architecture.of(scale.facts), card.known(scale.device)
-    image = model.image_tokens(scale.pixels)
-    operations = len(requests) * model.forward(scale.words, image)
+    operations = sum(
+        model.forward(words, model.image_tokens(pixels))
+        for pixels, words in scale.sizes(scale.asked)
+    )
     tokens = sum(reply.tokens or 0 for reply in before)
     # At a tiny size the one may take as long as the other.
     speed = tokens / (whole - reading) if whole > reading else None
@@ -43,14 +47,16 @@ def measure(place: Place) -> dict[str, Any]:
         "tokens a reply at most": scale.written,
         "samples a second": len(requests) / whole,
         "tokens a second": speed,
-        "seconds to open the engine": opened,
+        "seconds from the process's start to an engine": opened,
         "seconds of reading": reading,
         "gib at most": memory(scale.device)["most"],
         "assumed now": {
+            "start": ASSUMED.start,
             "use_prefill": ASSUMED.use_prefill,
             "decode / transformers": ASSUMED.decode / ASSUMED.transformers,
         },
         "constants": {
+            "start": opened,
             # Pictures are decoded and cut into patches meanwhile.
             "use_prefill": operations / reading / gpu.peak,
             "decode / transformers": speed and speed * model.parameters / ASSUMED.decode_weights,
@@ -63,7 +69,7 @@ def swapped(place: Place, engine: Any, requests: list[Request], before: list[Any
     """Replies after a swap beside a new engine's; None where no other checkpoint is there."""
     if not (place.trained / "config.json").is_file():
         return None
-    asked = requests[:64]
+    asked = requests[: place.scale.asked // 2]
     most = place.scale.written
     start = time.monotonic()
     engine.swap(place.trained)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu.figures
 
-writes them between two marks into ``docs/status.md`` and ``docs/performance.md``; a test compares.
+writes them between two marks into ``docs/status.md`` and ``docs/performance.md``, and what
+``cptbench plan`` reads of the card into ``cpt_bench/advice/measured.json``; a test compares.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.gpu import card
 from benchmarks.gpu.parts import PARTS
-from cpt_bench.files import read_json, write_text
+from cpt_bench.advice.constants import MEASURED
+from cpt_bench.advice.estimate import ASSUMED
+from cpt_bench.files import read_json, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/gpu"
@@ -33,10 +37,10 @@ def results(folder: Path = RESULTS) -> dict[str, Any]:
 
 
 def _nano(facts: Facts) -> str:
-    said = []
-    if "replies" in facts:
-        replies = facts["replies"]
-        said.append(f"{replies['equal']} of {replies['asked']} replies are the CPU's")
+    said = [
+        f"{name}: {replies['equal']} of {replies['asked']} replies are the CPU's"
+        for name, replies in facts["replies"].items()
+    ]
     for name, run in facts["runs"].items():
         if "failed" in run:
             said.append(f"{name} failed")
@@ -46,7 +50,7 @@ def _nano(facts: Facts) -> str:
             check = run["self-check"]
             mean, most = check["self_check"], check["self_check_most"]
             ran += f", self-check {mean:.2g} on average, {most:.2g} at most"
-            if "tolerance" in facts:
+            if name.endswith("bfloat16"):
                 ran += f" ({facts['tolerance']:g} on average is allowed)"
         said.append(ran)
     return "; ".join(said)
@@ -91,7 +95,8 @@ def _profile(facts: Facts) -> str:
 def _stage(facts: Facts) -> str:
     step = facts["seconds a step, rollouts left out"]
     end = facts["seconds of the stage's end"]
-    return f"{step:.2f} s a step, {end:.0f} s for the end, {facts['gib at most']:.1f} GiB at most"
+    ended = "" if end is None else f"{end:.0f} s for the end, "
+    return f"{step:.2f} s a step, {ended}{facts['gib at most']:.1f} GiB at most"
 
 
 def _model(facts: Facts) -> str:
@@ -99,9 +104,9 @@ def _model(facts: Facts) -> str:
 
 
 SHOWN: Final[Mapping[str, Callable[[Facts], str]]] = {
-    "nano": _nano, "nano-half": _nano, "model": _model, "sft": _planned, "rft": _planned,
+    "nano": _nano, "model": _model, "sft": _planned, "rft": _planned,
     "evaluation": _evaluation, "full": _full, "profile": _profile,
-    "lwf": _stage, "rapo": _stage, "ewc": _stage,
+    "lwf": _stage, "rapo": _stage, "ewc": _stage, "ewc-penalty": _stage,
 }  # fmt: skip
 
 
@@ -133,6 +138,27 @@ PAGES: Final[Mapping[str, Callable[[Mapping[str, Facts]], str]]] = {
 }
 
 
+QUOTIENT = "decode / transformers"
+
+
+def constants(found: Mapping[str, Facts]) -> dict[str, Any]:
+    """A plan's name of each card that was measured, to its name and its constants."""
+    made: dict[str, Any] = {}
+    for part in ("rft", "sft", "evaluation"):  # where two know a constant, the later counts
+        facts = found.get(part)
+        key = facts and card.key_of(facts["card"])
+        if facts is None or key is None:
+            continue
+        own = dict(facts.get("plan", facts)["constants"])
+        speed = own.pop(QUOTIENT, None)
+        if speed:
+            # Without vLLM its speed stays assumed; how much slower transformers is follows.
+            own["transformers"] = ASSUMED.decode / speed
+        row = made.setdefault(key, {"card": facts["card"], "constants": {}})
+        row["constants"] |= own
+    return made
+
+
 def between(text: str, inside: str) -> str:
     """A page with ``inside`` between the marks."""
     before, _, rest = text.partition(BEGIN)
@@ -141,11 +167,12 @@ def between(text: str, inside: str) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write both pages and the constants."""
     found = results()
     for page, made in PAGES.items():
         file = ROOT / page
         write_text(file, between(file.read_text(encoding="utf-8"), made(found)))
+    write_json(MEASURED, constants(found))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.gpu import architecture, card
+from benchmarks.gpu.plan import longest_of
 from benchmarks.gpu.scale import Place
 from benchmarks.gpu.stages import settings_of, train
 from cpt_bench.advice import estimate
@@ -26,11 +27,11 @@ def measure(place: Place) -> dict[str, Any]:
     place = place._replace(scale=scale)
     config = settings_of(place, "sft", "cpt7/sft", {})
     gpu, settings = card.known(scale.device), Settings.model_validate(config.model_dump())
-    longest = scale.words + estimate.picture(scale.pixels, settings, whole) + ASSUMED.target
+    longest = longest_of(scale, settings, whole, ASSUMED.target)
     layers = fitting(whole, settings, gpu, longest) if scale.device == "cuda" else 1
     start = place.own / "model"
     weights = architecture.write(start, scale.facts, scale.device, layers)
-    found = train(place, "sft", config, policy=start)
+    found = train(place, "sft", config, policy=start, end=False)
     sharded = settings.model_copy(update={"sharding": "zero3"})
     each = found["gib held after a step"] * GIB / weights
     return {
@@ -40,7 +41,7 @@ def measure(place: Place) -> dict[str, Any]:
         "weights": weights,
         # Weights and AdamW's two averages; gradients and activations are gone by then.
         "bytes a weight between steps": each,
-        "bytes a weight at most": found["gib at most"] * GIB / weights,
+        "bytes a weight at most": found["gib at most in steps"] * GIB / weights,
         "planned gib": estimate.memory(
             False, settings, whole._replace(layers=layers), gpu, 1, longest
         ).total,

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,28 @@ STAGES = 2
 
 
 def measure(place: Place) -> dict[str, Any]:
-    """Replies, and runs of two stages in float32."""
-    return {"replies": replies(place), "runs": runs(place, "float32")}
+    """Runs of two stages in both arithmetics, at the same time: they wait for imports mostly.
+
+    Meanwhile the base model's replies are compared, then those of each float32 run's last stage.
+    """
+    short(place)
+    with ThreadPoolExecutor() as pool:
+        begun = {
+            f"{trainer} {dtype}": pool.submit(run, place, trainer, dtype)
+            for trainer, dtype in place.scale.nano
+        }
+        found = {"base": replies(place, open_suite("nano").base_path())}
+        ended = {name: future.result() for name, future in begun.items()}
+    for name, facts in ended.items():
+        if "failed" not in facts and name.endswith(" float32"):
+            found[name] = replies(place, last(place, name))
+    return {"replies": found, "runs": ended, "tolerance": TOLERANCE["bfloat16"]}
 
 
-def half(place: Place) -> dict[str, Any]:
-    """Runs in bfloat16, and the difference that the self-check allows there."""
-    return {"runs": runs(place, "bfloat16"), "tolerance": TOLERANCE["bfloat16"]}
-
-
-def runs(place: Place, dtype: str) -> dict[str, Any]:
-    """A run of each of the scale's trainers for this arithmetic."""
-    return {trainer: run(place, trainer, dtype) for trainer, d in place.scale.nano if d == dtype}
+def last(place: Place, name: str) -> Path:
+    """The checkpoint of a run's last stage."""
+    (stage,) = (place.own / name.replace(" ", "-") / "stages").glob(f"{STAGES}-*")
+    return stage / "checkpoint"
 
 
 def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
@@ -54,7 +65,12 @@ def run(place: Place, trainer: str, dtype: str) -> dict[str, Any]:
         *(word for change in changes for word in ("--set", change)),
     ]  # fmt: skip
     start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=scale.patience)
+    except subprocess.TimeoutExpired as error:
+        written = (error.stderr or b"").decode(errors="replace")[-2000:]
+        why = f"ended after {scale.patience} s"
+        return {"failed": f"{why}: {written}", "seconds": scale.patience}
     taken = time.monotonic() - start
     if done.returncode:
         return {"failed": done.stderr[-2000:], "seconds": taken}
@@ -77,7 +93,7 @@ def short(place: Place) -> Path:
     return copy
 
 
-def replies(place: Place) -> dict[str, Any]:
+def replies(place: Place, checkpoint: Path) -> dict[str, Any]:
     """The share of nano's questions that get the same reply on both devices, in float32."""
     suite = open_suite("nano")
     asked = [
@@ -85,10 +101,9 @@ def replies(place: Place) -> dict[str, Any]:
         for task in suite.sequence[:3]
         for sample in islice(load_split(suite.card(task), "test"), place.scale.replies)
     ]
-    base: Path = suite.base_path()
     most = suite.protocol.decoding.max_new_tokens
     here, there = (
-        TransformersEngine(base, device=device, dtype="float32").generate(asked, most)
+        TransformersEngine(checkpoint, device=device, dtype="float32").generate(asked, most)
         for device in (place.scale.device, "cpu")
     )
     same = sum(a == b for a, b in zip(here, there, strict=True))

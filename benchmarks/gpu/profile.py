@@ -50,7 +50,7 @@ def measure(place: Place) -> dict[str, Any]:
             watch.stop()
 
     config = settings_of(place, "sft", "cpt7/sft-lora", {"max_steps": 2})
-    train(place, "sft", config, between=between)
+    train(place, "sft", config, between=between, end=False)
     shares: Counter[str] = Counter()
     longest: Counter[str] = Counter()
     for event in watch.key_averages():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.gpu import architecture
+from cpt_bench.suite import open_suite
 
 
 class Scale(NamedTuple):
@@ -15,13 +17,14 @@ class Scale(NamedTuple):
     Attributes:
         device: ``cuda`` or ``cpu``.
         facts: What ``config.json`` says of the model.
-        pixels: Of a picture of a question.
-        words: Tokens of a question's words.
+        pixels: Of pictures of questions; each question's is drawn from these.
+        words: The fewest and the most tokens of a question's words; all as likely.
         written: Tokens of a reply.
         steps: Optimiser steps of a stage; the first is left out of the mean.
         asked: Questions of an evaluation.
         samples: Of a stage.
         settings: Over those of every recipe.
+        patience: Seconds after which a run of nano is ended; None is never.
         nano: Trainers and dtypes of whole runs of nano.
         changes: Trainer to settings of those runs.
         limit: Samples of each split in them; None is all.
@@ -30,17 +33,23 @@ class Scale(NamedTuple):
 
     device: str
     facts: Mapping[str, Any]
-    pixels: int
-    words: int
+    pixels: tuple[float, ...]
+    words: tuple[int, int]
     written: int
     steps: int
     asked: int
     samples: int
     settings: Mapping[str, Any]
+    patience: float | None
     nano: tuple[tuple[str, str], ...]
     changes: Mapping[str, tuple[str, ...]]
     limit: int | None
     replies: int
+
+    def sizes(self, count: int) -> list[tuple[float, int]]:
+        """Pixels and words of ``count`` questions, the same in each call."""
+        draw = random.Random(0)
+        return [(draw.choice(self.pixels), draw.randint(*self.words)) for _ in range(count)]
 
 
 class Place(NamedTuple):
@@ -67,17 +76,19 @@ class Place(NamedTuple):
         return self.scratch / "sft" / "stage" / "out"
 
 
-# pixels: the mean of cpt7's seven tasks by their cards, 513,143. words, written: a plan's.
+CPT7 = open_suite("cpt7")
+# words: 100 on average, as a plan assumes. written: a plan's.
 GPU = Scale(
     device="cuda",
     facts=architecture.REAL,
-    pixels=716 * 716,
-    words=100,
+    pixels=tuple(CPT7.card(task).typical_pixels or 0 for task in CPT7.sequence),
+    words=(20, 180),
     written=200,
     steps=5,
-    asked=128,
+    asked=96,
     samples=256,
     settings={},
+    patience=85,
     nano=(("sft", "float32"), ("rft", "float32"), ("sft", "bfloat16"), ("rft", "bfloat16")),
     changes={"sft": ("max_steps=20",), "rft": ("max_steps=20",)},
     limit=100,
@@ -86,15 +97,16 @@ GPU = Scale(
 CPU = Scale(
     device="cpu",
     facts=architecture.TINY,
-    pixels=56 * 56,
-    words=24,
+    pixels=(56 * 56, 84 * 84),
+    words=(16, 32),
     written=6,
     steps=2,
     asked=4,
     samples=8,
     settings={"batch_size": 1, "gradient_accumulation": 1, "min_pixels": 56 * 56,
-              "max_pixels": 56 * 56, "lora_rank": 2, "lora_alpha": 4, "rollouts": 2,
+              "max_pixels": 84 * 84, "lora_rank": 2, "lora_alpha": 4, "rollouts": 2,
               "updates_per_generation": 1, "dtype": "float32", "ewc_samples": 1},
+    patience=None,
     nano=(("sft", "float32"), ("rft", "bfloat16")),
     changes={
         "sft": ("max_steps=1", "batch_size=2"),

@@ -7,6 +7,7 @@ import io
 import random
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -30,37 +31,50 @@ HERE: Mapping[str, Any] = {"use_vllm": False, "sharding": "none", "attention": "
 """Settings that the machine asks for: one GPU, and no vLLM."""
 
 
+TOKENS = "num_tokens"
+"""What TRL calls the tokens that it has read and written so far, pictures' among them."""
+
+
+class EnoughError(Exception):
+    """The steps that are measured are done."""
+
+
 def drawn(place: Place, count: int) -> list[Sample]:
-    """Questions of the scale's sizes: nano's, made longer, with a picture of noise each."""
+    """Questions of drawn sizes: nano's, made longer, with a picture of noise each."""
     from PIL import Image
 
     scale, suite = place.scale, open_suite("nano")
-    side = round(scale.pixels**0.5)
     draw = random.Random(0)
     found = []
     samples = load_split(suite.card(TASK), "train")
-    for i in range(count):
-        sample = samples[i % len(samples)]
+    for i, (pixels, words) in enumerate(scale.sizes(count)):
+        sample, side = samples[i % len(samples)], round(pixels**0.5)
         # Squares of noise, eight pixels wide: noise in each pixel takes megabytes.
         small = Image.frombytes("RGB", (side // 8, side // 8), draw.randbytes(3 * (side // 8) ** 2))
         file = io.BytesIO()
         small.resize((side, side), Image.Resampling.NEAREST).save(file, "PNG")
         # Nano's words are a token each.
-        more = " ".join(
-            draw.choices(("red", "blue", "circle", "left", "above", "is"), k=scale.words)
-        )
-        question = " ".join(f"{sample.question} {more}".split()[: scale.words])
+        more = " ".join(draw.choices(("red", "blue", "circle", "left", "above", "is"), k=words))
+        question = " ".join(f"{sample.question} {more}".split()[:words])
         changes = {"id": f"{i}", "question": question, "images": (file.getvalue(),)}
         found.append(sample.model_copy(update=changes))
     return found
 
 
-def stage(place: Place, policy: Path, index: int, log: Callable[[dict[str, Any]], None]) -> Stage:
+def stage(
+    place: Place,
+    policy: Path,
+    index: int,
+    stored: Path | None,
+    log: Callable[[dict[str, Any]], None],
+) -> Stage:
     """The stage on disk, as runs lay it out."""
     suite = open_suite("nano")
     card, folder = suite.card(TASK), place.own / "stage"
     for part in ("out", "state", "memory", "data"):
         (folder / part).mkdir(parents=True)
+    for file in stored.iterdir() if stored else ():
+        (folder / "state" / file.name).symlink_to(file)
     data = folder / "data/train.jsonl"
     samples = drawn(place, place.scale.samples)
     write_jsonl(data, [row_of(s, card, suite.protocol, data.parent) for s in samples])
@@ -102,7 +116,9 @@ def train(
     *,
     policy: Path | None = None,
     index: int = 1,
+    stored: Path | None = None,
     between: Callable[[int], None] = lambda step: None,
+    end: bool = True,
 ) -> dict[str, Any]:
     """Train a stage; what its steps took, and the most memory.
 
@@ -112,22 +128,30 @@ def train(
         config: Its settings.
         policy: The checkpoint to start from; by default part ``model``'s.
         index: Of the stage: some methods do more from the second on.
+        stored: The state of the stage before.
         between: Called after each step.
+        end: Whether the stage comes to its end, and writes a checkpoint; else its steps are all.
     """
     rows: list[dict[str, Any]] = []
     times: list[float] = []
-    held: list[float] = []
+    held: list[dict[str, float]] = []
 
     def log(row: dict[str, Any]) -> None:
         synchronize(place.scale.device)
         rows.append(row)
         times.append(time.monotonic())
-        held.append(memory(place.scale.device)["held"])
+        held.append(memory(place.scale.device))
+        # What is left of a part that is ended.
+        print(
+            f"step {len(rows)}: {times[-1] - begun:.2f} s, {held[-1]}", file=sys.stderr, flush=True
+        )
         between(len(rows))
+        if not end and len(rows) == config.max_steps:
+            raise EnoughError
 
-    opened = stage(place, policy or place.model, index, log)
+    opened = stage(place, policy or place.model, index, stored, log)
     begun = time.monotonic()
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(EnoughError):
         trainer_of(trainer).value(config).train(opened)
     ended = time.monotonic()
     taken = [b - a for a, b in pairwise(times)]
@@ -141,8 +165,10 @@ def train(
         ),
         "seconds of each step after the first": taken,
         "seconds to the end of the first step": times[0] - begun,
-        "seconds of the stage's end": ended - times[-1],
-        "gib held after a step": held[-1],
+        "seconds of the stage's end": ended - times[-1] if end else None,
+        "gib held after a step": held[-1]["held"],
+        "gib at most in steps": held[-1]["most"],
+        "tokens of all steps": rows[-1].get(TOKENS),
         "gib at most": memory(place.scale.device)["most"],
         "gib reserved at most": memory(place.scale.device)["reserved"],
         "gib of main memory at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,

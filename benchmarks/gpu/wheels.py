@@ -137,7 +137,10 @@ def _met(requirement: Requirement, machine: Mapping[str, Any], wheels: Mapping[s
     if name not in machine["present"]:
         return False
     version = machine["present"][name]
-    return version is None or requirement.specifier.contains(str(version))
+    if version is None:
+        # The machine is new: of an unknown version only a bound above, or an exact one, is open.
+        return all(bound.operator in (">", ">=", "!=") for bound in requirement.specifier)
+    return requirement.specifier.contains(str(version))
 
 
 def size_of(folder: Path) -> int:

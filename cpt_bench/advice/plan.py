@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from cpt_bench.advice import estimate
+from cpt_bench.advice.constants import constants
 from cpt_bench.advice.estimate import ASSUMED, GPU, GPUS, Assumed, Settings
 from cpt_bench.documents import read_mapping
 from cpt_bench.environment import require_training
@@ -263,7 +264,8 @@ def _estimate(
 ) -> dict[str, Any]:
     s, gpu, gpus = recipe.settings, GPUS[asked.gpu], asked.gpus
     pictures, longest = pixels(suite), suite.protocol.decoding.max_new_tokens
-    assumed = ASSUMED._replace(thought=min(ASSUMED.thought, longest))
+    given = constants(asked.gpu)
+    assumed = given.values._replace(thought=min(given.values.thought, longest))
     joint = trainer.offer is not None and trainer.offer.joint
     stages = [*_stages(suite, recipe, pictures, model, gpu, gpus, joint, assumed)]
     rows = (0, len(suite.sequence)) if joint else range(len(suite.sequence) + 1)
@@ -295,6 +297,7 @@ def _estimate(
             "evaluation while training": estimate.hours_of(stages, tested, overlap=True),
         },
         "assumed": {**assumed._asdict(), "pixels": pictures},
+        "sources": given.sources,
         "uncounted": list(recipe.uncounted),
     }
 

@@ -98,8 +98,17 @@ def text(r: dict[str, Any]) -> str:
         f"  one GPU writes {a['decode']:.0f} tokens/s with vLLM at {a['decode_weights'] / 1e9:.0f} "
         f"billion weights, transformers {a['transformers']:.0f} times fewer; {a['start']:.0f} s to "
         "start an engine",
+        f"  {sources(r['sources'], r['gpu'])}",
         "  data sets are not counted in disk and hours; attention's own products are left out",
     ]
     if r["uncounted"]:
         lines.append(f"  what these settings add is not counted: {', '.join(r['uncounted'])}")
     return "\n".join(lines)
+
+
+def sources(found: dict[str, str], gpu: str) -> str:
+    """Which of the constants were measured, and on which card."""
+    measured = [name for name, source in found.items() if source != "assumed"]
+    if not measured:
+        return f"none of this was measured on the {gpu}"
+    return f"{found[measured[0]]}: {', '.join(measured)}"

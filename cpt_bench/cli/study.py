@@ -76,7 +76,8 @@ def build(
 ) -> None:
     """Rebuild the verdicts, figures and page from the stored runs."""
     from cpt_bench.study.build import build as made
-    from cpt_bench.study.build import open_study, stale
+    from cpt_bench.study.build import stale
+    from cpt_bench.study.opening import open_study
 
     start = time.monotonic()
     found = open_study(study)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -14,12 +14,10 @@ from cpt_bench.study import pareto
 from cpt_bench.study.claims import Claim, Verdict
 from cpt_bench.study.evidence import SEEDS, Evidence, by_seed, difference, law, matched
 from cpt_bench.study.figures import LAWS, order_name
+from cpt_bench.study.opening import Study
 from cpt_bench.study.points import Points
 from cpt_bench.study.power import need
 from cpt_bench.study.words import AMONG, WHEN, measured, reason
-
-if TYPE_CHECKING:
-    from cpt_bench.study.build import Study
 
 HERE = Path(__file__).parent
 COLUMNS = ("LearnGain", "AvgAcc", "FM", "BWT", "GeneralDelta", "Lost", "KL_new")

@@ -12,9 +12,10 @@ import pytest
 from cpt_bench.errors import CptBenchError
 from cpt_bench.metrics import Interval
 from cpt_bench.study import pareto
-from cpt_bench.study.build import Study, build, open_study, stale, with_base
+from cpt_bench.study.build import build, stale
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
+from cpt_bench.study.opening import Study, open_study, with_base
 from cpt_bench.study.page import power_table
 from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.stored import ENDING, read
