@@ -119,6 +119,15 @@ def decoded(data: bytes, name: object) -> str:
         ) from None
 
 
+def whole_characters(text: str) -> str:
+    """``text`` with U+FFFD for each half of a surrogate pair, which no UTF-8 file can hold.
+
+    A server's JSON may write such halves as escapes. Two halves that belong together are one
+    character.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def parse_jsonl(data: bytes, name: object) -> list[tuple[str, dict[str, Any]]]:
     """Each line's place (``file:3``) and JSON object; empty lines are skipped.
 

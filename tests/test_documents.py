@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cpt_bench.documents import parse_yaml, read_mapping, read_yaml
 from cpt_bench.errors import CptBenchError
 from cpt_bench.settings import assigned, spelled, value_of
+from tests.support.commands import sft_args
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -296,3 +297,21 @@ def test_without_a_home_the_doctor_reports_it() -> None:
     done = homeless("doctor")
     assert "CPTBENCH_DATA" in done.stdout and "Traceback" not in done.stderr
     assert "no environment; needed for --general vlmevalkit:TASK" in done.stdout
+
+
+@pytest.mark.slow
+def test_without_a_home_a_run_works(tiny_model: Path, tmp_path: Path) -> None:
+    """All its processes have no home: they read this file when they start."""
+    place = tmp_path / "nobody"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(NO_HOME.partition("from cpt_bench")[0])
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CPTBENCH", "HF_", "XDG"))}
+    args = sft_args(tiny_model, "--out", "run", "--limit", "2")
+    done = subprocess.run(
+        [sys.executable, "-m", "cpt_bench", *args], capture_output=True, text=True, cwd=tmp_path,
+        env={**env, "PYTHONPATH": str(place), "CPTBENCH_DATA": str(tmp_path / "data")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    matrix = json.loads((tmp_path / "run/matrix.json").read_text())
+    assert matrix

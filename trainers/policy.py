@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from cpt_bench.engines import refuse_special
 from cpt_bench.models import families, quick
 from cpt_bench.models.checkpoint import adapter_base, load_model, load_processor
 from cpt_bench.models.families import pictures
@@ -26,7 +27,22 @@ def load(stage: Stage, config: TRLConfig) -> tuple[Any, Any]:
     model = load_model(stage.policy, device="cpu", dtype=config.dtype, attention=config.attention)
     if config.sharding == "fsdp":
         model._no_split_modules = families.layers_to_shard(model)
-    return model, training_processor(stage, config)
+    processor = training_processor(stage, config)
+    require_words(stage, processor.tokenizer)
+    return model, processor
+
+
+def require_words(stage: Stage, tokenizer: Any) -> None:
+    """Refuse samples whose text the tokenizer would read as one of its special tokens.
+
+    Raises:
+        CptBenchError: The message names the sample and the token.
+    """
+    samples = [*stage.samples, *stage.memory.samples()]
+    refuse_special(
+        ((f"{s.task}, {s.id}", (s.system, s.prompt, s.target, s.rationale or "")) for s in samples),
+        families.special_tokens(tokenizer),
+    )
 
 
 def training_processor(stage: Stage, config: TRLConfig) -> Any:

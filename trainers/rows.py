@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from cpt_bench.images import decode
+from cpt_bench.suite.protocol import as_words
 from cpt_bench.trainer import TrainSample
 
 
@@ -57,10 +58,11 @@ def chat_row(sample: TrainSample, reply: str) -> dict[str, Any]:
 
     Args:
         sample: The sample.
-        reply: The reply to learn.
+        reply: The reply to learn. Drawn from a policy, it may spell a special token in pieces,
+            which the tokenizer would join.
     """
     return {
         "prompt": user_turn(sample),
-        "completion": [{"role": "assistant", "content": reply}],
+        "completion": [{"role": "assistant", "content": as_words(reply)}],
         "images": shown(sample),
     }

@@ -22,6 +22,7 @@ from cpt_bench.images import decode
 from cpt_bench.sources import load_split
 from cpt_bench.sources.checks import problem_of
 from cpt_bench.sources.mapping import is_number
+from cpt_bench.sources.pictures import check_picture
 from cpt_bench.suite import Protocol, Sample, Suite, TaskCard, open_suite
 
 ASKED, SHOWN, WRONG = 500, 2000, 10
@@ -177,6 +178,7 @@ def _pictures(card: TaskCard, split: str, samples: Sequence[Sample]) -> Iterator
                 continue
             seen.add(image)
             try:
+                check_picture(image, sample.id, "")
                 decode(image, f"{sample.id}")
             except CptBenchError as error:
                 yield Finding(place, False, str(error), "Save the picture again, or leave it out")

@@ -150,7 +150,7 @@ def _line_of(error: OSError) -> str:
     name = error.filename if error.filename is not None else parts[0][1] if parts else ""
     place = f" ({_short(str(name))})" if name != "" else ""
     todo = ""
-    if error.errno in FULL or "[Errno 28]" in what:
+    if error.errno in FULL or any(f"[Errno {n}]" in what for n in (errno.ENOSPC, errno.EDQUOT)):
         todo = f"Make room. {CONTINUE}"
     elif error.errno == errno.ENAMETOOLONG:
         todo = "Give a shorter name"

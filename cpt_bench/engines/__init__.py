@@ -36,6 +36,10 @@ class Request(NamedTuple):
         """Text, and indices of images, in the order that the model sees them."""
         return self.layout or (*range(len(self.images)), self.prompt)
 
+    def texts(self) -> list[str]:
+        """Everything in words that the model sees."""
+        return [self.system, *(p for p in self.parts() if isinstance(p, str)), self.prefix]
+
 
 class Reply(NamedTuple):
     """A model's reply: text without special tokens, and its number of tokens (None: unknown)."""
@@ -102,25 +106,39 @@ def refuse_prefix(requests: Sequence[Request], engine: str) -> None:
         raise CptBenchError(f"engine {engine} cannot force how a reply begins")
 
 
-def refuse_special(requests: Sequence[Request], special: Iterable[str]) -> None:
+def refuse_special(texts: Iterable[tuple[str, Sequence[str]]], special: Iterable[str]) -> None:
     """Refuse text that a tokenizer would read as one of its special tokens.
 
     Prompts of suites contain none of Qwen's (:func:`cpt_bench.suite.protocol.as_words`); this
-    catches those of a tokenizer that has others.
+    catches those of a tokenizer that has others, those of a harness, and those of a system turn.
+
+    Args:
+        texts: What to name in the error, and its texts.
+        special: The tokenizer's special tokens.
 
     Raises:
-        CptBenchError: The message names the request and the token.
+        CptBenchError: The message names the text's owner and the token.
     """
     from cpt_bench.errors import CptBenchError
 
     known = [*special]
-    for request in requests:
-        found = next((t for t in known if t in request.prompt or t in request.prefix), None)
+    for name, parts in texts:
+        found = next((t for t in known if any(t in part for part in parts)), None)
         if found is not None:
             raise CptBenchError(
                 f"its text has {found!r}, which this model's tokenizer reads as a special token",
-                where=f"request {request.id}",
+                where=name,
+                todo="Leave it out, or write the token in another way",
             )
+
+
+def refuse_special_in(requests: Iterable[Request], special: Iterable[str]) -> None:
+    """:func:`refuse_special` for requests.
+
+    Raises:
+        CptBenchError: The message names the request and the token.
+    """
+    refuse_special(((f"request {request.id}", request.texts()) for request in requests), special)
 
 
 def cut_short(request: Request, tokens: int, asked: int, setting: str) -> CptBenchError:

@@ -26,8 +26,9 @@ from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, misco
 from cpt_bench.engines.client import NoAnswerError, complete, open_client, refused_key
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json
+from cpt_bench.files import digest_json, whole_characters
 from cpt_bench.images import decode
+from cpt_bench.suite.protocol import as_words
 
 FINISHED = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end", "end_turn", "stop_sequence"), "stop"),
@@ -197,7 +198,7 @@ class EndpointEngine:
             limit = "the server's limit (vllm serve --max-model-len, --generation-config vllm)"
             raise cut_short(request, tokens, asked, limit)
         self.server.heard(answer, self._client)
-        return Reply(text.strip(), tokens)
+        return Reply(whole_characters(text).strip(), tokens)
 
     def _failed(self, request: Request, reason: object) -> CptBenchError:
         kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
@@ -283,15 +284,16 @@ def message(request: Request) -> list[Any]:
 
     Pictures are sent as PNG with exactly the pixels that the in-process engines see. If sent as
     they are, some servers would rotate them (EXIF) or convert them differently (palette, CMYK,
-    alpha).
+    alpha). Which special tokens the server's model has is unknown, so that those of common models
+    are written as words, in a harness's text and in the system's turn too.
     """
     content = [
-        {"type": "text", "text": part}
+        {"type": "text", "text": as_words(part)}
         if isinstance(part, str)
         else {"type": "image_url", "image_url": {"url": data_url(request.images[part], request.id)}}
         for part in request.parts()
     ]
-    system = [{"role": "system", "content": request.system}] if request.system else []
+    system = [{"role": "system", "content": as_words(request.system)}] if request.system else []
     return [*system, {"role": "user", "content": content}]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special
+from cpt_bench.engines import GREEDY, Reply, Request, Sampling, refuse_special_in
 from cpt_bench.engines.swapping import frame, put_in, require_same, require_whole
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
@@ -136,7 +136,7 @@ class TransformersEngine:
 
     def encode(self, requests: Sequence[Request]) -> Any:
         """The model's inputs for prompts (with their replies' prefixes), padded on the left."""
-        refuse_special(requests, self.processor.tokenizer.all_special_tokens)
+        refuse_special_in(requests, families.special_tokens(self.processor.tokenizer))
         turns = [messages(r) for r in requests]
         pictures = [
             [part["image"] for part in turn[0]["content"] if part["type"] == "image"]

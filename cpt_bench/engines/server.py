@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.files import whole_characters
 
 NEUTRAL: dict[str, dict[str, Any]] = {
     "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
@@ -96,7 +97,7 @@ class Server:
 
     def ended(self, given: object, taken: str) -> None:
         """Keep, once, an odd word for why a reply ended."""
-        word = str(given if given is not None else "null") or "empty"
+        word = whole_characters(str(given if given is not None else "null")) or "empty"
         if word in self.served.get("finish_reason", ()):
             return
         self.note("finish_reason", word)
@@ -109,6 +110,7 @@ class Server:
         """Add a value that the server gave for ``field``; empty values are ignored."""
         if not isinstance(value, str) or not value:
             return
+        value = whole_characters(value)
         with self.lock:
             seen = self.served.setdefault(field, set())
             if value in seen:

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, refuse_prefix
+from cpt_bench.engines import (
+    GREEDY,
+    Reply,
+    Request,
+    Sampling,
+    cut_short,
+    refuse_prefix,
+    refuse_special_in,
+)
 from cpt_bench.engines.hf import messages
 from cpt_bench.engines.swapping import frame, require_same, require_whole
 from cpt_bench.engines.vllm_open import arguments, one_line, require_installed
@@ -162,6 +170,7 @@ class VLLMEngine:
         expanded already would be expanded twice (trl issue 6294). Where the chat text has the token
         that begins a text, vLLM is given ids, because it would put that token there once more.
         """
+        refuse_special_in([request], families.special_tokens(self.processor.tokenizer))
         turns = messages(request)
         text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         pictures = [part["image"] for part in turns[-1]["content"] if part["type"] == "image"]

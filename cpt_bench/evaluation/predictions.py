@@ -8,7 +8,7 @@ from typing import Any
 
 from cpt_bench.engines import Engine, Request, Sampling, miscounted
 from cpt_bench.errors import CptBenchError, shown
-from cpt_bench.files import parse_jsonl, read_bytes
+from cpt_bench.files import parse_jsonl, read_bytes, whole_characters
 from cpt_bench.grading import Matcher, find_matcher, grade
 from cpt_bench.suite import Protocol, Sample, Style, TaskCard
 
@@ -165,12 +165,3 @@ def graded(
             }
         )
     return out
-
-
-def whole_characters(text: str) -> str:
-    """``text`` with U+FFFD for each half of a surrogate pair, which no UTF-8 file can hold.
-
-    A server's JSON may write such halves as escapes. Two halves that belong together are one
-    character.
-    """
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -25,6 +25,7 @@ from cpt_bench.grading.reading import (
 from cpt_bench.grading.symbolic import NO_BOX, mathruler
 from cpt_bench.plugins import value_of
 from cpt_bench.suite import AnswerForm, RewardWeights, Sample
+from cpt_bench.suite.protocol import MARK, as_spelled
 
 __all__ = ["AS_PUBLISHED", "MATCHERS", "Grade", "Matcher", "find_matcher", "grade", "reward"]
 
@@ -60,6 +61,8 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
     Raises:
         CptBenchError: The sample's gold is such that the matcher could never find a reply right.
     """
+    if MARK in reply:
+        reply, sample = as_spelled(reply), _spelled(sample)
     if form.kind == "whole":
         whole = reply.strip()
         score = matcher(whole, sample)
@@ -76,6 +79,15 @@ def grade(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Gra
         return Grade(score, answer, True, best, answer)
     loose = read_freely(reply, form)
     return Grade(0.0, loose, False, _best(0.0, reply, loose, form, sample, matcher), None)
+
+
+def _spelled(sample: Sample) -> Sample:
+    """``sample`` as its reply is read: without the mark that :func:`as_words` puts into tokens."""
+    texts = {
+        name: tuple(map(as_spelled, getattr(sample, name)))
+        for name in ("answers", "choices", "annotators")
+    }
+    return sample.model_copy(update=texts)
 
 
 def _grade_boxed(reply: str, sample: Sample, form: AnswerForm, matcher: Matcher) -> Grade:

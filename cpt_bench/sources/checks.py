@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.suite import Sample
+from cpt_bench.suite.columns import Columns
 from cpt_bench.suite.origins import HubSplit
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where: str) -> None:
+def check_sample(
+    sample: Sample,
+    source: HubSplit,
+    kinds: tuple[str, ...],
+    where: str,
+    columns: Columns | None = None,
+) -> None:
     """Refuse a sample that cannot be asked or graded as its card declares.
 
     Args:
@@ -21,11 +28,13 @@ def check_sample(sample: Sample, source: HubSplit, kinds: tuple[str, ...], where
         source: The card's declaration of its split.
         kinds: The card's answer kinds.
         where: The data set, for errors.
+        columns: The card's map, which may name the columns of pictures.
 
     Raises:
         CptBenchError: The message names the sample and its problem.
     """
-    problem = problem_of(sample, has_pictures(source) and not source.no_picture, kinds)
+    pictured = has_pictures(source) or bool(columns and columns.images)
+    problem = problem_of(sample, pictured and not source.no_picture, kinds)
     if problem:
         raise CptBenchError(problem, where=f"{where}, {sample.id}", todo=TODO)
 

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple, overload
 from cpt_bench.errors import CptBenchError
 from cpt_bench.sources.checks import problem_of
 from cpt_bench.sources.mapping import fits, group_of, pictures_of, sample_of
+from cpt_bench.sources.pictures import check_picture
 from cpt_bench.sources.rows import Row, read_rows, rows_of
 from cpt_bench.suite import Sample, TaskCard
 from cpt_bench.suite.columns import Files, SplitFiles, names_in
 from cpt_bench.suite.origins import Draw
+
+TODO = "Correct the row, or leave it out with source.where"
 
 
 class Usable(NamedTuple):
@@ -150,8 +153,11 @@ def _sample(card: TaskCard, source: Files, one: Usable, asked_only: bool) -> Sam
         if asked_only:
             return sample
         pictured = bool(source.map.images) and not source.no_picture
+        where = f"{row.where}, {sample.id}"
         if problem := problem_of(sample, pictured, card.answer_kinds):
-            raise CptBenchError(problem, todo="Correct the row, or leave it out with source.where")
+            raise CptBenchError(problem, where=where, todo=TODO)
+        for place in places:
+            check_picture(place, where, TODO)
         return sample
 
 

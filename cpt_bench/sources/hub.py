@@ -181,7 +181,7 @@ def _samples(
             row["image"] = encoded_bytes(images[place][join.image], home.picture)
         sample = adapt(row, number, index)
         assert sample is not None
-        check_sample(sample, wanted, card.answer_kinds, place_of)
+        check_sample(sample, wanted, card.answer_kinds, place_of, source.map)
         for picture in sample.images:
             check_picture(picture, f"{table.repo}, {sample.id}")
         yield sample

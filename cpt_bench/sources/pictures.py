@@ -91,25 +91,32 @@ def encoded_bytes(value: Any, picture: Callable[[str], bytes]) -> Any:
     return value
 
 
-def check_picture(data: bytes, where: str) -> None:
+def check_picture(
+    data: bytes | Path, where: str, todo: str = "Leave the row out of the card, or crop the picture"
+) -> None:
     """Refuse a picture that is broken or too narrow, judged by its header alone.
 
     Decoding every picture would take hours; that happens when it is used.
 
+    Args:
+        data: The picture's bytes or its file.
+        where: Its data set and sample, for errors.
+        todo: What to do about it, for errors.
+
     Raises:
-        CptBenchError: ``where`` is the picture's data set and sample.
+        CptBenchError: The picture is refused.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             width, height = image.size
     except (*BROKEN, Image.DecompressionBombError, UnidentifiedImageError) as error:
-        raise CptBenchError(f"the picture is broken ({error})", where=where) from None
+        raise CptBenchError(f"the picture is broken ({error})", where=where, todo=todo) from None
     if max(width, height) > LONGEST_RATIO * min(width, height):
         raise CptBenchError(
             f"the picture is {width} x {height}: one side is more than {LONGEST_RATIO} times the "
             "other, which Qwen's processors refuse",
             where=where,
-            todo="Leave the row out of the card, or crop the picture",
+            todo=todo,
         )

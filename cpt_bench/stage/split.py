@@ -14,6 +14,7 @@ from cpt_bench.files import common_folder, digest, digest_json, write_jsonl, wri
 from cpt_bench.sources import load_split
 from cpt_bench.stage.document import FORMAT, Row
 from cpt_bench.suite import Protocol, Sample, TaskCard
+from cpt_bench.suite.protocol import as_words
 
 NAMED = 32
 """Hexadecimal digits of a picture's SHA-256 in its file name."""
@@ -77,7 +78,7 @@ def row_of(sample: Sample, card: TaskCard, protocol: Protocol, folder: Path) -> 
         prompt=protocol.prompt(sample.question),
         images=tuple(write_images(sample, folder)),
         target=protocol.target(sample.answers[0]),
-        rationale=sample.rationale,
+        rationale=as_words(sample.rationale) if sample.rationale else None,
         gold=sample.model_dump(
             mode="json", exclude={"id", "question", "images", "rationale"}, exclude_none=True
         ),

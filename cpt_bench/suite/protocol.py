@@ -20,6 +20,11 @@ SPECIAL = re.compile(
 )
 """Strings that the tokenizers of common model families read as one special token."""
 
+MARK = "\u200b"
+"""A zero-width space: in the middle of a special token, it makes the token plain text."""
+
+_MARKED = re.compile(f"<{MARK}([^<>]*>)")
+
 
 def as_words(text: str) -> str:
     """``text``, changed so that nothing in it is read as a special token.
@@ -28,7 +33,20 @@ def as_words(text: str) -> str:
     that does not exist. A zero-width space after the first character leaves it readable but makes
     it plain text.
     """
-    return SPECIAL.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
+    return SPECIAL.sub(lambda found: f"{found[0][0]}{MARK}{found[0][1:]}", text)
+
+
+def as_spelled(text: str) -> str:
+    """``text`` as it was before :func:`as_words` changed it.
+
+    A model that copies an option, or that learned a target, writes the zero-width space too.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        token = f"<{found[1]}"
+        return token if SPECIAL.fullmatch(token) else found[0]
+
+    return _MARKED.sub(spelled, text)
 
 
 class AnswerForm(Declared):

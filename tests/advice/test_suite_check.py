@@ -107,6 +107,10 @@ def break_picture(folder: Path) -> None:
     (folder / "test-red.png").write_bytes(png("red")[:60])
 
 
+def thin_picture(folder: Path) -> None:
+    Image.new("RGB", (400, 1)).save(folder / "test-red.png")
+
+
 def repeat(folder: Path, split: str, **changes: Any) -> None:
     lines = rows("test")
     table(folder, split, [*rows(split)[:9], {**lines[0], **changes}])
@@ -151,13 +155,14 @@ WRONG: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a column that is none": ({"source": {"map": {"answer": "aa"}}}, None, "train.jsonl:1: no column 'aa'"),
     "a template without columns": ({"source": {"map": {"question": "q", "images": "REMOVED"}}}, None, "question names no column in braces"),
     "pictures that are elsewhere": ({"source": {"map": {"images": "pictures/{image}"}}}, None, "no picture 'pictures/train-red.png'. It is sought in"),
+    "a picture that is too thin": ({}, thin_picture, "test.jsonl:1, test0: the picture is 400 x 1: one side is more than 200 times the other"),
     "a picture that is broken": ({}, break_picture, "test0: "),
     "a filter that leaves nothing": ({"source": {"where": {"a": "mauve"}}}, None, "0 rows, not 10. Correct the files, or the conditions"),
     "ids that repeat": ({"source": {"map": {"id": "{a}x"}}}, lambda f: repeat(f, "train", a="red", image="train-red.png", q="new?"), "the id 'redx' occurs more than once"),
     "a test question in train": ({}, lambda f: repeat(f, "train"), "1 test questions are in train too (test0 = test0)"),
     "a test picture in train": ({}, lambda f: repeat(f, "train", id="t", q="new?"), "1 test questions show a picture of train (test0 = t). Draw by picture"),
     "an empty gold answer": ({}, lambda f: reword(f, a=" "), "test.jsonl:1: no gold answer in a"),
-    "an empty question": ({}, lambda f: reword(f, q=" "), "test.jsonl:1: the question is empty"),
+    "an empty question": ({}, lambda f: reword(f, q=" "), "test.jsonl:1, test0: the question is empty"),
     "one answer to all": ({}, lambda f: reword(f, a="red"), "100 % of its answers are 'red': always answering this looks good"),
     "two golds of one question": ({}, lambda f: reword(f, q="which?", image="test-red.png"), "test0 and test1 are one question with two gold answers"),
     "gold with a tag in it": ({}, lambda f: reword(f, a="</answer>x"), "does not have the form"),

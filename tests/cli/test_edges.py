@@ -342,6 +342,32 @@ def test_whatever_the_system_refuses_is_one_line(error: OSError, line: str) -> N
     assert line in found and "\n" not in found
 
 
+REFUSED = """
+import resource, shutil, signal, sys
+from cpt_bench.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+def full(*args, **options):
+    shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True)
+main.app = full
+main.entry()
+"""
+
+
+@pytest.mark.parametrize("files", [["a.jsonl"], ["a.jsonl", "images/b.png"], ["a", "b", "c/d/e"]])
+def test_a_memory_that_does_not_fit_is_one_line(files: list[str], tmp_path: Path) -> None:
+    """As a stage is laid out: files may not grow beyond 100 kB, and the memory's do."""
+    for name in files:
+        (tmp_path / "memory" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "memory" / name).write_bytes(b"x" * 200_000)
+    (tmp_path / "memory/small").write_text("this one fits")
+    command = [sys.executable, "-c", REFUSED, str(tmp_path / "memory"), str(tmp_path / "copy")]
+    line = one_line(subprocess.run(command, capture_output=True, text=True, check=False))
+    assert "File too large" in line
+    assert any(str(tmp_path / "copy" / name) in line for name in files)
+    assert (tmp_path / "copy/small").read_text() == "this one fits"
+
+
 # ------------------------------------------------------------------- terminals without UTF-8
 
 

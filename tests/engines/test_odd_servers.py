@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ pytest.importorskip("openai")
 from cpt_bench.engines import Request, client
 from cpt_bench.engines.endpoint import EndpointEngine
 from cpt_bench.errors import CptBenchError
+from cpt_bench.evaluation.predictions import evaluate, read_predictions
+from cpt_bench.files import write_jsonl
+from cpt_bench.sources import load_split
+from cpt_bench.suite import load_suite
 from tests.support.serving import Answer, Fake, completion
+
+SUITE = load_suite(Path(__file__).parents[1] / "support/tiny")
 
 
 @pytest.fixture
@@ -41,6 +48,36 @@ NO_ANSWERS = [
     b"<html><body>502 Bad Gateway</body></html>", b"", b"   \n", b"null", b"[1]", b"17", b'"ok"',
     b'{"choices": [{"index": 0, "mess', b"\xff\xfe\x00", b"data: {}\n\n",
 ]  # fmt: skip
+
+
+HALVES = {
+    "high": ("it is \ud83d", "it is \ufffd"),
+    "low": ("\ude00 it is", "\ufffd it is"),
+    "wrong way round": ("\ude00\ud83d", "\ufffd\ufffd"),
+    "both": ("\ud83d\ude00", "\U0001f600"),
+    "inside the form": ("<answer>\ud83d</answer>", "<answer>\ufffd</answer>"),
+}
+
+
+@pytest.mark.parametrize("what", HALVES)
+def test_half_a_character_is_an_answer(what: str, serve: Any, tmp_path: Path) -> None:
+    """JSON may hold half of a surrogate pair; no UTF-8 file can, the journal's included."""
+    sent, kept = HALVES[what]
+    body = json.dumps(completion(sent, system_fingerprint=sent)).encode("ascii")
+    fake, file = serve(lambda asked, number: (200, body)), tmp_path / "journal.jsonl"
+    engine = fake.engine(journal=file)
+    assert [reply.text for reply in engine.generate(ask(2), 7)] == [kept, kept]
+    assert engine.server.served["system_fingerprint"] == {kept}
+    again = fake.engine(journal=file)
+    assert [reply.text for reply in again.generate(ask(2), 7)] == [kept, kept]
+    assert len(fake.asked) == 2, "the journal knew both"
+    file.read_bytes().decode("utf-8")
+    card = SUITE.card("lowvision")
+    samples = load_split(card, "test")[:2]
+    rows = evaluate(fake.engine(), card, samples, SUITE.protocol)
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    found = read_predictions(tmp_path / "predictions.jsonl", [s.id for s in samples])
+    assert [row["reply"] for row in found] == [kept, kept] and [r["score"] for r in rows] == [0, 0]
 
 
 @pytest.mark.parametrize("body", NO_ANSWERS, ids=str)

@@ -316,9 +316,10 @@ def formulas(seed: int, n: int) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def library() -> dict[tuple[str, str], bool]:
-    """(reply, gold) to mathruler's own verdict: 9,000 numbers and 1,000 formulas."""
+    """(reply, gold) to mathruler's own verdict: at least 10,000 different pairs."""
     grader = pytest.importorskip("mathruler.grader")
-    pairs = generated.numbers(20261210, 9600) + formulas(20261211, 600)
+    pairs = {*generated.numbers(20261210, 9600), *formulas(20261211, 600)}
+    assert len(pairs) >= 10_000, len(pairs)
     return {
         (reply, gold): bool(grader.grade_answer(reply.strip(), gold))
         for reply, gold in pairs

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.models.checkpoint import load_model
+from cpt_bench.suite import load_suite
 
+TINY = Path(__file__).parents[1] / "support/tiny"
 State = dict[str, torch.Tensor]
 
 
@@ -109,3 +111,56 @@ def test_eval_says_so_in_one_line(adapter: Path, cli: Any) -> None:
     done = cli("eval", str(adapter), "--limit", "2", "--out", str(adapter.parent / "run"))
     assert done.returncode == 2
     assert "have no place in the model" in done.stderr and "Traceback" not in done.stderr
+
+
+def poison(folder: Path, value: float) -> None:
+    def spoiled(state: State) -> State:
+        state[sorted(state)[3]].view(-1)[0] = value
+        return state
+
+    change(folder, spoiled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_eval_of_weights_that_are_no_numbers_is_one_line(
+    value: float, tiny_model: Path, tmp_path: Path, cli: Any
+) -> None:
+    """0 %, replies of '!', and exit status 0 before."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    poison(tmp_path / "model", value)
+    done = cli(
+        "eval", str(tmp_path / "model"), "--suite", str(TINY), "--limit", "2", "--out", "run"
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if "NaN or infinite" in x]
+    assert str(tmp_path / "model") in line
+    assert not [*(tmp_path / "run").rglob("*.jsonl")], "no predictions"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["an adapter that does not fit", "a NaN"])
+def test_stages_of_a_broken_model_are_refused(
+    what: str, adapter: Path, tiny_model: Path, tmp_path: Path, cli: Any
+) -> None:
+    """The base's own replies after each stage looked like no forgetting."""
+    stages = tmp_path / "stages"
+    for number in range(1, len(load_suite(TINY).sequence) + 1):
+        last = stages / f"stage-{number}"
+        shutil.copytree(tiny_model if what == "a NaN" else adapter, last)
+    if what == "a NaN":
+        poison(last, float("nan"))
+    else:
+        change(last, renamed("language_model.", ""))
+    done = cli(
+        "eval", "--base", str(tiny_model), "--stages", f"{stages}/stage-*", "--suite", str(TINY),
+        "--limit", "2", "--out", "run",
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    wanted = "NaN or infinite" if what == "a NaN" else "have no place in the model"
+    (line,) = [x for x in done.stderr.splitlines() if wanted in x]
+    assert str(last) in line
+    matrix = tmp_path / "run/metrics.json"
+    assert not matrix.exists() or json.loads(matrix.read_text())["matrix"]["accuracy"][-1].count(
+        None
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,77 @@ def test_what_is_wrong_is_one_line_with_its_place(
         loaded(card(folder, source))
     assert complaint in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
     assert "task colours, test split" in str(caught.value)
+
+
+ONE = {"test": {"n": 1, "sha256": None}, "train": {"n": 1, "sha256": None}}
+WORDS: dict[str, Any] = {"answer_kinds": ["word"], "grader": "exact"}
+
+
+def of_one(folder: Path, how: str, data: bytes) -> TaskCard:
+    """A card with one row, whose picture is ``data``."""
+    row: dict[str, Any] = {"name": "q7", "q": "which?", "a": "red", "image": "odd.png"}
+    (folder / "odd.png").write_bytes(data)
+    encoded = "data:image/png;base64," + base64.b64encode(data).decode()
+    shown = {"bytes": {"bytes": data, "path": None}, "base64": encoded, "list": ["odd.png"]}
+    kind = {"csv": "csv", "json": "json", "bytes": "parquet", "arrow": "arrow"}.get(how, "jsonl")
+    row["image"] = shown.get(how, "odd.png")
+    source = write(folder, kind, [row])
+    source["map"] = {"id": "{name}", "question": "{q}", "answer": "a", "images": "image"}
+    if how == "template":
+        source["map"]["images"] = "odd.{a}"
+        (folder / "odd.red").write_bytes(data)
+    if how == "imagefolder":
+        (folder / "shown/q7").mkdir(parents=True)
+        (folder / "shown/q7/odd.png").write_bytes(data)
+        source = {"kind": "imagefolder", "files": "shown"}
+        source["map"] = {
+            "id": "{label}",
+            "question": "which?",
+            "answer": "label",
+            "images": "image",
+        }
+    return card(folder, source, ONE, **WORDS)
+
+
+HOW = ["jsonl", "json", "csv", "bytes", "arrow", "base64", "list", "template", "imagefolder"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_thin_picture_is_refused_with_its_row(folder: Path, how: str) -> None:
+    for size in ((400, 1), (1, 201)):
+        out = io.BytesIO()
+        Image.new("RGB", size).save(out, "PNG")
+        with pytest.raises(CptBenchError) as caught:
+            loaded(of_one(folder, how, out.getvalue()))
+        line = str(caught.value)
+        assert f", q7: the picture is {size[0]} x {size[1]}: one side is more than 200" in line
+        assert line.startswith("task colours, test split: ") and "\n" not in line
+        assert line.endswith("Correct the row, or leave it out with source.where")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder / "shown")
+    out = io.BytesIO()
+    Image.new("RGB", (200, 1)).save(out, "PNG")
+    assert [*loaded(of_one(folder, how, out.getvalue()))[0].images] == [out.getvalue()]
+
+
+@pytest.mark.parametrize("how", ["jsonl", "bytes", "base64"])
+def test_a_broken_picture_is_refused_with_its_row(folder: Path, how: str) -> None:
+    with pytest.raises(CptBenchError, match=", q7: the picture is broken"):
+        loaded(of_one(folder, how, b"\x89PNG broken"))
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", [], [None], {"bytes": None, "path": None}, {"bytes": None, "path": ""}]
+)
+def test_a_null_picture_is_refused_with_its_row(folder: Path, value: Any) -> None:
+    rows = [{**ROWS[0], "image": value}]
+    source = write(folder, "jsonl", rows)
+    with pytest.raises(CptBenchError, match=r"data.jsonl:1, q0: the question has no picture"):
+        loaded(card(folder, source, ONE))
+    free = loaded(card(folder, {**source, "no_picture": True}, ONE))
+    assert len(free[0].images) == 0
+    where = {**source, "where": {"qid": "q0"}}
+    assert len(loaded(card(folder, {**where, "no_picture": True}, ONE))) == 1
 
 
 @pytest.mark.parametrize(

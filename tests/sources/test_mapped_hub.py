@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from cpt_bench.errors import CptBenchError
 from cpt_bench.sources import load_split
 from cpt_bench.sources.hub import prepare
 from cpt_bench.suite.reading import load_card
+from tests.support import hub as fake
+from tests.support.commands import here
 
 COLORS = ("red", "green", "blue", "white")
 
@@ -111,6 +115,96 @@ def test_what_is_wrong_is_one_line(copies: Path, source: dict[str, Any], complai
     with pytest.raises(CptBenchError) as caught:
         prepare(made, "test", copies)
     assert complaint in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+SUITE = """
+name: shades
+version: 1.0.0
+title: Shades
+description: Colours.
+base_model: {id: lab/model}
+sequence: [colours]
+protocol:
+  name: plain
+  style: direct
+  prompts: {direct: "{question} Answer as <answer>...</answer>."}
+  form: {open: "<answer>", close: "</answer>"}
+  decoding: {max_new_tokens: 20}
+  reward: {accuracy: 0.9, format: 0.1}
+"""
+
+
+@pytest.fixture
+def served(copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake.Hub]:
+    """The same data sets on a hub on loopback."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served/datasets").symlink_to(copies)
+    with fake.serving(tmp_path / "served") as server:
+        fake.point_at(server.url, tmp_path / "home", monkeypatch)
+        monkeypatch.setenv("CPTBENCH_DATA", str(tmp_path / "prepared"))
+        yield server
+
+
+def test_a_picture_by_its_path_is_fetched(
+    served: fake.Hub, copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of that name in the current folder is another picture."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "pictures").mkdir(parents=True)
+    for color in COLORS:
+        Image.new("RGB", (28, 28), "black").save(elsewhere / f"pictures/{color}.png")
+    monkeypatch.chdir(elsewhere)
+    made = card(copies, map=MAP, where={"lang": "en"}, splits=SPLITS)
+    facts = prepare(made, "test")
+    assert (facts["n"], facts["local"]) == (3, False)
+    samples = load_split(load_card(copies / "colours.yaml"), "test")
+    known = [(copies / f"lab/colours/pictures/{c}.png").read_bytes() for c in COLORS[:3]]
+    assert [s.images[0] for s in samples] == known
+    assert not served.asked("white.png"), "only pictures of rows that are used are fetched"
+
+
+@pytest.mark.parametrize("name", ["pictures/none.png", "../colours/none.png", "/etc/hostname"])
+def test_other_splits_are_tried_where_a_picture_is_missing(
+    served: fake.Hub, copies: Path, tmp_path: Path, name: str
+) -> None:
+    file = copies / "lab/colours/train.jsonl"
+    file.write_text(file.read_text().replace("pictures/green.png", name))
+    card(copies, map=MAP, where={"lang": "en"}, splits=SPLITS)
+    (copies / "suite.yaml").write_text(SUITE)
+    for origin in ((), ("--from", copies)):
+        shutil.rmtree(tmp_path / "prepared", ignore_errors=True)
+        done = here(
+            tmp_path, "data", "prepare", "--suite", copies, "--task", "colours", *map(str, origin)
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        (line,) = [x for x in done.stderr.splitlines() if x.startswith("colours/train")]
+        assert "FAILED  lab/colours, split train, row 1: " in line and repr(name)[1:-1] in line
+        assert "colours/test         made" in done.stdout
+        assert "not prepared: colours/train. What was prepared is saved" in done.stderr
+
+
+@pytest.mark.parametrize("value", [None, "", []])
+def test_a_null_picture_is_refused(copies: Path, value: Any) -> None:
+    for file in (copies / "lab/colours").glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        if value == []:
+            rows = [{**row, "file": [row["file"]]} for row in rows]
+        rows[1]["file"] = value
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = card(copies, map=MAP, where={"lang": "en"}, splits=SPLITS)
+    with pytest.raises(CptBenchError, match="test-1: the question has no picture"):
+        prepare(made, "test", copies)
+    free = {**SPLITS, "test": {**SPLITS["test"], "no_picture": True}}
+    prepare(card(copies, map=MAP, where={"lang": "en"}, splits=free), "test", copies)
+    samples = load_split(load_card(copies / "colours.yaml"), "test")
+    assert [len(s.images) for s in samples] == [1, 0, 1]
+
+
+def test_a_thin_picture_is_refused(copies: Path) -> None:
+    Image.new("RGB", (400, 1)).save(copies / "lab/colours/pictures/green.png")
+    made = card(copies, map=MAP, where={"lang": "en"}, splits=SPLITS)
+    with pytest.raises(CptBenchError, match="lab/colours, test-1: the picture is 400 x 1: one"):
+        prepare(made, "test", copies)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ VARIABLES = {
     "NO_COLOR": ("", "1"),
     "CUDA_VISIBLE_DEVICES": ("", "-1", "a", "0,0"),
     "OMP_NUM_THREADS": ("0", "a"),
+    "HOME": ("", "nowhere", "file.json", "/proc", "/dev/null", "x" * 300),
+    "TMPDIR": ("", "nowhere", "file.json", "/proc", "d" * 200, "/" + "x" * 300),
+    "LANG": ("", "C", "POSIX", "en_US", "tlh_KX.UTF-99"),
+    "SSL_CERT_FILE": ("", "nowhere.pem", "file.json", "/dev/null", "."),
 }
 
 

@@ -137,6 +137,36 @@ def test_a_worker_that_prints_without_end(end: str, tmp_path: Path) -> None:
     assert text.endswith(b"these are the last words\n") and text.startswith(b"xxx")
 
 
+PARENT = """
+import resource, sys
+from pathlib import Path
+from cpt_bench.worker.process import Worker
+from tests.worker.test_logs import print_without_end
+
+def peak(mib, name):
+    worker = Worker(print_without_end, (mib, sys.argv[1]), Path(sys.argv[2]) / name, "this")
+    assert worker.result() == "done"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+if __name__ == "__main__":
+    before = peak(2, "small")
+    print(peak(60, "large") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["\n", "z"])
+def test_the_parent_s_memory_does_not_grow_with_the_output(end: str, tmp_path: Path) -> None:
+    """What the system gives the process, in KiB: 120 MiB are printed, with and without lines."""
+    pytest.importorskip("torch")
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), end, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 32 << 10, "KiB"
+
+
 class Document:
     """Of a stage's document what a command's trainer uses."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.hub.shards import settings_of
+from cpt_bench.suite.protocol import SPECIAL
 
 
 def kind_of(folder: Path) -> str:
@@ -193,6 +194,16 @@ def forget_sampling(model: Any) -> None:
 def padding(tokenizer: Any, ends: Sequence[int]) -> int:
     """The token that pads a batch: the tokenizer's, or where it has none one that ends a reply."""
     return ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The tokens that stand for something other than their letters.
+
+    Those that the tokenizer names, and of its added ones those that look like one: transformers
+    does not name every token of a picture. Others (``<think>``) may be meant in a prompt.
+    """
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return [*tokenizer.all_special_tokens, *(t for t in added if SPECIAL.fullmatch(t))]
 
 
 def layers_to_shard(model: Any) -> list[str]:
