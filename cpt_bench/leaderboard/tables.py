@@ -88,7 +88,6 @@ def grade_table(
     outcomes, marks = list[tuple[float, float, float, float, float]](), list[int]()
     raw, found, answers = hashlib.sha256(), list[str](), list[int]()
     thinking = cut = 0
-    with_opening = form.thought[0]
     try:
         for i, line in enumerate(lines(file, digest=raw)):
             try:
@@ -114,7 +113,7 @@ def grade_table(
                     last[i, reply] = known
             got = known
             length = math.nan if row["tokens"] is None else row["tokens"]
-            reasons = with_opening in reply
+            reasons = form.holds_thought(reply)
             outcomes.append((got.score, got.lenient, got.format_ok, length, reasons))
             check_grades(row, got, where, i, report)
             marks.append(zlib.crc32(reply.encode()))

@@ -49,7 +49,6 @@ def percent(scores: Array) -> Array:
 def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sample]) -> Outcomes:
     """One benchmark's predictions of all stages, graded."""
     card, protocol, last = suite.card(name), suite.protocol, len(suite.sequence)
-    thought = protocol.form.thought[0]
     table = np.full((5, last + 1, len(samples)), np.nan)
     for t in range(last + 1):
         file = paths.predictions(t, name)
@@ -58,7 +57,7 @@ def read_outcomes(paths: RunFolder, suite: Suite, name: str, samples: list[Sampl
         rows = read_predictions(file, [sample.id for sample in samples])
         for i, row in enumerate(graded(rows, card, samples, protocol)):
             length = math.nan if row["tokens"] is None else row["tokens"]
-            thinks = bool(thought) and thought in row["reply"]
+            thinks = protocol.form.holds_thought(row["reply"])
             table[:, t, i] = row["score"], row["lenient"], row["format_ok"], length, thinks
     strict, lenient, form, tokens, reasoned = table
     forced = _read_forced(paths, card, protocol, samples, last)

@@ -78,6 +78,10 @@ class AnswerForm(Declared):
             return self
         raise ValueError("open and close are needed, or kind: whole for a reply that is the answer")
 
+    def holds_thought(self, reply: str) -> bool:
+        """Whether the reply has a thought anywhere; never where the form has none."""
+        return bool(self.thought[0]) and self.thought[0] in reply
+
 
 class Decoding(Declared):
     """Greedy decoding: no sampling, the same reply every time.

@@ -276,14 +276,15 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     suite.rename(tmp_path / "gone")  # an entry needs no path of the machine it was made on
 
 
-def test_the_shipped_entries_verify() -> None:
+@pytest.mark.parametrize("suite", ["nano", "gym"])
+def test_the_shipped_entries_verify(suite: str) -> None:
     """Fast enough for every day: the first one whole, the others' files, schema and rules."""
     from cpt_bench.leaderboard.changed import find_entries
-
-    found = find_entries([ROOT / "leaderboards"])
-    if not found:
-        pytest.skip("no entry is shipped")
     from cpt_bench.results import scoring
+
+    if suite == "gym":
+        pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    found = find_entries([ROOT / "leaderboards" / suite])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "DRAWS", 10_000)  # as it was packed

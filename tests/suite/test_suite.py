@@ -10,7 +10,7 @@ import pytest
 from cpt_bench.errors import CptBenchError
 from cpt_bench.images import decode
 from cpt_bench.sources import load_split, split_digest
-from cpt_bench.suite import Suite, load_suite, open_suite
+from cpt_bench.suite import AnswerForm, Suite, load_suite, open_suite
 from tests.support.places import TINY
 
 
@@ -156,3 +156,12 @@ def test_a_generated_test_split_is_kept_and_checked(tmp_path: Path) -> None:
     write_jsonl(folder / "samples.jsonl", rows)
     with pytest.raises(CptBenchError, match="was edited"):
         kept_split(card, tmp_path)
+
+
+def test_no_reply_reasons_where_the_form_has_no_thought() -> None:
+    """An entry of such a suite was refuted: what a run and the verifier counted differed."""
+    tags = AnswerForm(open="<a>", close="</a>", thought=("<t>", "</t>"))
+    bare = AnswerForm(open="<a>", close="</a>")
+    for form in (bare, AnswerForm(kind="whole"), AnswerForm(kind="natural", open="is ", close=".")):
+        assert not any(form.holds_thought(reply) for reply in ("", "<a>1</a>", "<t>x</t><a>1</a>"))
+    assert tags.holds_thought("well, <t>x") and not tags.holds_thought("<a>1</a>")
