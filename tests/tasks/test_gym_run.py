@@ -113,6 +113,7 @@ def test_the_base_model_is_unpacked_to_the_published_weights_and_answers() -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1500)  # up to ten minutes where other work is done
 @pytest.mark.usefixtures("unpacked")
 @pytest.mark.parametrize(
     "trainer",

@@ -13,6 +13,7 @@ import pytest
 
 from cpt_bench.worker import logs
 from cpt_bench.worker.logs import Lines, Sometimes, cut, last_words
+from tests.support.noisy import print_without_end
 
 
 @pytest.fixture
@@ -114,15 +115,6 @@ def test_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert let()
 
 
-def print_without_end(say: Any, mib: int, end: str) -> str:
-    """Through Python's stream, and past it."""
-    for _ in range(mib // 2):
-        os.write(1, (b"x" * 1023 + end.encode()) * 1024)
-        sys.stdout.write(("y" * 1023 + end) * 1024)
-    print("these are the last words")
-    return "done"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["\n", "z"])
 def test_a_worker_that_prints_without_end(end: str, tmp_path: Path) -> None:
@@ -141,7 +133,7 @@ PARENT = """
 import resource, sys
 from pathlib import Path
 from cpt_bench.worker.process import Worker
-from tests.worker.test_logs import print_without_end
+from tests.support.noisy import print_without_end
 
 def peak(mib, name):
     worker = Worker(print_without_end, (mib, sys.argv[1]), Path(sys.argv[2]) / name, "this")
