@@ -5,14 +5,14 @@ lm-eval's command line (``hf-multimodal`` or ``hf``, batches of 128) on every ta
 has the same model, samples, prompts, rewards, settings and both cores, and nothing of cptbench but
 a processor that needs no torchvision. lm-eval has no way to ask ``knowledge``, which has no
 pictures, so that the script evaluates one split less; and the script measures no KL and no kinds of
-forgetting. Its stages are alike, and one takes minutes: ``--stages`` of them are run, the others
-are taken to be as long; so are the steps beyond ``--steps``. Beside it, evaluating one checkpoint
-by either command.
+forgetting. Its stages are alike, and one takes minutes, so only ``--stages`` of them are run, and
+``--steps`` of each stage; the rest is taken to be as long. One checkpoint is also evaluated by
+either command.
 
     python -m benchmarks.plain --trainer sft --out benchmarks/results/plain-sft.json
 
-A run of gym takes half an hour and more. One that was made on this machine may be given instead:
-its own clock is taken, and no checkpoint is evaluated beside it.
+A run of gym takes up to 45 minutes. With ``--run``, a finished one that was made on this machine is
+taken instead, with the seconds in its own record; then no checkpoint is evaluated by itself.
 
     python -m benchmarks.plain --suite gym --trainer rft --steps 4 --run runs/rft
 """
@@ -192,8 +192,13 @@ def main() -> None:
             start = time.monotonic()
             evaluate(model, splits, attention_of(settings), folder / str(t))
             evaluated.append(time.monotonic() - start)
-        ours = ran(args.run) if args.run else whole_run(args.suite, args.trainer, folder)
-        asked = None if args.run else whole_evaluation(args.suite, model, folder)
+        asked, of = None, ("--suite", args.suite)
+        if args.run:
+            ours = ran(args.run)
+        else:
+            command = ("run", *of, "--trainer", args.trainer, "--no-share")
+            ours = seconds_of(*command, "--out", folder / "run")
+            asked = seconds_of("eval", model, *of, "--out", folder / "eval")
     stages = len(suite.sequence)
     script = stages * sum(trained) / args.stages + (stages + 1) * sum(evaluated) / args.stages
     found = {
@@ -225,21 +230,11 @@ def ran(folder: Path) -> float:
     return float(sum(session["wall_seconds"] for session in sessions))
 
 
-def whole_run(suite: str, trainer: str, folder: Path) -> float:
-    """The seconds of ``cptbench run``."""
+def seconds_of(*command: str | Path) -> float:
+    """The seconds that a command of cptbench takes, its start included."""
     start = time.monotonic()
-    command = [sys.executable, "-m", "cpt_bench", "run", "--suite", suite, "--trainer", trainer]
-    subprocess.run([*command, "--no-share", "--out", folder / "run"], check=True, stdout=sys.stderr)
-    return time.monotonic() - start
-
-
-def whole_evaluation(suite: str, model: Path, folder: Path) -> float:
-    """The seconds of ``cptbench eval`` of one checkpoint."""
-    start = time.monotonic()
-    command = [sys.executable, "-m", "cpt_bench", "eval", model, "--suite", suite]
-    subprocess.run(
-        list(map(str, [*command, "--out", folder / "eval"])), check=True, stdout=sys.stderr
-    )
+    words = [sys.executable, "-m", "cpt_bench", *map(str, command)]
+    subprocess.run(words, check=True, stdout=sys.stderr)
     return time.monotonic() - start
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -43,15 +44,15 @@ def write_task(name: str, asked: list[Request], folder: Path, new: int = NEW) ->
         folder: Where its two files are written.
         new: The most tokens that a reply may have.
     """
-    rows = [{"prompt": r.prompt, "gold": ""} for r in asked]
+    rows: list[dict[str, Any]] = [{"prompt": r.prompt, "gold": ""} for r in asked]
     file = folder / f"{name}.parquet"
     task = TASK.format(
         name=name, file=file, new=new, placeholder="<image>" if asked[0].images else ""
     )
     if asked[0].images:
         task += WITH_PICTURE
-        pictures = [[{"bytes": r.images[0], "path": None}] for r in asked]
-        rows = [{**row, "images": shown} for row, shown in zip(rows, pictures, strict=True)]
+        for row, request in zip(rows, asked, strict=True):
+            row["images"] = [{"bytes": request.images[0], "path": None}]
         with_pictures(rows).to_parquet(file)
     else:
         Dataset.from_list(rows).to_parquet(file)

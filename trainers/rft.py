@@ -220,8 +220,8 @@ class RFT(TRLTrainer):
 def nucleus_alone(config: Any) -> bool:
     """Whether the log-probabilities of vLLM's rollouts are those within the nucleus.
 
-    A ratio of the policy's probabilities to these is no difference in rounding, which TRL's
-    correction is for: it would weigh long replies less. A vLLM in this process is asked for the
+    TRL's correction is meant for differences in rounding. With these probabilities it would give
+    long replies a lower weight. A vLLM in this process is asked for the
     policy's own, which it only has at temperature 1 (:mod:`cpt_bench.trainers.generation`).
     """
     own = config.vllm_mode == "colocate" and config.temperature == 1

@@ -75,7 +75,7 @@ def beside(folder: Path, name: str) -> Beside | None:
     """The study called ``name`` next to ``folder``; None for an empty name.
 
     Raises:
-        CptBenchError: There is no such study.
+        CptBenchError: That study is missing or broken; the error names the file.
     """
     if not name:
         return None

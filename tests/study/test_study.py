@@ -79,7 +79,7 @@ def test_what_is_written_is_what_the_stored_runs_give(published: Study) -> None:
 
 
 def test_both_studies_ask_the_same(study: Study, on_gym: Study) -> None:
-    """A claim that both judge is measured and decided alike, and stands beside the other's verdict."""
+    """A claim in both studies has one measure and one rule, and the page shows both verdicts."""
     asked = {claim.id: claim for claim in study.claims}
     page = on_gym.page.read_text(encoding="utf-8")
     assert "on nano, alone" in page and "on nano, alone" not in study.page.read_text(
