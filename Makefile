@@ -31,7 +31,7 @@ test: install browser  ## the test suite, under 15 minutes on two cores
 fast: install  ## the tests that train nothing, under 3 minutes
 	$(PYTEST) -m "not slow" --durations=10 $(OTHERS)
 
-installed: install  ## the wheel in empty environments, and the commands of every guide
+installed: install  ## the wheel in empty environments, every guide's commands, examples, a cluster
 	$(PYTEST) --durations=10 tests/installed
 
 PEERS := .venv-peers

@@ -109,6 +109,7 @@ class Worker:
             with _uninterrupted():
                 self.process.start()
         except (EOFError, ConnectionError):  # the fork server died before it answered
+            _server_died()  # waits until its end shows: the next worker starts another one
             raise self._lost() from None
         sender.close()
         lifeline.close()

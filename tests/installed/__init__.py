@@ -1,1 +1,1 @@
-"""What somebody meets who installs cptbench and follows its guides (make installed)."""
+"""What somebody meets who installs cptbench and follows its guides and examples (make installed)."""

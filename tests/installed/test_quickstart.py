@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-FILE = Path(__file__).parent.parent / "examples/quickstart.ipynb"
+FILE = Path(__file__).parents[2] / "examples/quickstart.ipynb"
 
 
 def cells() -> list[Any]:
