@@ -25,7 +25,6 @@ from cpt_bench.leaderboard.tables import (
     LONG_THOUGHT,
     abridge,
     answers_digest,
-    begins_with_thought,
     hashed,
     response_style,
 )
@@ -168,7 +167,7 @@ def _style(runs: Sequence[Run]) -> str:
         for name in (*run.suite.sequence, *run.suite.general):
             for row in read_jsonl(run.paths.predictions(last, name)):
                 total += 1
-                thinking += begins_with_thought(row["reply"], form)
+                thinking += form.begins_with_thought(row["reply"])
     return response_style(thinking, total)
 
 

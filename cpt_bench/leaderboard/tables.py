@@ -119,7 +119,7 @@ def grade_table(
             marks.append(zlib.crc32(reply.encode()))
             answers.append(mark_of(reply if got.extracted is None else got.extracted))
             if reasons:
-                thinking += begins_with_thought(reply, form)
+                thinking += form.begins_with_thought(reply)
     except Refused as error:
         report.error(error.code, where, error.what)
         return None
@@ -134,10 +134,6 @@ def grade_table(
 def mark_of(answer: str) -> int:
     """CRC-32 of an answer; another case, spacing or Unicode form of it has the same."""
     return zlib.crc32(" ".join(unicodedata.normalize("NFKC", answer).casefold().split()).encode())
-
-
-def begins_with_thought(reply: str, form: AnswerForm) -> bool:
-    return bool(form.thought[0]) and reply.lstrip().startswith(form.thought[0])
 
 
 def response_style(thinking: int, total: int) -> Literal["direct", "thinking", "mixed"]:

@@ -82,6 +82,10 @@ class AnswerForm(Declared):
         """Whether the reply has a thought anywhere; never where the form has none."""
         return bool(self.thought[0]) and self.thought[0] in reply
 
+    def begins_with_thought(self, reply: str) -> bool:
+        """Whether the reply begins with a thought; never where the form has none."""
+        return bool(self.thought[0]) and reply.lstrip().startswith(self.thought[0])
+
 
 class Decoding(Declared):
     """Greedy decoding: no sampling, the same reply every time.

@@ -165,3 +165,4 @@ def test_no_reply_reasons_where_the_form_has_no_thought() -> None:
     for form in (bare, AnswerForm(kind="whole"), AnswerForm(kind="natural", open="is ", close=".")):
         assert not any(form.holds_thought(reply) for reply in ("", "<a>1</a>", "<t>x</t><a>1</a>"))
     assert tags.holds_thought("well, <t>x") and not tags.holds_thought("<a>1</a>")
+    assert tags.begins_with_thought(" <t>x") and not tags.begins_with_thought("well, <t>x")
