@@ -84,11 +84,34 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; if it is broken, the error names the file and the line."""
-    text = decoded(read_bytes(path), path)
+    try:
+        return parsed(decoded(read_bytes(path), path))
+    except ValueError as error:
+        raise CptBenchError(f"not valid JSON ({error})", where=path) from None
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON text from outside. Nothing else in the package calls ``json.loads``.
+
+    Raises:
+        ValueError: It is not JSON, or it is nested too deeply for Python.
+    """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CptBenchError(f"not valid JSON ({_reason(error)})", where=path) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def strictly_parsed(text: str) -> Any:
+    """The value of a JSON text whose objects have each key once and whose numbers are finite.
+
+    Raises:
+        ValueError: It is not such a text.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -145,9 +168,9 @@ def parse_jsonl(data: bytes, name: object) -> list[tuple[str, dict[str, Any]]]:
             continue
         where = f"{name}:{number}"
         try:
-            row = _DECODER.decode(line)
-        except (ValueError, RecursionError) as error:
-            raise CptBenchError(f"not valid JSON ({_reason(error)})", where=where) from None
+            row = strictly_parsed(line)
+        except ValueError as error:
+            raise CptBenchError(f"not valid JSON ({error})", where=where) from None
         if not isinstance(row, dict):
             raise CptBenchError("not a JSON object", where=where)
         rows.append((where, row))
@@ -168,10 +191,6 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_each_key_once)
-
-
-def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 @contextlib.contextmanager

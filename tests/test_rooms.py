@@ -131,6 +131,25 @@ def test_the_graph_is_read_as_it_is() -> None:
     assert "suite.cards" in GRAPH["suite"]  # a package's own __init__
 
 
+# --------------------------------------------------------------------------------- JSON from outside
+
+DECODERS = {
+    "files": "parsed, read_json and parse_jsonl, which everything else calls",
+    "leaderboard.strict": "an entry's files, whose every byte is checked",
+    "sources.gym_helper": "a process that does without the package",
+    "grading.symbolic_helper": "a process that does without the package",
+    "general.vlmevalkit_driver": "a process that does without the package",
+}
+"""Modules that call the json module's decoder."""
+
+
+def test_json_is_read_where_deep_nesting_is_an_error_and_no_traceback() -> None:
+    """The json module raises RecursionError, which is no ValueError and which callers forget."""
+    inner = {module: f for module, f in MODULES.items() if not module.startswith("tasks")}
+    found = {module for module, file in inner.items() if "json.load" in file.read_text("utf-8")}
+    assert found == set(DECODERS)
+
+
 # ------------------------------------------------------------------------- the tour in CONTRIBUTING
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cpt_bench.files import parsed
 from cpt_bench.suite import Suite
 from cpt_bench.suite.origins import Generator
 
@@ -63,7 +63,7 @@ def made_again(suite: Suite) -> Iterator[Finding]:
         cure = "Name files from Path(__file__).parent, not from where a command is run"
         yield Finding(suite.name, False, f"cannot be read from another folder ({last})"[:300], cure)
         return
-    fingerprint, found = json.loads(done.stdout)
+    fingerprint, found = parsed(done.stdout)
     moved = [place for place, sha256 in found.items() if sha256 != _published(suite, place)]
     if moved:
         what = f"{', '.join(moved)}: other samples in a second process"

@@ -135,7 +135,7 @@ def complete(client: Any, retries: int, **asked: Any) -> Any:
         raw = client.chat.completions.with_raw_response.create(**asked)
         try:
             answer = raw.parse()
-        except ValueError:  # not JSON
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             continue
         if _has_message(answer):
             return answer

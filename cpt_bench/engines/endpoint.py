@@ -26,7 +26,7 @@ from cpt_bench.engines import GREEDY, Reply, Request, Sampling, cut_short, misco
 from cpt_bench.engines.client import NoAnswerError, complete, open_client, refused_key
 from cpt_bench.engines.server import Known, Server
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest_json, whole_characters
+from cpt_bench.files import digest_json, parsed, whole_characters
 from cpt_bench.images import decode
 from cpt_bench.suite.protocol import as_words
 
@@ -229,10 +229,10 @@ class Journal:
             return
         for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
+                row = parsed(line)
+            except ValueError:
                 continue
-            if row.get("weights") != weights:
+            if not isinstance(row, dict) or row.get("weights") != weights:
                 continue
             if "served" in row:
                 for field, value in row["served"].items():

@@ -71,7 +71,7 @@ class Server:
             except openai.APIConnectionError:
                 listed = client.models.list()  # unreachable: the client retries with back-off
             found = next((m for m in listed.data if m.id == self.model), None)
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+        except (openai.OpenAIError, ValueError, RecursionError, AttributeError, TypeError):
             return
         for field in ("root", "owned_by"):
             self.note(field, getattr(found, field, None))

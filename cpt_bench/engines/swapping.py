@@ -6,13 +6,12 @@ chat template) must be equivalent; otherwise a new engine is opened.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
-from cpt_bench.files import digest, digest_json, read_json
+from cpt_bench.files import digest, digest_json, parsed, read_json
 from cpt_bench.models.checkpoint import adapter_base, broken
 from cpt_bench.models.files import ADAPTER
 
@@ -65,7 +64,7 @@ def meaning(file: Path) -> str:
     if file.suffix != ".json":
         return digest(file)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parsed(file.read_text(encoding="utf-8"))
     except ValueError:
         return digest(file)
     kept = _without(value, NO_MATTER.get(file.name, ()))

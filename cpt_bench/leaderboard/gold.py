@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.documents import read_mapping
 from cpt_bench.errors import CptBenchError
+from cpt_bench.files import read_json
 from cpt_bench.leaderboard.findings import Refused
 from cpt_bench.plugins import SUITE, builtin, listing
 from cpt_bench.sources import load_split
@@ -130,6 +130,6 @@ def base_row(suite: Suite) -> BaseRow | None:
     file = suite.folder / "base_row.json"
     if not file.is_file():
         return None
-    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_json(file)
     scores = {k: (float(v["accuracy"]), int(v["n"])) for k, v in data["scores"].items()}
     return BaseRow(data["weights"], data["model"], scores)

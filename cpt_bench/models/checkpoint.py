@@ -93,7 +93,7 @@ def load_processor(folder: Path) -> Any:
         return quick.arrange_processor(families.open_processor(folder))
     except ImportError as error:
         raise _lacks(folder, error) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise broken(folder, error) from error
 
 
@@ -135,9 +135,9 @@ def _load_whole(folder: Path, dtype: str, attention: str) -> Any:
     if (folder / GENERATION).is_file():
         settings_of(folder / GENERATION)  # transformers goes on without one that it cannot read
     shards_of(folder)
-    if (folder / "config.json").is_file():
-        require_weights(folder, AUTO_QUANTIZATION_CONFIG_MAPPING)
     try:
+        if (folder / "config.json").is_file():
+            require_weights(folder, AUTO_QUANTIZATION_CONFIG_MAPPING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, info = families.auto_class(folder).from_pretrained(

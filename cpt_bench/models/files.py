@@ -7,11 +7,13 @@ that the settings do not mention.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.files import read_json
 from cpt_bench.hub.shards import INDEX, settings_of, shards_of
 
 ADAPTER = "adapter_config.json"
@@ -39,6 +41,11 @@ def lacking(folder: Path) -> str:
     for file in (*weights, *folder.glob("tokenizer*"), *folder.glob("*.json")):
         if file.is_file() and begins(file, POINTER):
             return f"{file.name} is a pointer of git LFS, in place of the file: run git lfs pull"
+        if file.is_file() and file.suffix == ".json":
+            try:
+                read_json(file)
+            except CptBenchError as error:
+                return f"{file.name}: {error.what}"
     return "" if has_tokenizer(folder) else NO_TOKENIZER
 
 
@@ -62,6 +69,7 @@ def require_weights(folder: Path, known: Collection[str]) -> None:
 
     Raises:
         CptBenchError: The weights have eight bits, and the settings do not say how to read them.
+        SafetensorError, OSError: A file is broken.
     """
     method = (settings_of(folder / "config.json").get("quantization_config") or {}).get(
         "quant_method"
@@ -69,7 +77,7 @@ def require_weights(folder: Path, known: Collection[str]) -> None:
     if method in known:
         return
     for file in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
-        for name, dtype in _dtypes(file):
+        for name, dtype, _ in tensors_of(file):
             if dtype in EIGHT_BITS:
                 how = f"by {method!r}, which transformers does not know" if method else ""
                 raise CptBenchError(
@@ -80,16 +88,41 @@ def require_weights(folder: Path, known: Collection[str]) -> None:
                 )
 
 
-def _dtypes(file: Path) -> Iterator[tuple[str, str]]:
-    """The names of the tensors in a safetensors file, and their dtypes; nothing of a broken one."""
-    with file.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        if size > file.stat().st_size:
-            return
+def count_parameters(folder: Path) -> int:
+    """The number of weights of a checkpoint, from its headers alone.
+
+    Raises:
+        CptBenchError: A file is broken.
+    """
+    from safetensors import SafetensorError
+
+    count = 0
+    for file in folder.glob("*.safetensors"):
         try:
-            header = json.loads(stream.read(size))
-        except ValueError:
-            return
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield name, tensor["dtype"]
+            count += sum(math.prod(tensor.shape) for tensor in tensors_of(file))
+        except (SafetensorError, OSError) as error:
+            raise CptBenchError(f"not a safetensors file ({error})", where=file) from None
+    return count
+
+
+class Tensor(NamedTuple):
+    """What the header of a safetensors file says of a tensor."""
+
+    name: str
+    dtype: str
+    """safetensors' name of it, such as ``BF16``."""
+    shape: list[int]
+
+
+def tensors_of(file: Path) -> list[Tensor]:
+    """The tensors of a safetensors file, from its header alone.
+
+    Raises:
+        SafetensorError: It is not such a file.
+        OSError: It cannot be read.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as opened:
+        parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        return [Tensor(n, part.get_dtype(), part.get_shape()) for n, part in parts.items()]

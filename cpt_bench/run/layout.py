@@ -15,12 +15,12 @@ from pathlib import Path
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle, write_text
 from cpt_bench.hub.snapshots import cached_data_sets
+from cpt_bench.models.files import count_parameters
 from cpt_bench.plugins import code_files, suite_folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan
 from cpt_bench.stage.document import Grading, MemoryPlace, ResumePlace, StageDocument
 from cpt_bench.stage.isolation import View
-from cpt_bench.stage.outputs import count_parameters
 from cpt_bench.stage.training import TRAIN_LOG, TrainJob
 from cpt_bench.suite import TaskCard
 from cpt_bench.suite.prepared import root

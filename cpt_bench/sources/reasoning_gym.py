@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.files import parsed
 from cpt_bench.processes import HelperProcess
 from cpt_bench.suite import Sample, TaskCard
 from cpt_bench.suite.origins import ReasoningGym
@@ -95,7 +96,7 @@ def call_of(task: str, settings: dict[str, Any], seed: int) -> str:
 
 def _literal(value: Any) -> str:
     """A setting as Python writes it, without spaces."""
-    plain = json.loads(json.dumps(value))  # tuples as lists, whatever a card's reader made of them
+    plain = parsed(json.dumps(value))  # tuples as lists, whatever a card's reader made of them
     return repr(plain).replace(", ", ",").replace(": ", ":")
 
 
@@ -191,7 +192,7 @@ class Helper(HelperProcess):
                     f"the process that asks {PACKAGE} has ended (status {process.poll()})",
                     todo="Its output is above",
                 )
-        answer = json.loads(line)
+        answer = parsed(line)
         if "refused" in answer:
             raise CptBenchError(
                 f"reasoning-gym refuses {call} ({answer['refused']})",

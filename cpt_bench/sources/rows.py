@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError, did_you_mean
-from cpt_bench.files import decoded, parse_jsonl, read_bytes
+from cpt_bench.files import decoded, parse_jsonl, read_bytes, strictly_parsed
 from cpt_bench.suite.columns import Files
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -54,9 +53,9 @@ def _jsonl(file: Path) -> Iterator[Row]:
 
 def _json(file: Path) -> Iterator[Row]:
     try:
-        rows = json.loads(decoded(read_bytes(file), file))
+        rows = strictly_parsed(decoded(read_bytes(file), file))
     except ValueError as error:
-        raise CptBenchError(f"not JSON ({error})", where=file) from None
+        raise CptBenchError(f"not valid JSON ({error})", where=file) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         todo = "Give one array of objects, or use kind: jsonl for one object a line"
         raise CptBenchError("not an array of objects", where=file, todo=todo)

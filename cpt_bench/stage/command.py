@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.files import digest, digest_json, read_jsonl
+from cpt_bench.files import digest, digest_json, parsed, read_jsonl
 from cpt_bench.models.chat import chat_of
 from cpt_bench.plugins import Resolved, code_digest
 from cpt_bench.stage.document import StageDocument
@@ -188,7 +188,7 @@ class Follower:
         self.offset += len(whole) + len(newline)
         for line in whole.splitlines():
             try:
-                row = json.loads(line)
+                row = parsed(line)
             except ValueError:
                 continue  # the whole file is checked after the command ends
             if isinstance(row, dict):
@@ -214,7 +214,7 @@ def reward_server(stage: Stage) -> Iterator[str]:
         def do_POST(self) -> None:
             try:
                 request = self.rfile.read(int(self.headers["Content-Length"]))
-                body, status = answer(json.loads(request)), 200
+                body, status = answer(parsed(request)), 200
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 body, status = {"error": f"{type(error).__name__}: {error}"}, 400
             encoded = json.dumps(body).encode()

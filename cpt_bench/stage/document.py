@@ -12,7 +12,6 @@ and shared by every run that trains on it. Neither contains any test question.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cpt_bench.errors import CptBenchError, explain
 from cpt_bench.evaluation.predictions import matcher_of
-from cpt_bench.files import read_json, write_json
+from cpt_bench.files import parsed, read_json, write_json
 from cpt_bench.grading import grade, reward
 from cpt_bench.models.chat import Chat
 from cpt_bench.stage.memory import ReplayStore, Rows, sample_of
@@ -173,7 +172,7 @@ def open_stage(
     samples: list[TrainSample] = []
     for part in document.data:
         with part.open(encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
+            for row in map(parsed, lines):
                 rows[row["task"], row["id"]] = row
                 samples.append(sample_of(row, part.parent, document.system))
     memory = ReplayStore(

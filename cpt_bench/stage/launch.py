@@ -11,7 +11,6 @@ JSON lines on the first one's standard output.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -19,7 +18,7 @@ import sys
 from pathlib import Path
 
 from cpt_bench.errors import CptBenchError, TrainerFault
-from cpt_bench.files import read_json
+from cpt_bench.files import parsed, read_json
 from cpt_bench.trainer import Stage
 
 EVENT = "\x1ecptbench "
@@ -87,7 +86,7 @@ def train(launch: str, trainer: str, stage: Stage, threads: int) -> int:
             if not line.startswith(EVENT):
                 print(line, end="")
                 continue
-            kind, value = json.loads(line.removeprefix(EVENT))
+            kind, value = parsed(line.removeprefix(EVENT))
             (stage.log if kind == "log" else stage.tell)(value)
         code = process.wait()
     finally:

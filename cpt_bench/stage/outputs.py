@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 from pathlib import Path
 
-from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.errors import TrainerFault
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
 """Files that run code when they are loaded; a checkpoint is safetensors."""
@@ -75,22 +73,3 @@ def check_checkpoint(folder: Path, trainer: str) -> int:
                 "broken", f"trainer {trainer} wrote broken weights ({error})", where=file
             ) from None
     return count
-
-
-def count_parameters(folder: Path) -> int:
-    """The number of weights of a checkpoint, from its headers alone."""
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            try:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(length))
-            except (struct.error, ValueError, OverflowError, MemoryError) as error:
-                raise CptBenchError(f"not a safetensors file ({error})", where=file) from None
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for n in tensor["shape"]:
-                    size *= n
-                total += size
-    return total

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cpt_bench.errors import CptBenchError
+from cpt_bench.files import parsed
 from cpt_bench.leaderboard.gold import base_row
 from cpt_bench.metrics import forgotten_by, rounded
 from cpt_bench.stage.recipes import named
@@ -190,7 +191,7 @@ def usual_settings(runs: Sequence[Stored]) -> dict[str, dict[str, Any]]:
         for key, value in run.facts["config"].items():
             table.setdefault(key, Counter())[json.dumps(value)] += 1
     return {
-        trainer: {key: json.loads(counts.most_common(1)[0][0]) for key, counts in table.items()}
+        trainer: {key: parsed(counts.most_common(1)[0][0]) for key, counts in table.items()}
         for trainer, table in found.items()
     }
 

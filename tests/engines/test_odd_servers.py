@@ -47,6 +47,7 @@ NO_ANSWERS = [
     {"error": {"message": "overloaded", "code": 503}}, {"error": "busy"}, {"detail": "starting"},
     b"<html><body>502 Bad Gateway</body></html>", b"", b"   \n", b"null", b"[1]", b"17", b'"ok"',
     b'{"choices": [{"index": 0, "mess', b"\xff\xfe\x00", b"data: {}\n\n",
+    b"[" * 5000, b'{"choices":' * 5000,
 ]  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_half_a_character_is_an_answer(what: str, serve: Any, tmp_path: Path) ->
     assert [row["reply"] for row in found] == [kept, kept] and [r["score"] for r in rows] == [0, 0]
 
 
-@pytest.mark.parametrize("body", NO_ANSWERS, ids=str)
+@pytest.mark.parametrize("body", NO_ANSWERS, ids=lambda body: str(body)[:40])
 def test_no_completion_with_status_200_is_asked_again(
     body: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

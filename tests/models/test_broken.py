@@ -95,6 +95,13 @@ def mine(folder: Path) -> None:
     weights(lambda s: {k: v.to(torch.float8_e4m3fn) for k, v in s.items()})(folder)
 
 
+def headed(header: bytes) -> Callable[[Path], None]:
+    """Weights with another header."""
+    data = len(header).to_bytes(8, "little") + header
+    return lambda folder: (folder / "model.safetensors").write_bytes(data) and None
+
+
+DEEP = '{"a":' * 5000
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n"
 TEXT_CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "pointers of git LFS": (words("model.safetensors", POINTER), "model.safetensors is a pointer of git LFS, in place of the file: run git lfs pull"),
@@ -104,6 +111,13 @@ TEXT_CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an index that is a list": (indexed("[]"), "model.safetensors.index.json: holds no settings (a JSON object)"),
     "settings that are a list": (words("config.json", "[]"), "config.json: holds no settings (a JSON object)"),
     "settings for generation that are cut off": (words("generation_config.json", "{"), "generation_config.json: not valid JSON"),
+    "settings that are nested too deeply": (words("config.json", DEEP), "config.json: not valid JSON (nested too deeply)"),
+    "settings for generation that are": (words("generation_config.json", "[" * 5000), "generation_config.json: not valid JSON (nested too deeply)"),
+    "an index that is": (indexed(DEEP), "model.safetensors.index.json: not valid JSON (nested too deeply)"),
+    "a tokenizer's settings that are": (words("tokenizer_config.json", DEEP), "tokenizer_config.json: not valid JSON (nested too deeply)"),
+    "a header that is": (headed(DEEP.encode()), "Error while deserializing header"),
+    "a header that is a list": (headed(b"[1]"), "Error while deserializing header"),
+    "a header of things that are no tensors": (headed(b'{"a": 1}'), "Error while deserializing header"),
     "a head that is said to be its own, and is not there": (settings("config.json", tie_word_embeddings=False), "1 weights are missing, among them lm_head.weight"),
     "a layer too few": (settings("config.json", num_hidden_layers=3, layer_types=["full_attention"] * 3), "11 weights are missing, among them model.layers.2."),
     "a layer too many": (settings("config.json", num_hidden_layers=1, layer_types=["full_attention"]), "there are weights of layers that config.json does not have, such as model.layers.1."),

@@ -171,7 +171,8 @@ def test_a_suite_from_nothing_has_an_example(tmp_path: Path) -> None:
         ("mine", "data/empty", "has no data set. Tables end in .arrow"),
         ("mine", "data/one.csv", "has 1 rows that can be asked: too few"),
         ("mine", "data/odd.csv", "no column can be the answer. Give a table with a question"),
-        ("mine", "data/broken.json", "not JSON"),
+        ("mine", "data/broken.json", "not valid JSON"),
+        ("mine", "data/deep.json", "not valid JSON (nested too deeply)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_proposed_is_one_line_and_leaves_nothing(
@@ -182,6 +183,7 @@ def test_what_cannot_be_proposed_is_one_line_and_leaves_nothing(
     (data / "one.csv").write_text("question,answer\n1,2\n")
     (data / "odd.csv").write_text("one\n1\n")
     (data / "broken.json").write_text("[1")
+    (data / "deep.json").write_text("[" * 5000)
     given = ["--from", origin] if origin else []
     done = here(tmp_path, "suite", "new", name, *given)
     assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, (

@@ -258,7 +258,7 @@ def test_an_instruction_is_asked_and_not_hashed(folder: Path) -> None:
     [
         ({"files": "nothing.jsonl"}, "nothing.jsonl: no such file. There is: "),
         ({"files": "pictures"}, "is a directory. Name jsonl files in it"),
-        ({"kind": "json"}, "not JSON"),
+        ({"kind": "json"}, "not valid JSON"),
         ({"kind": "imagefolder", "files": "data.jsonl"}, "is not a directory"),
         ({"map": {**MAP, "question": "{qq}"}}, "data.jsonl:5: no column 'qq'"),
         ({"map": {**MAP, "category": "meta.subject"}}, "no column 'meta.subject'"),
@@ -284,6 +284,25 @@ def test_what_is_wrong_is_one_line_with_its_place(
         loaded(card(folder, source))
     assert complaint in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
     assert "task colours, test split" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ('{"q": "a", "q": "b"}', "the key 'q' occurs twice"),
+        ('{"q": NaN}', "NaN is not a number in JSON"),
+        ('{"q": -Infinity}', "-Infinity is not a number in JSON"),
+        ('{"q": ' + 5000 * "[", "nested too deeply"),
+    ],
+)
+def test_an_array_is_read_as_strictly_as_lines(
+    folder: Path, kind: str, row: str, complaint: str
+) -> None:
+    (folder / "data").write_text(f"[{row}]" if kind == "json" else row)
+    with pytest.raises(CptBenchError) as caught:
+        loaded(card(folder, {"kind": kind, "files": "data", "map": MAP}))
+    assert f"not valid JSON ({complaint})" in str(caught.value), str(caught.value)
 
 
 ONE = {"test": {"n": 1, "sha256": None}, "train": {"n": 1, "sha256": None}}

@@ -16,6 +16,17 @@ from cpt_bench.worker.logs import Lines, Sometimes, cut, last_words
 from tests.support.noisy import print_without_end
 
 
+def test_lines_of_a_log_that_are_no_rows_are_passed_over(tmp_path: Path) -> None:
+    """While the command runs: its whole log is checked after it ends."""
+    from cpt_bench.stage.command import Follower
+
+    told: list[Any] = []
+    (tmp_path / "log.jsonl").write_text(f'{5000 * "["}\nno\n[1]\n{{"step": 1}}\n')
+    with Follower(tmp_path / "log.jsonl", told.append):
+        pass
+    assert told == [{"step": 1}]
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "HEAD", 100)

@@ -6,13 +6,13 @@ decoder would train again what it cannot have changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt_bench.engines import Request
 from cpt_bench.errors import CptBenchError, TrainerFault
+from cpt_bench.files import parsed
 from cpt_bench.stage.memory import sample_of
 from cpt_bench.worker.threads import set_threads
 
@@ -40,7 +40,7 @@ def accept(send: Callable[[dict[str, Any]], None], job: AcceptJob) -> None:
 
     set_threads(job.threads)
     with (job.data / "train.jsonl").open(encoding="utf-8") as rows:
-        first = sample_of(json.loads(next(rows)), job.data)
+        first = sample_of(parsed(next(rows)), job.data)
     request = Request(first.id, first.prompt, first.images, system=first.system)
     try:
         TransformersEngine(job.folder, device="cpu").generate([request], 1)
