@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from cpt_bench.models.files import (
     has_tokenizer,
     lacking,
     require_weights,
+    tensors_of,
 )
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -242,6 +244,24 @@ def _lacks(folder: Path, error: ImportError) -> CptBenchError:
         where=folder,
         todo="Install that package; which torchvision fits this torch, cptbench doctor knows",
     )
+
+
+def count_parameters(folder: Path) -> int:
+    """The number of weights of a checkpoint, from its headers alone.
+
+    Raises:
+        CptBenchError: A file is broken.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return sum(
+            math.prod(tensor.shape)
+            for file in folder.glob("*.safetensors")
+            for tensor in tensors_of(file)
+        )
+    except (SafetensorError, OSError) as error:
+        raise broken(folder, error) from error
 
 
 def broken(folder: Path, error: object) -> CptBenchError:

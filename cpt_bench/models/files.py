@@ -7,7 +7,6 @@ that the settings do not mention.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -86,23 +85,6 @@ def require_weights(folder: Path, known: Collection[str]) -> None:
                     where=folder,
                     todo="Give the model before it was quantised",
                 )
-
-
-def count_parameters(folder: Path) -> int:
-    """The number of weights of a checkpoint, from its headers alone.
-
-    Raises:
-        CptBenchError: A file is broken.
-    """
-    from safetensors import SafetensorError
-
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        try:
-            count += sum(math.prod(tensor.shape) for tensor in tensors_of(file))
-        except (SafetensorError, OSError) as error:
-            raise CptBenchError(f"not a safetensors file ({error})", where=file) from None
-    return count
 
 
 class Tensor(NamedTuple):

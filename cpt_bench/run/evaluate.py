@@ -63,7 +63,7 @@ class Evaluator:
 
                 self._run(t, self._job(t, policy, [names[s.name] for s in part]), written)
 
-            in_parts(halves(plan, t, todo), answer)
+            in_parts(halves(plan, self.context.workers.train, todo), answer)
 
         carry_out(
             context.ledger,
@@ -139,9 +139,8 @@ class Evaluator:
         )
 
 
-def halves(plan: Plan, t: int, items: Sequence[T]) -> list[list[T]]:
+def halves(plan: Plan, trains: bool, items: Sequence[T]) -> list[list[T]]:
     """``items`` in the parts that are done at the same time: two where nothing trains, else one."""
-    trains = plan.given is None and t != plan.stages()[-1]
     # Two parts would be two engines on the GPUs that are set aside.
     one = plan.endpoint or plan.engine.kept or plan.devices.evaluation is not None
     if not plan.overlap or trains or one:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cpt_bench.errors import TrainerFault
 from cpt_bench.files import settle, write_text
 from cpt_bench.hub.snapshots import cached_data_sets
-from cpt_bench.models.files import count_parameters
+from cpt_bench.models.checkpoint import count_parameters
 from cpt_bench.plugins import code_files, suite_folders
 from cpt_bench.results.folder import RunFolder
 from cpt_bench.run.plan import Plan

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cpt_bench import general
 from cpt_bench.evaluation.divergence import GENERAL, NEW
-from cpt_bench.files import read_jsonl
+from cpt_bench.files import read_jsonl, write_jsonl
 from cpt_bench.results.losses import prefixes, to_ask
 from cpt_bench.run import keys
 from cpt_bench.run.context import Context, Event, Policy
@@ -36,20 +37,26 @@ def diverge(context: Context, t: int, policy: Policy, base: Policy) -> None:
     step = Step(f"stage-{t}/kl", inputs, (paths.relative(output),))
 
     def work(steps: Sequence[Step], commit: Commit) -> None:
-        job = divergence.DivergenceJob(
-            suite_folder=plan.suite.place,
-            base=plan.base,
-            checkpoint=Path(policy.folder),
-            weights=policy.weights,
-            predictions=replies,
-            prompts=prompts,
-            output=output,
-            threads=plan.threads,
-            data=context.data,
-        )
-        start, what = time.monotonic(), f"stage {t}, KL to the base"
-        worker = context.workers.start(divergence.diverge, job, paths.log(t, "kl"), what)
-        context.workers.result(worker, context.tell_of(t))
+        found: dict[str, list[dict[str, Any]]] = {}
+
+        def compare(part: list[str]) -> None:
+            job = divergence.DivergenceJob(
+                suite_folder=plan.suite.place,
+                base=plan.base,
+                checkpoint=Path(policy.folder),
+                weights=policy.weights,
+                predictions={name: replies[name] for name in part},
+                prompts={name: prompts[name] for name in part},
+                threads=plan.threads,
+                data=context.data,
+            )
+            what = f"stage {t}, KL to the base"
+            worker = context.workers.start(divergence.diverge, job, paths.log(t, "kl"), what)
+            found.update(context.workers.result(worker, context.tell_of(t)))
+
+        start = time.monotonic()
+        in_parts(halves(plan, context.workers.train, [*prompts]), compare)
+        write_jsonl(output, ({"name": name, **row} for name in prompts for row in found[name]))
         commit(step, {"weights": policy.weights}, time.monotonic() - start)
 
     carry_out(context.ledger, [step], work)
@@ -98,7 +105,7 @@ def diagnose(context: Context, t: int, policy: Policy) -> None:
             worker = context.workers.start(diagnosis.diagnose, job, log, what)
             context.workers.result(worker, heard)
 
-        in_parts(halves(plan, t, names), ask)
+        in_parts(halves(plan, context.workers.train, names), ask)
 
     carry_out(context.ledger, [*steps.values()], work)
 

@@ -107,6 +107,7 @@ def run_stages(context: Context) -> None:
     splits, evaluator = TrainSplits(context), Evaluator(context)
     evaluations: dict[int, Future[None]] = {}
     pool = ThreadPoolExecutor(max_workers=1)
+    context.workers.train = plan.given is None
     try:
         for t in plan.stages():
             if t > 0:
@@ -119,6 +120,7 @@ def run_stages(context: Context) -> None:
                 if earlier.done():
                     earlier.result()  # an evaluation that failed stops the run now
             _drop_weights(context, t, evaluations)
+        context.workers.train = False
         for t, evaluation in evaluations.items():
             evaluation.result()
             _drop_weights(context, t, evaluations)

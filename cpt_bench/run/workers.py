@@ -20,10 +20,14 @@ class Workers:
 
     Args:
         devices: The GPUs that training and evaluation see.
+
+    Attributes:
+        train: Whether stages are still to be trained, so that a core is left for them.
     """
 
     def __init__(self, devices: Devices) -> None:
         self.devices = devices
+        self.train = False
         self.running: set[Worker] = set()
         self.stopping = False
         self.lock = threading.Lock()

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
+
+from safetensors.numpy import save_file
 
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine, written
@@ -187,8 +190,8 @@ def test_settings_for_videos_survive_a_processor_without_them(
 
 def test_an_unknown_kind_of_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "perceptron9"}')
-    for name in ("model.safetensors", "tokenizer.json"):  # the rest is there
-        (tmp_path / name).touch()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save_file({"a": np.zeros(1)}, tmp_path / "model.safetensors")  # the rest is there
     with pytest.raises(CptBenchError, match="knows no model that writes text by model_type"):
         open_processor(tmp_path)
     with pytest.raises(CptBenchError, match="knows no model that writes text by model_type"):

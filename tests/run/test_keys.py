@@ -91,11 +91,10 @@ def test_an_evaluation_is_one_of_these_weights() -> None:
 
 
 def test_evaluation_is_done_in_halves_where_nothing_trains() -> None:
-    names, last = ["a", "b", "c"], len(SUITE.sequence)
-    assert halves(plan(), 1, names) == [names]
-    assert halves(plan(), last, names) == [["a", "c"], ["b"]]
-    assert halves(plan(overlap=False), last, names) == [names]
+    names = ["a", "b", "c"]
+    assert halves(plan(), True, names) == [names]
+    assert halves(plan(), False, names) == [["a", "c"], ["b"]]
+    assert halves(plan(overlap=False), False, names) == [names]
     gpu = plan(devices=Devices(("0",), ("1",)))
-    assert halves(gpu, last, names) == [names], "two halves would be two engines on one GPU"
-    assert halves(plan(given={1: Path("x")}), 1, names) == [["a", "c"], ["b"]]
-    assert halves(plan(), last, ["a"]) == [["a"]]
+    assert halves(gpu, False, names) == [names], "two halves would be two engines on one GPU"
+    assert halves(plan(), False, ["a"]) == [["a"]]

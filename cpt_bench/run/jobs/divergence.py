@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cpt_bench.engines import Request
 from cpt_bench.engines.hf import TransformersEngine
 from cpt_bench.evaluation.divergence import divergence
-from cpt_bench.files import read_jsonl, write_jsonl
+from cpt_bench.files import read_jsonl
 from cpt_bench.run.jobs.evaluate import require_weights
 from cpt_bench.sources.kept import kept_split
 from cpt_bench.suite import load_suite
@@ -27,7 +27,6 @@ class DivergenceJob(NamedTuple):
         weights: The digest that its weights must have.
         predictions: Benchmark to the base's predictions.
         prompts: Benchmark to how many of its first prompts are asked.
-        output: The file to write, one row a prompt.
         threads: Threads to compute on.
         data: Where generated test splits are stored.
     """
@@ -38,18 +37,19 @@ class DivergenceJob(NamedTuple):
     weights: str
     predictions: dict[str, Path]
     prompts: dict[str, int]
-    output: Path
     threads: int
     data: Path
 
 
-def diverge(send: Callable[[dict[str, Any]], None], job: DivergenceJob) -> None:
-    """KL and entropies on the first prompts of each benchmark."""
+def diverge(
+    send: Callable[[dict[str, Any]], None], job: DivergenceJob
+) -> dict[str, list[dict[str, Any]]]:
+    """KL and entropies on the first prompts of each benchmark: its name to a row a prompt."""
     set_threads(job.threads)
     suite = load_suite(job.suite_folder)
     base, policy = TransformersEngine(job.base), TransformersEngine(job.checkpoint)
     require_weights(policy.weights, job.weights, job.checkpoint)
-    rows: list[dict[str, Any]] = []
+    rows = {}
     for name, predictions in job.predictions.items():
         replies = {row["id"]: row["reply"] for row in read_jsonl(predictions)}
         requests = [
@@ -63,5 +63,5 @@ def diverge(send: Callable[[dict[str, Any]], None], job: DivergenceJob) -> None:
             for s in kept_split(suite.card(name), job.data)[: job.prompts[name]]
             if s.id in replies
         ]
-        rows += [{"name": name, **row} for row in divergence(base, policy, requests)]
-    write_jsonl(job.output, rows)
+        rows[name] = divergence(base, policy, requests)
+    return rows
