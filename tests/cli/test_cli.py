@@ -42,12 +42,12 @@ def test_lists_as_json(cli: Cli) -> None:
         (["run", "--trainer", "./none.py:Mine"], "./none.py: no such file"),
         pytest.param(["run", "--trainer", "json:dumps"], "json:dumps is not a Trainer", marks=pytest.mark.slow),
         pytest.param(["run", "--trainer", "json:Trainer"], "json has no 'Trainer'", marks=pytest.mark.slow),
-        (["run", "--trainer", "nowhere:Trainer"], "cannot import 'nowhere'"),
+        pytest.param(["run", "--trainer", "nowhere:Trainer"], "cannot import 'nowhere'", marks=pytest.mark.slow),
         (["run", "--trainer", "sft", "--suite", "nanu"], "no suite is called 'nanu'. Did you mean 'nano'?"),
         pytest.param(
             ["run", "--trainer", "sft", "--set", "learning_rat=1"], "Did you mean 'learning_rate'?", marks=pytest.mark.slow
         ),
-        (["run", "--trainer", "sft", "--set", "learning_rate=fast"], "learning_rate: "),
+        pytest.param(["run", "--trainer", "sft", "--set", "learning_rate=fast"], "learning_rate: ", marks=pytest.mark.slow),
         (["run", "--trainer", "sft", "--set", "learning_rate"], "is not key=value"),
         (["run", "--trainer", "sft", "--order", "text,science"], "is not a permutation of"),
         (["show", "nano/sciense"], "has no task 'sciense'. Did you mean 'science'?"),

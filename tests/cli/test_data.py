@@ -14,6 +14,7 @@ from tests.support.commands import Cli
 pytestmark = pytest.mark.usefixtures("cpt7_place")
 
 
+@pytest.mark.slow
 def test_commands_say_what_is_there_and_what_is_missing(
     cli: Cli, cpt7_tables: Path, cpt7_folder: Path, tmp_path: Path
 ) -> None:

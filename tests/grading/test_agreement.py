@@ -256,6 +256,7 @@ VQA: Reasons = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "theirs", "reasons"),
     [

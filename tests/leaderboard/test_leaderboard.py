@@ -276,6 +276,7 @@ def test_from_a_run_to_a_verified_row_with_four_commands(tiny_model: Path, tmp_p
     suite.rename(tmp_path / "gone")  # an entry needs no path of the machine it was made on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["nano", "gym"])
 def test_the_shipped_entries_verify(suite: str) -> None:
     """Fast enough for every day: the first one whole, the others' files, schema and rules."""

@@ -119,6 +119,7 @@ def prepared(
     return load_split(card, split)
 
 
+@pytest.mark.slow
 def test_mmmu_in_its_thirty_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = TaskCard.model_validate(_resolved(fx.small_card("mmmu", 1, 30, (1, 1))))
     names = card.source.splits["test"].tables[0].configs  # type: ignore[union-attr]
