@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
 
 
 def parsed(text: str | bytes) -> Any:
-    """The value of a JSON text from outside. Nothing else in the package calls ``json.loads``.
+    """The value of a JSON text from outside; ``tests/test_rooms.py`` names who else may decode.
 
     Raises:
         ValueError: It is not JSON, or it is nested too deeply for Python.

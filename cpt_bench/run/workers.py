@@ -22,7 +22,7 @@ class Workers:
         devices: The GPUs that training and evaluation see.
 
     Attributes:
-        train: Whether stages are still to be trained, so that a core is left for them.
+        train: Whether stages are still to be trained; then measurements leave them a core.
     """
 
     def __init__(self, devices: Devices) -> None:
