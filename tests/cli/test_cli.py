@@ -48,7 +48,7 @@ def test_lists_as_json(cli: Cli) -> None:
             ["run", "--trainer", "sft", "--set", "learning_rat=1"], "Did you mean 'learning_rate'?", marks=pytest.mark.slow
         ),
         pytest.param(["run", "--trainer", "sft", "--set", "learning_rate=fast"], "learning_rate: ", marks=pytest.mark.slow),
-        (["run", "--trainer", "sft", "--set", "learning_rate"], "is not key=value"),
+        pytest.param(["run", "--trainer", "sft", "--set", "learning_rate"], "is not key=value", marks=pytest.mark.slow),
         (["run", "--trainer", "sft", "--order", "text,science"], "is not a permutation of"),
         (["show", "nano/sciense"], "has no task 'sciense'. Did you mean 'science'?"),
         (["metrics", "none.json"], "none.json: no such file"),
@@ -90,6 +90,7 @@ def test_metrics_of_any_matrix(cli: Cli, tmp_path: Path) -> None:
     assert "m.json: not valid JSON" in cli("metrics", "m.json").stderr
 
 
+@pytest.mark.slow
 def test_a_trainer_file_that_raises_is_named(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("1 / 0\n")
     done = cli("run", "--trainer", "./mine.py:Mine")

@@ -155,6 +155,7 @@ PIECES = st.sampled_from(
 REPLIES = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=12).map("".join))
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(REPLIES, st.sampled_from(GOLDS))
 def test_no_reply_crashes_a_grader_and_scores_are_consistent(

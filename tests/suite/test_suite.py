@@ -31,12 +31,14 @@ def test_roles_and_sizes(nano: Suite) -> None:
     assert all("train" not in nano.card(t).splits for t in nano.general)
 
 
+@pytest.mark.slow
 def test_every_split_has_its_published_hash(nano: Suite) -> None:
     for card in nano.cards.values():
         for split in card.splits:
             load_split(card, split)  # raises when the hash differs
 
 
+@pytest.mark.slow
 def test_no_test_question_is_in_a_train_split(nano: Suite) -> None:
     for task in nano.sequence:
         card = nano.card(task)
