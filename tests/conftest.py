@@ -77,6 +77,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, for the tests of pages."""
+    from benchmarks.site import FLAGS, chromium
+
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (found := chromium()) is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=found, args=FLAGS)
+        yield started
+        started.close()
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``cptbench`` in an empty folder; with ``env`` or ``input`` in a process of its own."""

@@ -144,7 +144,7 @@ DECODERS = {
 
 
 def test_json_is_read_where_deep_nesting_is_an_error_and_no_traceback() -> None:
-    """The json module raises RecursionError, which is no ValueError and which callers forget."""
+    """The json module raises RecursionError for it, and a caller who expects ValueError misses that."""
     inner = {module: f for module, f in MODULES.items() if not module.startswith("tasks")}
     found = {module for module, file in inner.items() if "json.load" in file.read_text("utf-8")}
     assert found == set(DECODERS)

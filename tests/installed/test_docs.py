@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -138,19 +137,6 @@ def test_the_leaderboard_s_page_shows_the_entries(site: Path) -> None:
 
 
 # --------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from benchmarks.site import FLAGS, chromium
-
-    play = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if chromium() is None:
-        pytest.skip("no chromium on this machine")
-    with play.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def opened(browser: Any, file: Path, complaints: list[str], **options: Any) -> Any:

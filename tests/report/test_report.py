@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +35,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made["broken"] = Path(shutil.copytree(made["one"], root / "broken"))
     (made["broken"] / "stages/7-counting/predictions/science.jsonl").unlink()
     return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if chromium is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=chromium, args=flags)
-        yield started
-        started.close()
 
 
 def opened(browser: Any, file: Path, **context: Any) -> tuple[Any, list[str]]:
