@@ -240,7 +240,8 @@ def _configs(suite: Suite, base: str | None) -> Iterator[Path]:
         yield Path(base) / "config.json"
         return
     yield suite.base_path() / "config.json"
-    yield suite.folder / BASE_CONFIG
+    if suite.own is None:  # else the file there describes another model
+        yield suite.folder / BASE_CONFIG
     for offer in builtin("suites").values():
         folder = suite_folder(offer.name)
         declared = read_mapping(folder / SUITE).get("base_model")

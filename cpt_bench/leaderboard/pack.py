@@ -143,13 +143,14 @@ def _is_own(run: Run) -> bool:
     published, base = base_row(run.suite), run.facts.get("base") or {}
     if published is not None:
         return bool(published.weights == base.get("weights"))
-    return base.get("path") in (None, run.suite.base_model.id)
+    return not run.suite.variant.base and base.get("path") in (None, run.suite.base_model.id)
 
 
 def model_name(run: Run) -> str:
     """What a run's base model is called.
 
-    That is the suite's published name for it, its name on the hub, or a part of its digest.
+    That is the suite's published name for it, its name on the hub, the suite's and its variant's
+    name, or a part of its digest.
     """
     published, base = base_row(run.suite), run.facts.get("base") or {}
     if published is not None and _is_own(run):
@@ -157,6 +158,9 @@ def model_name(run: Run) -> str:
     named = parse(str(base.get("path")))
     if named is not None and (base.get("revision") or _is_own(run)):
         return named.id.rpartition("/")[2]
+    other = run.suite.variant.base
+    if other and base.get("path") == run.suite.base_model.id:
+        return f"{run.suite.name}-{other}"
     return f"{run.suite.name}-base" if _is_own(run) else f"weights-{str(base['weights'])[:12]}"
 
 

@@ -17,6 +17,7 @@ from cpt_bench.suite.suite import Suite
 from cpt_bench.suite.variants import (
     OVERLAYS,
     Data,
+    Variant,
     card_data,
     choose,
     protocols_of,
@@ -78,7 +79,11 @@ def _load(folder: Path, tag: str) -> Suite:
     main = folder / SUITE
     declared = read_mapping(main)
     require_shape(declared, main)
-    variant = choose(tag, declared, main)
+    return _variant(folder, declared, choose(tag, declared, main))
+
+
+def _variant(folder: Path, declared: dict[str, Any], variant: Variant) -> Suite:
+    main = folder / SUITE
     data = suite_data(declared, variant, main)
     protocol = data.get("protocol") or {}
     chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
@@ -89,7 +94,9 @@ def _load(folder: Path, tag: str) -> Suite:
         if card.name != str(name):
             todo = f"Write name: {name}, or rename the file and what names it in {SUITE}"
             raise CptBenchError(f"is the card of {card.name!r}", where=file, todo=todo)
-    return _validate(Suite, {**data, "cards": cards, "folder": folder, "variant": variant}, main)
+    own = _variant(folder, declared, variant._replace(base=None)) if variant.base else None
+    read = {"cards": cards, "folder": folder, "variant": variant, "own": own}
+    return _validate(Suite, {**data, **read}, main)
 
 
 def require_shape(suite: Data, where: object) -> None:
@@ -104,6 +111,10 @@ def require_shape(suite: Data, where: object) -> None:
             what = f"{key}: not a list of names, but {shown(suite[key])}"
             raise CptBenchError(what, where=where, todo=f"Write {key}: [NAME, NAME]")
     require_mappings(suite, "protocols", where)
+    bases = suite.get("other_bases") or {}
+    if not isinstance(bases, dict) or not all(isinstance(b, str | dict) for b in bases.values()):
+        what = f"other_bases: not a mapping of names to base models, but {shown(bases)}"
+        raise CptBenchError(what, where=where, todo="Write other_bases: {NAME: FOLDER}")
     for name, protocol in protocols_of(suite).items():
         for key in ("prompts", "styles", "suite"):
             if not isinstance(protocol.get(key) or {}, dict):

@@ -36,6 +36,8 @@ class Suite(Declared):
     # Which folder of recipes is for it, if not that of its name; it changes no number by itself.
     recipes: SkipJsonSchema[str] = Field(default="", exclude=True)
     variant: Variant = Field(default=Variant(), exclude=True)
+    # Of a variant from another base model: the same from the suite's own.
+    own: SkipJsonSchema[Suite | None] = Field(default=None, exclude=True)
 
     ADDED: ClassVar[frozenset[str]] = frozenset({"tier", "base_package"})
 
@@ -116,7 +118,10 @@ class Suite(Declared):
         """SHA-256 of everything that the suite fixes, data hashes included.
 
         The base model counts by its name alone: the digest of its weights is in every key of a
-        run's ledger, and a digest that is added to a suite later leaves the suite what it was.
+        run's ledger, and a digest that is added to a suite later leaves the suite what it was. A
+        variant from another base model is the same suite.
         """
+        if self.own is not None:
+            return self.own.fingerprint()
         fixed = self.model_dump(mode="json", exclude={"sequence"})
         return digest_json({**fixed, "base_model": self.base_model.id})

@@ -3,6 +3,9 @@
 A suite may declare several protocols and several sizes. Cards and protocols give only the
 differences, as overlays; the result is plain data without any trace of the overlays, so that a
 fingerprint covers exactly what is used.
+
+``SUITE@NAME`` may also name another base model. It asks the same questions in the same way, so it
+is the same suite with the same fingerprint; runs differ by the weights that they start from.
 """
 
 from __future__ import annotations
@@ -16,17 +19,18 @@ Data = dict[str, Any]
 
 
 class Variant(NamedTuple):
-    """Which of a suite's protocols, styles and tiers; None is the suite's default."""
+    """Which of a suite's protocols, styles, tiers and base models; None is the suite's default."""
 
     protocol: str | None = None
     style: str | None = None
     tier: str | None = None
+    base: str | None = None
 
     @property
     def tag(self) -> str:
         """``paper.direct+mini``; empty for the defaults."""
         protocol = ".".join(part for part in (self.protocol, self.style) if part)
-        return "+".join(part for part in (protocol, self.tier) if part)
+        return "+".join(part for part in (protocol, self.tier, self.base) if part)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -48,9 +52,10 @@ def choose(tag: str, suite: Data, where: object) -> Variant:
     """The variant that ``tag`` names among those of a ``suite.yaml``.
 
     Raises:
-        CptBenchError: The suite has no such protocol or tier, or the tag names two of one kind.
+        CptBenchError: The suite has no such protocol, tier or base model, or the tag names two of
+            one kind.
     """
-    protocols, tiers = protocols_of(suite), tiers_of(suite)
+    protocols, tiers, bases = protocols_of(suite), tiers_of(suite), other_bases_of(suite)
     chosen = Variant()
     for part in filter(None, tag.split("+")):
         name, _, style = part.partition(".")
@@ -59,13 +64,16 @@ def choose(tag: str, suite: Data, where: object) -> Variant:
             chosen = chosen._replace(tier=part)
         elif name in protocols and chosen.protocol is None:
             chosen = chosen._replace(protocol=name, style=style or None)
-        elif part in tiers or name in protocols:
-            raise CptBenchError(f"{tag!r} names two tiers or two protocols", where=where)
+        elif part in bases and chosen.base is None:
+            chosen = chosen._replace(base=part)
+        elif part in tiers or name in protocols or part in bases:
+            what = f"{tag!r} names two protocols, two tiers or two base models"
+            raise CptBenchError(what, where=where)
         else:
             raise CptBenchError(
-                f"no protocol or tier is called {part!r}",
+                f"no protocol, tier or base model is called {part!r}",
                 where=where,
-                todo=did_you_mean(part, [*protocols, *tiers]),
+                todo=did_you_mean(part, [*protocols, *tiers, *bases]),
             )
     if tiers and chosen.tier == tiers[0]:
         chosen = chosen._replace(tier=None)
@@ -96,8 +104,13 @@ def tiers_of(suite: Data) -> list[str]:
     return [str(name) for name in suite.get("tiers") or ()]
 
 
+def other_bases_of(suite: Data) -> Data:
+    """The base models besides the suite's own, by name."""
+    return {str(name): base for name, base in (suite.get("other_bases") or {}).items()}
+
+
 def suite_data(suite: Data, variant: Variant, where: object) -> Data:
-    """``suite.yaml`` with one protocol, in one style.
+    """``suite.yaml`` with one protocol, in one style, from one base model.
 
     A protocol's ``suite`` replaces what else the suite says, as its sequence or its base model,
     where a publication's numbers are for others.
@@ -126,8 +139,11 @@ def suite_data(suite: Data, variant: Variant, where: object) -> Data:
         protocol["style"] = variant.style
     changes = dict(protocol.pop("suite", None) or {})
     protocol = overlay(protocol, styles.get(style) or {})
-    rest = {key: value for key, value in suite.items() if key not in ("protocols", "tiers")}
+    rest = {key: value for key, value in suite.items() if key not in CHOICES}
     rest.update(changes)
+    if variant.base is not None:
+        rest.pop("base_package", None)  # has the suite's own
+        rest["base_model"] = other_bases_of(suite)[variant.base]
     tier = variant.tier or next(iter(tiers_of(suite)), None)
     return {**rest, "protocol": protocol, **({"tier": tier} if tier else {})}
 
@@ -140,6 +156,8 @@ def card_data(card: Data, protocol: str, style: str, tier: str | None) -> Data:
     return out
 
 
+CHOICES = ("protocols", "tiers", "other_bases")
+"""The keys of ``suite.yaml`` that offer what a variant chooses from."""
 OVERLAYS = ("tiers", "protocols")
 """The keys of a card whose values are overlays by name."""
 
@@ -166,7 +184,10 @@ def place_of_split(
 
 
 def variants_of(suite: Data) -> list[Variant]:
-    """Every protocol, style and tier of a ``suite.yaml`` by their full names."""
+    """Every protocol, style and tier of a ``suite.yaml`` by their full names.
+
+    Other base models are left out: they change no sample and no prompt.
+    """
     tiers: list[str | None] = [*tiers_of(suite)]
     return [
         Variant(name, style, tier)

@@ -98,10 +98,10 @@ def test_variants_by_name(tag: str, label: str, style: str, tier: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "complaint"),
     [
-        ("cpt7@papr", "no protocol or tier is called 'papr'. Did you mean 'paper'?"),
-        ("cpt7@paper+unified", "names two tiers or two protocols"),
+        ("cpt7@papr", "no protocol, tier or base model is called 'papr'. Did you mean 'paper'?"),
+        ("cpt7@paper+unified", "names two protocols, two tiers or two base models"),
         ("cpt7@paper.cot", "protocol paper has no style 'cot'"),
-        ("nano@mini", "no protocol or tier is called 'mini'"),
+        ("nano@mini", "no protocol, tier or base model is called 'mini'"),
     ],
 )
 def test_an_unknown_variant_is_named(tag: str, complaint: str) -> None:
