@@ -45,6 +45,8 @@ class About(BaseModel):
         corner: Points learned and points lost, both positive, up to which the large panels of the
             figures show runs; a run beyond them has collapsed or stands alone.
         beside: The folder, next to this one, of another study that judges the same claims.
+        bases: What other base models than the suite's own are called, by the digests of their
+            weights; others are called by their digests.
         variants: Settings that turn a trainer into another method, each with its usual value: a
             run with another value is called ``<trainer>-<value>``.
         names: Other names for methods.
@@ -64,6 +66,7 @@ class About(BaseModel):
     naming: str = "Where a name is a trainer's,"
     corner: tuple[float, float] = (16.0, 20.0)
     beside: str = ""
+    bases: dict[str, str] = {}
     variants: dict[str, str] = {}
     names: dict[str, str] = {}
     first: tuple[str, ...] = ()

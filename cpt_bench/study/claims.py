@@ -41,8 +41,8 @@ HEADER: Final = """\
 """
 
 
-class Before(BaseModel):
-    """The verdict of an earlier edition of the study on a claim.
+class Elsewhere(BaseModel):
+    """A verdict on a claim from other runs: an earlier edition's, or another base model's.
 
     Attributes:
         verdict: Its verdict.
@@ -73,7 +73,7 @@ class Claim(BaseModel):
         p: Derived: the smallest alpha at which the claim is decided.
         p_holm: Derived: the same, corrected for the number of claims.
         corrected: Derived: the verdict that remains after this correction.
-        bases: Derived: the verdict from each other base model that has the runs, by its digest.
+        bases: Derived: the verdict from each other base model that has the runs, by its name.
         before: The verdict of an earlier edition with fewer runs, and why; set by hand.
     """
 
@@ -91,13 +91,13 @@ class Claim(BaseModel):
     p: float | None = None
     p_holm: float | None = None
     corrected: Verdict = "undecided"
-    bases: dict[str, Verdict] = {}
-    before: Before | None = None
+    bases: dict[str, Elsewhere] = {}
+    before: Elsewhere | None = None
 
     @property
     def holds_on(self) -> str:
         """On how many of the base models that were measured the verdict is this one."""
-        same = sum(verdict == self.verdict for verdict in self.bases.values())
+        same = sum(there.verdict == self.verdict for there in self.bases.values())
         return f"{1 + same} of {1 + len(self.bases)} base models" if self.bases else "only one"
 
     @field_validator("supports", "refutes")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cpt_bench.errors import CptBenchError
 from cpt_bench.study.about import read_about
-from cpt_bench.study.claims import Claim, judged, read_claims, short
+from cpt_bench.study.claims import Claim, Elsewhere, judged, read_claims, short
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.power import corrected
@@ -32,7 +33,17 @@ class Beside(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study with its verdicts, before anything is written."""
+    """A study with its verdicts, before anything is written.
+
+    Attributes:
+        folder: Its folder.
+        points: Its runs from the suite's own base model.
+        claims: Its claims, judged by these.
+        evidence: What each claim is judged by.
+        planned: How many runs its sweep file has.
+        beside: Another study of the same claims.
+        others: The name of each other base model to the runs from it.
+    """
 
     folder: Path
     points: Points
@@ -40,6 +51,7 @@ class Study(NamedTuple):
     evidence: tuple[Evidence, ...]
     planned: int
     beside: Beside | None = None
+    others: Mapping[str, Points] = MappingProxyType({})
 
     @property
     def page(self) -> Path:
@@ -63,12 +75,14 @@ def open_study(folder: Path) -> Study:
     asked = read_claims(folder / "claims.yaml")
     evidence = tuple(find(found, claim.evidence, claim.id) for claim in asked)
     claims = judge_all(asked, evidence)
-    for base in other_bases(runs, found.suite):
-        there = points(runs, found.suite, found.about, base)
-        claims = tuple(with_base(claim, there, base[:12]) for claim in claims)
-    return Study(
-        folder, found, claims, evidence, planned(folder), beside(folder, found.about.beside)
-    )
+    others = {
+        found.about.bases.get(base, base[:12]): points(runs, found.suite, found.about, base)
+        for base in other_bases(runs, found.suite)
+    }
+    for name, there in others.items():
+        claims = tuple(with_base(claim, there, name) for claim in claims)
+    second = beside(folder, found.about.beside)
+    return Study(folder, found, claims, evidence, planned(folder), second, others)
 
 
 def beside(folder: Path, name: str) -> Beside | None:
@@ -89,7 +103,8 @@ def with_base(claim: Claim, there: Points, name: str) -> Claim:
     elsewhere = find(there, claim.evidence, claim.id)
     if elsewhere.value is None:
         return claim
-    verdict = judged(claim, elsewhere).verdict
+    found = judged(claim, elsewhere)
+    verdict = Elsewhere(verdict=found.verdict, because=found.because, runs=elsewhere.runs)
     return claim.model_copy(update={"bases": {**claim.bases, name: verdict}})
 
 

@@ -54,7 +54,8 @@ def page(study: Study, figures: dict[str, str]) -> str:
         unmeasured=sum("value" not in claim.figures for claim in claims),
         measured=sum("value" in claim.figures for claim in claims),
         claims=[_shown(claim) for claim in claims],
-        bases=1 + len({base for claim in claims for base in claim.bases}),
+        others={name: others_table(claims, name, there) for name, there in study.others.items()},
+        held=held(claims),
         figures=figures,
         table=methods_table(points),
         rates=rates_table(points),
@@ -82,7 +83,12 @@ def _shown(claim: Claim) -> dict[str, object]:
 
 def number(claim: Claim) -> str:
     """Its number with the 95 % interval; empty if it was not measured."""
-    return claim.because.partition(":")[0] if "value" in claim.figures else ""
+    return quoted(claim.because) if "value" in claim.figures else ""
+
+
+def quoted(because: str) -> str:
+    """The number with its interval that a verdict's reason begins with."""
+    return because.partition(":")[0]
 
 
 def _p(value: float | None) -> str:
@@ -122,6 +128,47 @@ def earlier(claims: Sequence[Claim]) -> dict[str, int]:
     """How many claims an earlier edition found supported, refuted and undecided; empty if none."""
     before = [claim.before.verdict for claim in claims if claim.before is not None]
     return counted(before) if before else {}
+
+
+def held(claims: Sequence[Claim]) -> dict[str, int]:
+    """How verdicts, each taken alone, fare on other base models.
+
+    Returns:
+        ``asked``: claims that other base models have the runs for; ``decided``: those among them
+        that the suite's own base model decides; ``same`` and ``opposite``: those among these that
+        have the same verdict from every other base model, or the opposite one from some.
+    """
+    asked = [claim for claim in claims if claim.bases]
+    decided = [claim for claim in asked if claim.verdict != "undecided"]
+    there = [{other.verdict for other in claim.bases.values()} for claim in decided]
+    pairs = [*zip(decided, there, strict=True)]
+    return {
+        "asked": len(asked),
+        "decided": len(decided),
+        "same": sum(found == {claim.verdict} for claim, found in pairs),
+        "opposite": sum(bool(found - {claim.verdict, "undecided"}) for claim, found in pairs),
+    }
+
+
+def others_table(claims: Sequence[Claim], name: str, there: Points) -> dict[str, str]:
+    """What runs from another base model say: of the claims, and of each method."""
+    rows = [
+        [
+            claim.claim.replace("|", "\\|"),
+            measured(claim.evidence),
+            f"{number(claim)}: {claim.verdict}",
+            f"{quoted(claim.bases[name].because)}: {claim.bases[name].verdict}",
+        ]
+        for claim in claims
+        if name in claim.bases
+    ]
+    own = there.suite.name
+    return {
+        "runs": str(len(there.used)),
+        "claims": _grid(["claim", "what was measured", f"from {own}'s own", f"from {name}"], rows),
+        "methods": methods_table(there),
+        "rates": rates_table(there),
+    }
 
 
 def power_table(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> str:

@@ -141,7 +141,7 @@ def points(
         suite: The suite of the runs.
         about: The study's facts on its methods.
         base: The digest of another base model than the suite's own. A study has its runs from
-            several bases in one folder; those from another base than is asked for are left out.
+            several bases in one folder; those from another base than is asked for are passed over.
 
     Raises:
         CptBenchError: Two are the same method, learning rate, order and seed; or one is of another
@@ -154,10 +154,9 @@ def points(
     for run in runs:
         if run.facts["suite"]["fingerprint"] != suite.fingerprint():
             raise CptBenchError("is of another suite version", where=run.name)
-        why = other_settings(run, suite, usual, about)
         if wanted is not None and run.facts["base"]["weights"] != wanted:
-            why = "starts from another base model"
-        if why:
+            continue
+        if why := other_settings(run, suite, usual, about):
             left_out[run.name] = why
             continue
         point = point_of(run, suite, about)

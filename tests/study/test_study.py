@@ -16,7 +16,7 @@ from cpt_bench.study.build import build, stale
 from cpt_bench.study.claims import Claim, holds, judge, read_claims, write_claims
 from cpt_bench.study.evidence import Evidence, find
 from cpt_bench.study.opening import Study, open_study, with_base
-from cpt_bench.study.page import power_table
+from cpt_bench.study.page import held, others_table, power_table
 from cpt_bench.study.points import Points, other_bases, points
 from cpt_bench.study.stored import ENDING, read
 from cpt_bench.study.verify import Seen, verify
@@ -228,7 +228,8 @@ def test_runs_of_other_settings_are_left_out(study: Study) -> None:
     assert not changed().left_out
     config = {**runs[0].facts["config"], "kl": 0.5}
     assert changed(config=config).left_out == {"odd": "kl 0.5, not 0.0"}
-    assert "another base" in changed(base={"weights": "0" * 64}).left_out["odd"]
+    elsewhere = changed(base={"weights": "0" * 64})
+    assert not elsewhere.left_out and "odd" not in {point.name for point in elsewhere.used}
 
 
 def test_a_verdict_says_on_how_many_bases_it_holds(study: Study) -> None:
@@ -254,11 +255,22 @@ def test_a_verdict_says_on_how_many_bases_it_holds(study: Study) -> None:
         p.name for p in points(runs, suite, about).used
     }
     same = with_base(claim, points(both, suite, about, sister), "sister")
-    assert same.bases == {"sister": "supported"} and same.holds_on == "2 of 2 base models"
+    assert same.bases["sister"].verdict == "supported" and same.holds_on == "2 of 2 base models"
     # A sister on which every method ends at the same place tells nothing apart.
     ceiling = [*runs, *(elsewhere(r, 1.0) for r in runs)]
     other = with_base(claim, points(ceiling, suite, about, sister), "sister")
-    assert other.bases == {"sister": "undecided"} and other.holds_on == "1 of 2 base models"
+    assert other.bases["sister"].verdict == "undecided" and other.holds_on == "1 of 2 base models"
+    opposite = other.model_copy(
+        update={
+            "bases": {"sister": other.bases["sister"].model_copy(update={"verdict": "refuted"})}
+        }
+    )
+    assert held([claim, same, other, opposite]) == {
+        "asked": 3, "decided": 3, "same": 1, "opposite": 1,
+    }  # fmt: skip
+    table = others_table([other], "sister", points(ceiling, suite, about, sister))
+    assert "7.11 [6.13, 8.1]: supported" in table["claims"] and "undecided" in table["claims"]
+    assert table["runs"] == str(len(runs)) and "joint" in table["methods"]
     # One that lacks the runs does not count.
     few = [*runs, elsewhere(runs[0], 0.0)]
     assert with_base(claim, points(few, suite, about, sister), "sister").holds_on == "only one"
