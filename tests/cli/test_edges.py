@@ -43,8 +43,8 @@ def one_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 
 def server_of(pid: int) -> int:
     """The fork server that a process started."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def found() -> int:
         for place in Path("/proc").glob("[0-9]*"):
             try:
                 parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
@@ -53,8 +53,9 @@ def server_of(pid: int) -> int:
                 continue
             if parent == pid and b"multiprocessing.forkserver" in words:
                 return int(place.name)
-        time.sleep(0.02)
-    raise AssertionError("no fork server was started")
+        return 0
+
+    return int(wait_for(found))
 
 
 def functions_of(thread: threading.Thread) -> list[str]:
@@ -170,16 +171,16 @@ def test_a_sweep_goes_on_after_it(tiny_model: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "cpt_bench", "sweep", str(file)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    runs: list[str] = []
-    while not runs and time.monotonic() < deadline:
+
+    def runs() -> list[str]:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        runs = [
+        return [
             c
             for c in children
             if b"cpt_bench.cli.attached" in Path(f"/proc/{c}/cmdline").read_bytes()
         ]
-    server = server_of(int(runs[0]))
+
+    server = server_of(int(wait_for(runs)[0]))
     time.sleep(1)  # now a worker waits for its answer
     os.kill(server, signal.SIGKILL)
     out, err = process.communicate(timeout=300)

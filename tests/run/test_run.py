@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 from tests.support.commands import LIGHT, Cli, here, sft_args
 from tests.support.places import TINY
+from tests.support.waiting import wait_for
 
 
 def test_what_a_run_leaves(finished: Path) -> None:
@@ -172,9 +172,7 @@ def test_ctrl_c(tiny_model: Path, finished: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not list((folder / "ledger").glob("stage-1.*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list((folder / "ledger").glob("stage-1.*")), 200)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
