@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
+import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from cpt_bench.errors import CptBenchError, did_you_mean
 from cpt_bench.tasks.nano import world
 from cpt_bench.tasks.nano.base.architecture import MERGE, PATCH, build_model, build_processor
 from cpt_bench.tasks.nano.base.curriculum import Practice, darken
+from cpt_bench.tasks.nano.base.schedule import Schedule
 from cpt_bench.tasks.nano.questions import GENERAL, TASKS, Draft
 
 IGNORE = -100
@@ -246,11 +248,19 @@ def align_loss(teacher: Teacher, n: int, rng: random.Random) -> torch.Tensor:
     return ((teacher.pixels(items, rng) - target) ** 2).sum(-1).mean()
 
 
-def learning_rate(stage: dict[str, Any], step: int) -> float:
-    """Warm-up over 100 steps, flat, then linear decay to 3 % from ``decay_from`` on."""
-    done, start = step / stage["steps"], stage["decay_from"]
-    tail = 1.0 if done < start else max(0.03, (1 - done) / (1 - start))
-    return float(stage["lr"] * min(1.0, (step + 1) / 100) * tail)
+def reached(teacher: Teacher, stage: dict[str, Any], loss: float, rank: int) -> bool:
+    """Whether a stage that waits has reached what it waits for, as rank 0 finds it."""
+    skills = stage["until"]
+    found = torch.zeros(1)
+    if rank == 0:
+        source = stage["input"]
+        found += all(
+            loss <= goal if name == "loss" else teacher.exact(name, source)["direct"] >= goal
+            for name, goal in skills.items()
+        )
+    if stage["processes"] > 1:
+        dist.broadcast(found, 0)
+    return bool(found)
 
 
 def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], rank: int, out: Path,
@@ -266,9 +276,12 @@ def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], ran
     optimizer = torch.optim.AdamW(weights, lr=stage["lr"], betas=tuple(plan["betas"]),
                                   weight_decay=plan["weight_decay"], fused=True)  # fmt: skip
     mean, start = 0.0, time.time()
-    for step in range(stage["steps"]):
+    schedule = Schedule(stage)
+    for step in count():
+        if not schedule.goes_on(step, lambda: reached(teacher, stage, mean, rank)):  # noqa: B023
+            break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step)
+            group["lr"] = schedule.learning_rate(step)
         if source == "align":
             loss = align_loss(teacher, n, rng)
         else:
@@ -284,13 +297,15 @@ def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], ran
         value = float(loss.detach())
         mean = value if step == 0 else 0.98 * mean + 0.02 * value
         if step % 200 == 199:
-            where, spent = f"{stage['name']} {step + 1}/{stage['steps']}", time.time() - start
+            planned = stage.get("most", stage["steps"])
+            where, spent = f"{stage['name']} {step + 1}/{planned}", time.time() - start
             say(f"{where} loss {mean:.3f} {spent:.0f}s")
         every = stage.get("save_every")
         if every and (step + 1) % every == 0 and rank == 0:
             save(teacher, out / f"{stage['name']}-{step + 1}")
     record = {
         "stage": stage["name"],
+        "steps": step,
         "loss": round(mean, 4),
         "seconds": round(time.time() - start, 1),
     }
@@ -326,13 +341,17 @@ def save(teacher: Teacher, folder: Path) -> None:
     teacher.processor.save_pretrained(folder)
 
 
-def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, port: int) -> None:
-    """One rank's life: all stages of ``plan``, starting from ``resume`` if given."""
+def teach(rank: int, plan: dict[str, Any], out: Path, resume: Path | None, meeting: Path) -> None:
+    """One rank's life: all stages of ``plan``, starting from ``resume`` if given.
+
+    The processes find each other through the file ``meeting``: a port might be taken.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if plan["processes"] > 1:
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        dist.init_process_group("gloo", rank=rank, world_size=plan["processes"])
+        dist.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=plan["processes"]
+        )
     teacher = Teacher(plan["seed"])
     if resume is not None:
         loaded = type(teacher.model).from_pretrained(resume, dtype=torch.float32)
@@ -365,11 +384,12 @@ def build(out: Path, plan: dict[str, Any], resume: Path | None = None,
                 raise CptBenchError(f"no stage is called {name!r}", todo=did_you_mean(name, known))
         plan["stages"] = [s for s in plan["stages"] if s["name"] in only]
     out.mkdir(parents=True, exist_ok=True)
-    args = (plan, out, resume, 29611)
-    if plan["processes"] == 1:
-        teach(0, *args)
-    else:
-        torch.multiprocessing.spawn(teach, args, nprocs=plan["processes"])
+    with tempfile.TemporaryDirectory() as folder:
+        args = (plan, out, resume, Path(folder) / "meeting")
+        if plan["processes"] == 1:
+            teach(0, *args)
+        else:
+            torch.multiprocessing.spawn(teach, args, nprocs=plan["processes"])
 
 
 def main() -> None:
