@@ -86,12 +86,15 @@ def test_the_repository_has_the_rooms_it_should() -> None:
         assert (ROOT / name).exists()
 
 
-def test_nano_s_base_is_what_its_card_says() -> None:
+def test_nano_s_base_models_are_what_is_recorded() -> None:
     """Small enough to ship, and the safetensors the suite's numbers were made with."""
     from cpt_bench.files import digest
     from cpt_bench.tasks.nano import FOLDER
 
-    weights = FOLDER / "checkpoint/model.safetensors"
-    assert weights.stat().st_size < 25e6
-    recorded = (FOLDER / "checkpoint.sha256").read_text().split()[0]
-    assert digest(weights) == recorded
+    recorded = [line.split() for line in (FOLDER / "weights.sha256").read_text().splitlines()]
+    assert [name for _, name in recorded] == [
+        "checkpoint/model.safetensors", "sister/model.safetensors",
+    ]  # fmt: skip
+    for sha256, name in recorded:
+        assert (FOLDER / name).stat().st_size < 25e6
+        assert digest(FOLDER / name) == sha256

@@ -18,8 +18,9 @@ from cpt_bench.tasks.nano.base import train
 from cpt_bench.tasks.nano.base.schedule import Schedule
 
 
-def test_it_meets_what_stood_before_any_method_was_run() -> None:
-    suite = open_suite("nano")
+@pytest.mark.parametrize("name", ["nano", "nano@sister"])
+def test_it_meets_what_stood_before_any_method_was_run(name: str) -> None:
+    suite = open_suite(name)
     assert unmet(suite, TransformersEngine(suite.base_path())) == []
 
 
