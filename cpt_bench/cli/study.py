@@ -87,10 +87,10 @@ def build(
             print(line)
         if lines:
             raise typer.Exit(1)
-        print(f"up to date: {len(found.claims)} verdicts from {len(found.points.used)} runs")
+        print(f"up to date: {len(found.claims)} verdicts from {found.runs} runs")
         return
     for path in made(found):
         print(path)
     for claim in found.claims:
         print(f"{claim.verdict}: {claim.id} ({claim.because})")
-    print(f"{len(found.points.used)} runs, {time.monotonic() - start:.0f} s")
+    print(f"{found.runs} runs, {time.monotonic() - start:.0f} s")

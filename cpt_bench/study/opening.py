@@ -54,6 +54,11 @@ class Study(NamedTuple):
     others: Mapping[str, Points] = MappingProxyType({})
 
     @property
+    def runs(self) -> int:
+        """How many runs it counts, from all base models."""
+        return sum(len(points.used) for points in (self.points, *self.others.values()))
+
+    @property
     def page(self) -> Path:
         """The study's page: ``docs/study.md`` for the folder ``docs/study/``."""
         return self.folder.with_suffix(".md")

@@ -56,6 +56,7 @@ def page(study: Study, figures: dict[str, str]) -> str:
         claims=[_shown(claim) for claim in claims],
         others={name: others_table(claims, name, there) for name, there in study.others.items()},
         held=held(claims),
+        elsewhere=sum(len(there.used) for there in study.others.values()),
         figures=figures,
         table=methods_table(points),
         rates=rates_table(points),
