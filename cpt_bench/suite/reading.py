@@ -23,6 +23,7 @@ from cpt_bench.suite.variants import (
     protocols_of,
     split_spec,
     suite_data,
+    tiers_of,
 )
 
 M = TypeVar("M", bound=BaseModel)
@@ -115,6 +116,9 @@ def require_shape(suite: Data, where: object) -> None:
     if not isinstance(bases, dict) or not all(isinstance(b, str | dict) for b in bases.values()):
         what = f"other_bases: not a mapping of names to base models, but {shown(bases)}"
         raise CptBenchError(what, where=where, todo="Write other_bases: {NAME: FOLDER}")
+    for name in {*map(str, bases)} & {*tiers_of(suite), *protocols_of(suite)}:
+        what = f"other_bases: {name!r} is a tier or a protocol already"
+        raise CptBenchError(what, where=where, todo="Give the base model another name")
     for name, protocol in protocols_of(suite).items():
         for key in ("prompts", "styles", "suite"):
             if not isinstance(protocol.get(key) or {}, dict):

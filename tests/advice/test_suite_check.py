@@ -218,6 +218,7 @@ SUITES: dict[str, tuple[dict[str, Any], str]] = {
     "a sequence that is a name": ({"sequence": "colours"}, "sequence: not a list of names, but 'colours'. Write sequence: [NAME, NAME]"),
     "no sequence": ({"sequence": None}, "sequence: Input should be a valid tuple"),
     "tiers that are a mapping": ({"tiers": {"mini": 1}}, "tiers: not a list of names, but {'mini': 1}"),
+    "a base model called like a protocol": ({"other_bases": {"plain": "model"}}, "other_bases: 'plain' is a tier or a protocol already. Give the base model another name"),
     "other base models that are a list": ({"other_bases": ["small"]}, "other_bases: not a mapping of names to base models, but ['small']. Write other_bases: {NAME: FOLDER}"),
     "protocols that are a list": ({"protocols": ["plain"]}, "protocols: not a mapping of names to mappings, but ['plain']"),
     "prompts that are a text": ({"protocol": {"prompts": "{question} <answer>"}}, "protocol plain: prompts: not a mapping, but '{question} <answer>'"),

@@ -17,6 +17,7 @@ import json
 import random
 import tempfile
 import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -278,7 +279,7 @@ def run_stage(teacher: Teacher, plan: dict[str, Any], stage: dict[str, Any], ran
     mean, start = 0.0, time.time()
     schedule = Schedule(stage)
     for step in count():
-        if not schedule.goes_on(step, lambda: reached(teacher, stage, mean, rank)):  # noqa: B023
+        if not schedule.goes_on(step, partial(reached, teacher, stage, mean, rank)):
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
