@@ -23,6 +23,10 @@ browser:  # for the tests of pages; without it they are skipped, and say so
 # Tests are shared out one by one; those that read one costly fixture stay together (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
+# Each of these tests leaves an environment or a run of its own. Where tests share a process its caches
+# would take a second folder of the same name for the first, so the others keep theirs.
+TIDY := -o tmp_path_retention_policy=failed
+
 OTHERS := --ignore tests/installed --ignore tests/peers
 
 test: install browser  ## the test suite, under 15 minutes on two cores
@@ -32,7 +36,7 @@ fast: install  ## the tests that train nothing, under 3 minutes
 	$(PYTEST) -m "not slow" --durations=10 $(OTHERS)
 
 installed: install  ## the wheel in empty environments, every guide's commands, examples, a cluster
-	$(PYTEST) --durations=10 tests/installed
+	$(PYTEST) $(TIDY) --durations=10 tests/installed
 
 PEERS := .venv-peers
 MAKING := tests/peers/environment.sh $(wildcard tests/peers/shim/*)
@@ -47,7 +51,7 @@ $(PEERS)/.installed: pyproject.toml tests/peers/requirements.txt $(MAKING)
 # A process for each file: vLLM reads its environment once in a process.
 peers: $(PEERS)/.installed .venv-llamafactory/.installed  ## what needs the real vLLM and other frameworks, in environments of their own
 	@if test -f $(PEERS)/.installed; then set -e; \
-	for file in tests/peers/test_*.py; do $(PEERS)/bin/python -m pytest $$file; done; \
+	for file in tests/peers/test_*.py; do $(PEERS)/bin/python -m pytest $(TIDY) $$file; done; \
 	else echo "tests/peers: skipped, their environment could not be made"; fi
 
 RESULTS := benchmarks/results

@@ -107,7 +107,10 @@ def test_the_stored_runs_of_a_study_are_those_its_file_asks_for_today(
     """Runs of versions before this one: their names, settings, seeds and suite are made again."""
     pytest.importorskip("torch")
     study = PACKAGE.parent / folder
-    jobs = {job.name: job for job in jobs_of(read_sweep(study / "sweep.yaml"), Path("runs"), study)}
+    files = [file for name in ("sweep", "sister") if (file := study / f"{name}.yaml").is_file()]
+    jobs = {
+        job.name: job for file in files for job in jobs_of(read_sweep(file), Path("runs"), file)
+    }
     stored = sorted((study / "results").glob("*.jsonl.zst"))
     assert len(stored) >= runs
     for file in stored:
