@@ -24,7 +24,7 @@ from tests.support.places import ROOT
 
 ENTRY = next((ROOT / "leaderboards/nano/1.0/closed").glob("*__sft__*"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LIMITS = {"wheel": 12e6, "sdist": 12e6}  # bytes; nano's base model is 6.7 MB of them
+LIMITS = {"wheel": 18e6, "sdist": 18e6}  # bytes; nano's two base models are 13.4 MB of them
 
 pytestmark = [
     pytest.mark.slow,
