@@ -56,7 +56,7 @@ def page(study: Study, figures: dict[str, str]) -> str:
         claims=[_shown(claim) for claim in claims],
         others={name: others_table(claims, name, there) for name, there in study.others.items()},
         held=held(claims),
-        elsewhere=sum(len(there.used) for there in study.others.values()),
+        elsewhere=study.runs - len(points.used),
         figures=figures,
         table=methods_table(points),
         rates=rates_table(points),
@@ -102,7 +102,8 @@ def _has(numbers: dict[str, float | None], key: str) -> bool:
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def counted(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -141,13 +142,14 @@ def held(claims: Sequence[Claim]) -> dict[str, int]:
     """
     asked = [claim for claim in claims if claim.bases]
     decided = [claim for claim in asked if claim.verdict != "undecided"]
-    there = [{other.verdict for other in claim.bases.values()} for claim in decided]
-    pairs = [*zip(decided, there, strict=True)]
+    pairs = [
+        (claim.verdict, {other.verdict for other in claim.bases.values()}) for claim in decided
+    ]
     return {
         "asked": len(asked),
         "decided": len(decided),
-        "same": sum(found == {claim.verdict} for claim, found in pairs),
-        "opposite": sum(bool(found - {claim.verdict, "undecided"}) for claim, found in pairs),
+        "same": sum(there == {here} for here, there in pairs),
+        "opposite": sum(bool(there - {here, "undecided"}) for here, there in pairs),
     }
 
 
@@ -155,7 +157,7 @@ def others_table(claims: Sequence[Claim], name: str, there: Points) -> dict[str,
     """What runs from another base model say: of the claims, and of each method."""
     rows = [
         [
-            claim.claim.replace("|", "\\|"),
+            claim.claim,
             measured(claim.evidence),
             f"{number(claim)}: {claim.verdict}",
             f"{quoted(claim.bases[name].because)}: {claim.bases[name].verdict}",
@@ -181,7 +183,7 @@ def power_table(claims: Sequence[Claim], evidence: Sequence[Evidence]) -> str:
         asked = need(claim, found)
         total = "·" if asked.need is None else f"{asked.need:,}"
         runs = "·" if asked.more is None else f"{round(asked.more * found.runs / asked.have):,}"
-        rows.append([claim.id, claim.claim.replace("|", "\\|"), number(claim),
+        rows.append([claim.id, claim.claim, number(claim),
                      f"{asked.have} {asked.of}", total, runs, asked.why])  # fmt: skip
     if not rows:
         if all(found.value is None for found in evidence):

@@ -151,8 +151,9 @@ def points(
     used: dict[tuple[Any, ...], Point] = {}
     left_out, usual, own = {}, usual_settings(runs), base_row(suite)
     wanted = base or (own.weights if own is not None else None)
+    fingerprint = suite.fingerprint()
     for run in runs:
-        if run.facts["suite"]["fingerprint"] != suite.fingerprint():
+        if run.facts["suite"]["fingerprint"] != fingerprint:
             raise CptBenchError("is of another suite version", where=run.name)
         if wanted is not None and run.facts["base"]["weights"] != wanted:
             continue

@@ -17,7 +17,6 @@ from cpt_bench.suite.suite import Suite
 from cpt_bench.suite.variants import (
     OVERLAYS,
     Data,
-    Variant,
     card_data,
     choose,
     protocols_of,
@@ -80,11 +79,7 @@ def _load(folder: Path, tag: str) -> Suite:
     main = folder / SUITE
     declared = read_mapping(main)
     require_shape(declared, main)
-    return _variant(folder, declared, choose(tag, declared, main))
-
-
-def _variant(folder: Path, declared: dict[str, Any], variant: Variant) -> Suite:
-    main = folder / SUITE
+    variant = choose(tag, declared, main)
     data = suite_data(declared, variant, main)
     protocol = data.get("protocol") or {}
     chosen = (str(protocol.get("name")), str(protocol.get("style")), data.get("tier"))
@@ -95,9 +90,12 @@ def _variant(folder: Path, declared: dict[str, Any], variant: Variant) -> Suite:
         if card.name != str(name):
             todo = f"Write name: {name}, or rename the file and what names it in {SUITE}"
             raise CptBenchError(f"is the card of {card.name!r}", where=file, todo=todo)
-    own = _variant(folder, declared, variant._replace(base=None)) if variant.base else None
-    read = {"cards": cards, "folder": folder, "variant": variant, "own": own}
-    return _validate(Suite, {**data, **read}, main)
+    read, own = {"cards": cards, "folder": folder}, None
+    if variant.base is not None:
+        plain = variant._replace(base=None)
+        known = {**suite_data(declared, plain, main), **read, "variant": plain}
+        own = _validate(Suite, known, main)
+    return _validate(Suite, {**data, **read, "variant": variant, "own": own}, main)
 
 
 def require_shape(suite: Data, where: object) -> None:
